@@ -1,0 +1,294 @@
+#include "engine/model.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "engine/error.h"
+
+namespace bitpress {
+namespace {
+
+// Bounds of the configuration. They keep every integer sum exact in int32 (255 * 2^20 < 2^31 for a ternary linear,
+// 255^2 * 2^15 < 2^31 for probabilities times values) and every product of two sizes far inside size_t.
+constexpr uint32_t kMaxInputs = 1u << 20, kMaxPositions = 1u << 15, kMaxLayers = 1u << 10, kMaxRows = 1u << 28;
+
+std::string Shape(size_t rows, size_t cols) { return std::to_string(rows) + " x " + std::to_string(cols); }
+
+// A name from outside, fit for one line of text.
+std::string Quoted(const char* name) {
+  constexpr size_t kLongest = 120;
+  std::string text(name);
+  if (text.size() > kLongest) text = text.substr(0, kLongest) + "...";
+  for (char& c : text)
+    if (c < ' ' || c > '~') c = '?';
+  return "'" + text + "'";
+}
+
+void CheckSize(const char* field, uint32_t found, uint32_t limit) {
+  if (found >= 1 && found <= limit) return;
+  Refuse(std::string("config: ") + field + " is " + std::to_string(found) + ", allowed are 1 to " +
+         std::to_string(limit));
+}
+
+void CheckConfig(const bp_config& c) {
+  CheckSize("vocab_size", c.vocab_size, kMaxRows);
+  CheckSize("max_positions", c.max_positions, kMaxPositions);
+  CheckSize("type_vocab_size", c.type_vocab_size, kMaxRows);
+  CheckSize("hidden_size", c.hidden_size, kMaxInputs);
+  CheckSize("num_layers", c.num_layers, kMaxLayers);
+  CheckSize("num_heads", c.num_heads, c.hidden_size);
+  CheckSize("intermediate_size", c.intermediate_size, kMaxInputs);
+  CheckSize("num_labels", c.num_labels, kMaxRows);
+  if (c.hidden_size % c.num_heads != 0) {
+    Refuse("config: hidden_size " + std::to_string(c.hidden_size) + " is not a multiple of num_heads " +
+           std::to_string(c.num_heads));
+  }
+  if (c.hidden_act > BP_ACT_SILU) {
+    Refuse("config: hidden_act is " + std::to_string(c.hidden_act) + ", allowed are 0 to " +
+           std::to_string(BP_ACT_SILU));
+  }
+  if (c.activation_range > BP_UINT8_STATIC) {
+    Refuse("config: activation_range is " + std::to_string(c.activation_range) + ", allowed are 0 to " +
+           std::to_string(BP_UINT8_STATIC));
+  }
+  if (c.activation_symmetric > 1) {
+    Refuse("config: activation_symmetric is " + std::to_string(c.activation_symmetric) + ", allowed are 0 and 1");
+  }
+  if (!std::isfinite(c.activation_clip) || c.activation_clip < 0.0f) {
+    Refuse("config: activation_clip is " + std::to_string(c.activation_clip) + ", allowed are 0 (none) and above");
+  }
+  if (!std::isfinite(c.layer_norm_eps) || c.layer_norm_eps <= 0.0f) {
+    Refuse("config: layer_norm_eps is " + std::to_string(c.layer_norm_eps) + ", allowed is above 0");
+  }
+}
+
+Activation ActivationOf(uint32_t hidden_act) {
+  switch (hidden_act) {
+    case BP_ACT_GELU_TANH:
+      return Activation::kGeluTanh;
+    case BP_ACT_RELU:
+      return Activation::kRelu;
+    case BP_ACT_SILU:
+      return Activation::kSilu;
+    default:
+      return Activation::kGelu;  // CheckConfig allows nothing else
+  }
+}
+
+}  // namespace
+
+ModelBuilder::ModelBuilder(const bp_config& config, const Kernels* kernels, Model* model) : model_(*model) {
+  CheckConfig(config);
+  model_.config = config;
+  model_.kernels = kernels;
+  model_.activation = ActivationOf(config.hidden_act);
+  model_.uint8_attention = config.activation_range != BP_FLOAT;
+  model_.layers.resize(config.num_layers);
+  const size_t hidden = config.hidden_size, intermediate = config.intermediate_size;
+
+  Embeddings& e = model_.embeddings;
+  AddTensor("embeddings.word.weight", Kind::kWordEmbedding, config.vocab_size, hidden, nullptr, &e.word);
+  AddTensor("embeddings.position.weight", Kind::kFloats, config.max_positions, hidden, nullptr, &e.position);
+  AddTensor("embeddings.token_type.weight", Kind::kFloats, config.type_vocab_size, hidden, nullptr, &e.token_type);
+  AddNorm("embeddings.norm", &e.norm);
+  for (size_t i = 0; i < model_.layers.size(); ++i) {
+    const std::string name = "layers." + std::to_string(i);
+    Layer& layer = model_.layers[i];
+    AddLinear(name + ".attention.query", hidden, hidden, &layer.query);
+    AddLinear(name + ".attention.key", hidden, hidden, &layer.key);
+    AddLinear(name + ".attention.value", hidden, hidden, &layer.value);
+    AddLinear(name + ".attention.output", hidden, hidden, &layer.attention_output);
+    AddNorm(name + ".attention.norm", &layer.attention_norm);
+    AddLinear(name + ".ffn.intermediate", intermediate, hidden, &layer.intermediate);
+    AddLinear(name + ".ffn.output", hidden, intermediate, &layer.ffn_output);
+    AddNorm(name + ".ffn.norm", &layer.ffn_norm);
+    AddPoint(name + ".attention.input", &layer.attention_input);
+    AddAttentionPoint(name + ".attention.query_states", &layer.attention.query);
+    AddAttentionPoint(name + ".attention.key_states", &layer.attention.key);
+    AddAttentionPoint(name + ".attention.probabilities", &layer.attention.probabilities);
+    AddAttentionPoint(name + ".attention.value_states", &layer.attention.value);
+    layer.attention.probabilities.nonnegative = true;
+    layer.attention.probabilities.clip = 0.0f;  // probabilities are never clipped
+    AddPoint(name + ".attention.context", &layer.context);
+    AddPoint(name + ".ffn.input", &layer.ffn_input);
+    AddPoint(name + ".ffn.activation", &layer.ffn_activation);
+  }
+  AddPoint("pooler.input", &model_.pooler_input);
+  AddLinear("pooler.dense", hidden, hidden, &model_.pooler);
+  AddTensor("classifier.weight", Kind::kClassifierWeight, config.num_labels, hidden, &model_.classifier, nullptr);
+  AddTensor("classifier.bias", Kind::kLinearBias, 1, config.num_labels, &model_.classifier, nullptr);
+}
+
+void ModelBuilder::AddTensor(const std::string& name, Kind kind, size_t rows, size_t cols, Linear* linear,
+                             std::vector<float>* floats) {
+  tensor_index_.emplace(name, tensors_.size());
+  tensors_.push_back({name, kind, rows, cols, linear, floats, {}, false});
+}
+
+void ModelBuilder::AddLinear(const std::string& name, size_t outputs, size_t inputs, Linear* linear) {
+  AddTensor(name + ".weight", Kind::kLinearWeight, outputs, inputs, linear, nullptr);
+  AddTensor(name + ".bias", Kind::kLinearBias, 1, outputs, linear, nullptr);
+}
+
+void ModelBuilder::AddNorm(const std::string& name, Norm* norm) {
+  AddTensor(name + ".weight", Kind::kFloats, 1, model_.config.hidden_size, nullptr, &norm->weight);
+  AddTensor(name + ".bias", Kind::kFloats, 1, model_.config.hidden_size, nullptr, &norm->bias);
+}
+
+void ModelBuilder::AddPoint(const std::string& name, InputPoint* point) {
+  AddAttentionPoint(name, &point->spec);
+  ranges_.back().point = point;
+}
+
+void ModelBuilder::AddAttentionPoint(const std::string& name, QuantizeSpec* spec) {
+  spec->symmetric = model_.config.activation_symmetric != 0;
+  spec->is_static = model_.config.activation_range == BP_UINT8_STATIC;
+  spec->clip = model_.config.activation_clip;
+  range_index_.emplace(name, ranges_.size());
+  ranges_.push_back({name, spec, nullptr, false});
+}
+
+ModelBuilder::Tensor& ModelBuilder::Expect(const char* name, size_t rows, size_t cols) {
+  const auto found = tensor_index_.find(name);
+  if (found == tensor_index_.end()) {
+    Refuse("tensor " + Quoted(name) + ": unknown name; a model of " + std::to_string(model_.layers.size()) +
+           " layers has none of that name");
+  }
+  Tensor& tensor = tensors_[found->second];
+  if (tensor.given) Refuse("tensor " + Quoted(name) + ": given twice");
+  if (rows != tensor.rows || cols != tensor.cols) {
+    Refuse("tensor " + Quoted(name) + ": the shape is " + Shape(rows, cols) + ", expected " +
+           Shape(tensor.rows, tensor.cols));
+  }
+  return tensor;
+}
+
+void ModelBuilder::SetFloat(const char* name, const float* data, size_t rows, size_t cols) {
+  Tensor& tensor = Expect(name, rows, cols);
+  switch (tensor.kind) {
+    case Kind::kWordEmbedding:
+    case Kind::kFloats:
+      tensor.floats->assign(data, data + rows * cols);
+      break;
+    case Kind::kLinearBias:
+      tensor.bias.assign(data, data + cols);
+      break;
+    case Kind::kLinearWeight:
+    case Kind::kClassifierWeight:
+      tensor.linear->outputs = rows;
+      tensor.linear->inputs = cols;
+      tensor.linear->dense = PackFloat(data, rows, cols, std::vector<float>(rows).data());
+      break;
+  }
+  tensor.given = true;
+}
+
+void ModelBuilder::SetTernary(const char* name, const uint8_t* codes, size_t rows, size_t cols, uint32_t packing_number,
+                              const float* scale, size_t scale_count) {
+  Tensor& tensor = Expect(name, rows, cols);
+  const bool is_word = tensor.kind == Kind::kWordEmbedding;
+  if (!is_word && tensor.kind != Kind::kLinearWeight) {
+    Refuse("tensor " + Quoted(name) + ": given as ternary, must be fp32");
+  }
+  if (!is_word && model_.config.activation_range == BP_FLOAT) {
+    Refuse("tensor " + Quoted(name) + ": ternary linear weights need 8-bit activations, the model has fp32 ones");
+  }
+  if (packing_number > BP_PACK_TRITS) {
+    Refuse("tensor " + Quoted(name) + ": packing is " + std::to_string(packing_number) +
+           ", allowed are 0 (2 bits) and 1 (trits)");
+  }
+  const auto packing = static_cast<bp_packing>(packing_number);
+  if (scale_count != 1 && !(is_word && scale_count == rows)) {
+    Refuse("tensor " + Quoted(name) + ": it has " + std::to_string(scale_count) + " scales, expected 1" +
+           (is_word ? " or " + std::to_string(rows) : std::string(" for a linear weight")));
+  }
+  for (size_t i = 0; i < scale_count; ++i) {
+    if (std::isfinite(scale[i]) && scale[i] > 0.0f) continue;
+    Refuse("tensor " + Quoted(name) + ": scale " + std::to_string(i) + " is " + std::to_string(scale[i]) +
+           ", must be finite and positive");
+  }
+  const size_t row_bytes = PackedRowBytes(cols, packing);
+  for (size_t r = 0; r < rows; ++r) {
+    if (PackedRowIsValid(codes + r * row_bytes, cols, packing)) continue;
+    Refuse("tensor " + Quoted(name) + ": row " + std::to_string(r) + " holds bytes that are no " +
+           (packing == BP_PACK_2BIT ? "2-bit" : "base-3") + " ternary codes");
+  }
+  if (is_word) {
+    Embeddings& e = model_.embeddings;
+    e.word_codes = codes;
+    e.word_packing = packing;
+    e.word_row_bytes = row_bytes;
+    e.word_scale.assign(scale, scale + scale_count);
+  } else {
+    std::vector<int8_t> unpacked(rows * cols);
+    for (size_t r = 0; r < rows; ++r) UnpackRow(codes + r * row_bytes, cols, packing, unpacked.data() + r * cols);
+    tensor.linear->outputs = rows;
+    tensor.linear->inputs = cols;
+    tensor.linear->is_ternary = true;
+    tensor.linear->ternary = PackTernary(unpacked.data(), rows, cols, scale[0], std::vector<float>(rows).data());
+  }
+  tensor.given = true;
+}
+
+void ModelBuilder::SetRange(const char* point, float scale, float offset) {
+  const auto found = range_index_.find(point);
+  if (found == range_index_.end()) {
+    Refuse("range " + Quoted(point) + ": unknown activation point; a model of " + std::to_string(model_.layers.size()) +
+           " layers has none of that name");
+  }
+  Range& range = ranges_[found->second];
+  if (model_.config.activation_range != BP_UINT8_STATIC) {
+    Refuse("range " + Quoted(point) + ": given to a model without static activation ranges");
+  }
+  if (range.given) Refuse("range " + Quoted(point) + ": given twice");
+  if (!std::isfinite(scale) || scale <= 0.0f || !std::isfinite(offset)) {
+    Refuse("range " + Quoted(point) + ": scale " + std::to_string(scale) + " and offset " + std::to_string(offset) +
+           ", must be finite and the scale positive");
+  }
+  range.spec->scale = scale;
+  range.spec->offset = offset;
+  range.given = true;
+}
+
+void ModelBuilder::Finish() {
+  std::string first;
+  size_t missing = 0;
+  for (const Tensor& tensor : tensors_) {
+    if (tensor.given) continue;
+    if (missing++ == 0) first = "tensor '" + tensor.name + "' (" + Shape(tensor.rows, tensor.cols) + ")";
+  }
+  for (Layer& layer : model_.layers) {
+    layer.attention_input.quantized = layer.query.is_ternary || layer.key.is_ternary || layer.value.is_ternary;
+    layer.context.quantized = layer.attention_output.is_ternary;
+    layer.ffn_input.quantized = layer.intermediate.is_ternary;
+    layer.ffn_activation.quantized = layer.ffn_output.is_ternary;
+  }
+  model_.pooler_input.quantized = model_.pooler.is_ternary;
+  for (const Range& range : ranges_) {
+    const bool used = range.point == nullptr || range.point->quantized;
+    if (!range.spec->is_static || !used || range.given) continue;
+    if (missing++ == 0) first = "range '" + range.name + "'";
+  }
+  if (missing > 0) {
+    throw Error(BP_INCOMPLETE, "the model is incomplete: " + first + " is missing" +
+                                   (missing > 1 ? ", and " + std::to_string(missing - 1) + " more" : std::string()));
+  }
+  for (const Tensor& tensor : tensors_) {
+    if (tensor.kind == Kind::kLinearBias) {
+      Linear& linear = *tensor.linear;
+      std::vector<float>& padded = linear.is_ternary ? linear.ternary.bias : linear.dense.bias;
+      std::copy(tensor.bias.begin(), tensor.bias.end(), padded.begin());
+    } else if (tensor.kind == Kind::kLinearWeight && tensor.linear->is_ternary) {
+      // H may equal I: then both strides see every matrix, which only pads.
+      const size_t stride = RoundUp(tensor.linear->ternary.padded_inputs, kAlignment);
+      if (tensor.cols == model_.config.hidden_size) {
+        model_.hidden_code_stride = std::max(model_.hidden_code_stride, stride);
+      }
+      if (tensor.cols == model_.config.intermediate_size) {
+        model_.intermediate_code_stride = std::max(model_.intermediate_code_stride, stride);
+      }
+    }
+  }
+}
+
+}  // namespace bitpress

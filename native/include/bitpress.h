@@ -1,0 +1,95 @@
+/* bitpress: the C ABI of the engine, the only door into the native library.
+ *
+ * Shapes: V vocabulary, P positions, H hidden, L layers, I intermediate, C labels, N tokens of a batch, B sequences.
+ * All floats are IEEE fp32, all data little-endian. Matrices are row-major.
+ * Every call returns BP_OK or an error code; bp_last_error() then gives one line of text for the calling thread.
+ * A finished model is immutable: any number of threads may call bp_forward on it at once.
+ */
+#ifndef BITPRESS_H_
+#define BITPRESS_H_
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define BP_API __attribute__((visibility("default")))
+#define BP_ABI_VERSION 1
+
+typedef enum {
+  BP_OK = 0,
+  BP_INVALID_ARGUMENT = 1, /* a value out of range, an unknown name, a wrong shape */
+  BP_INCOMPLETE = 2,       /* bp_model_finish: a tensor is missing */
+  BP_UNSUPPORTED_ISA = 3,  /* BITPRESS_ISA names an ISA that this CPU or build lacks */
+  BP_OUT_OF_MEMORY = 4,
+  BP_INTERNAL = 5
+} bp_status;
+
+typedef enum { BP_ACT_GELU = 0, BP_ACT_GELU_TANH = 1, BP_ACT_RELU = 2, BP_ACT_SILU = 3 } bp_hidden_act;
+
+/* How activations enter the linear layers and the attention products. */
+typedef enum { BP_FLOAT = 0, BP_UINT8_TOKEN = 1, BP_UINT8_STATIC = 2 } bp_activation_range;
+
+/* A parameter `packing` is one of these, checked: an enum parameter could not hold, so not refuse, anything else. */
+typedef enum { BP_PACK_2BIT = 0, BP_PACK_TRITS = 1 } bp_packing;
+
+typedef struct {
+  uint32_t abi_version; /* BP_ABI_VERSION */
+  uint32_t vocab_size, max_positions, type_vocab_size;
+  uint32_t hidden_size, num_layers, num_heads, intermediate_size, num_labels;
+  uint32_t hidden_act;           /* bp_hidden_act */
+  uint32_t activation_range;     /* bp_activation_range */
+  uint32_t activation_symmetric; /* 0 asymmetric, 1 symmetric */
+  float activation_clip;         /* c of clamp(x, -c, c) before quantization; 0 means none */
+  float layer_norm_eps;
+} bp_config;
+
+typedef struct bp_model bp_model;
+
+/* Chooses the ISA on first use (BITPRESS_ISA forces one). The name ("reference", "avx2") or NULL with bp_last_error. */
+BP_API const char* bp_isa(void);
+BP_API uint32_t bp_abi_version(void);
+BP_API const char* bp_last_error(void);
+/* Comma-separated ISAs that this build has and this CPU can run. */
+BP_API const char* bp_available_isas(void);
+/* Logical processors this process may use (sched_getaffinity). */
+BP_API uint32_t bp_hardware_threads(void);
+
+/* Building: create, give every tensor by its canonical name, finish. The engine copies or re-lays what it is given,
+ * except where `bp_model_set_*` says that the pointer must outlive the model. */
+BP_API bp_status bp_model_create(const bp_config* config, bp_model** model);
+/* fp32 tensor of rows x cols (vectors: rows = 1). Copied. */
+BP_API bp_status bp_model_set_float(bp_model* model, const char* name, const float* data, size_t rows, size_t cols);
+/* Ternary tensor: rows x row_bytes packed codes, row_bytes = cols / 4 (2 bits) or cols / 5 (trits), rounded up
+ * (docs/artifact.md). Linear weights of layers and pooler take one scale, need 8-bit activations and are re-laid; the
+ * word embedding takes 1 or `rows` scales and is used in place, so its `codes` must outlive the model. Everything else
+ * is fp32 only. Invalid codes, padding that is not zero and scales that are not finite and positive are refused. */
+BP_API bp_status bp_model_set_ternary(bp_model* model, const char* name, const uint8_t* codes, size_t rows, size_t cols,
+                                      uint32_t packing, const float* scale, size_t scale_count);
+/* Static range of an activation point: value = scale * code + offset. Only with BP_UINT8_STATIC. A range is needed for
+ * the points inside attention and for every input of a ternary linear layer. */
+BP_API bp_status bp_model_set_range(bp_model* model, const char* point, float scale, float offset);
+/* Checks that nothing is missing, frees what building needed. */
+BP_API bp_status bp_model_finish(bp_model* model);
+BP_API void bp_model_free(bp_model* model);
+
+/* Runs a batch without padding. ids and type_ids: the B sequences one after another (N = sum of lengths); type_ids may
+ * be NULL (all 0). lengths[B], each 1..max_positions. logits: B x C, written. hidden_states: NULL, or (L+1) x N x H,
+ * written (embedding output first). threads: 0 = all processors, otherwise at most that many, this one included; while
+ * another call has the worker threads, a call runs on its own thread alone. The result of a sequence depends on neither
+ * the rest of the batch nor the threads, bit for bit. Memory is taken on the first call of a size and kept with the
+ * model. */
+BP_API bp_status bp_forward(const bp_model* model, const int32_t* ids, const int32_t* type_ids, const uint32_t* lengths,
+                            size_t num_sequences, float* logits, float* hidden_states, uint32_t threads);
+
+/* The activation quantizer alone, as the linear layers use it: one range per row (docs/numerics). For checking that
+ * training and engine agree bit for bit. codes: rows x cols; scale, offset: rows. */
+BP_API bp_status bp_quantize_rows(const float* x, size_t rows, size_t cols, int symmetric, float clip, uint8_t* codes,
+                                  float* scale, float* offset);
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* BITPRESS_H_ */

@@ -1,0 +1,50 @@
+// Attention of one head of one sequence, in fp32 or with 8-bit products.
+//
+// 8-bit: Q and K are quantized per (token, head), V once per (sequence, head), probabilities per row (offset 0):
+//   score(i,j) = (s_i s_j qk + s_i o_j sum(q_i) + s_j o_i sum(k_j) + d o_i o_j) / sqrt(d)
+//   evaluated as t = fma(s_i * s_j, float(qk), fma(s_i * o_j, float(sum q_i), fma(s_j * o_i, float(sum k_j),
+//   (d * o_i) * o_j))), then t / sqrt(d).
+//   context(i,c) = s_p(i) * fma(s_v, float(pv), o_v * float(sum p_i))
+// Softmax: exp(x - max) by the engine's own polynomial, summed in kLanes order, divided by the sum.
+#pragma once
+
+#include "kernels/numerics.h"
+
+namespace bitpress {
+
+// Where one head of one sequence lies in the projected states. Rows are tokens; `stride` is the row stride in floats.
+struct AttentionHead {
+  const float* query;  // tokens x head_size
+  const float* key;
+  const float* value;
+  size_t stride;
+  float* context;  // tokens x head_size, row stride context_stride
+  size_t context_stride;
+  size_t tokens;
+  size_t head_size;
+};
+
+// Largest `tokens` and `head_size`: the sums of products of two 8-bit codes are int32.
+constexpr size_t kMaxAttentionInputs = 33024;
+static_assert(uint64_t{255} * 255 * kMaxAttentionInputs < uint64_t{1} << 31, "int32 holds every sum of products");
+
+// The four activation points of the attention products.
+struct AttentionSpecs {
+  QuantizeSpec query, key, probabilities, value;
+};
+
+// Bytes of scratch that one call needs, for the longest sequence it will see; 64-byte aligned.
+size_t AttentionScratchBytes(size_t tokens, size_t head_size);
+
+using AttentionUint8Fn = void (*)(const AttentionHead& head, const AttentionSpecs& specs, void* scratch);
+using AttentionFloatFn = void (*)(const AttentionHead& head, void* scratch);
+
+namespace reference {
+void AttentionUint8(const AttentionHead& head, const AttentionSpecs& specs, void* scratch);
+void AttentionFloat(const AttentionHead& head, void* scratch);
+}  // namespace reference
+namespace avx2 {
+void AttentionUint8(const AttentionHead& head, const AttentionSpecs& specs, void* scratch);
+void AttentionFloat(const AttentionHead& head, void* scratch);
+}  // namespace avx2
+}  // namespace bitpress

@@ -1,0 +1,39 @@
+// The kernels of one ISA, chosen once at start.
+#pragma once
+
+#include <string>
+
+#include "kernels/activation/activation.h"
+#include "kernels/attention/attention.h"
+#include "kernels/embedding/embedding.h"
+#include "kernels/float_linear/float_linear.h"
+#include "kernels/layer_norm/layer_norm.h"
+#include "kernels/quantize/quantize.h"
+#include "kernels/ternary_linear/ternary_linear.h"
+
+namespace bitpress {
+
+struct Kernels {
+  const char* isa;
+  QuantizeRowsFn quantize_rows;
+  QuantizeBlockFn quantize_block;
+  TernaryLinearFn ternary_linear;
+  FloatLinearFn float_linear;
+  AttentionUint8Fn attention_uint8;
+  AttentionFloatFn attention_float;
+  LayerNormFn layer_norm;
+  ActivateFn activate;
+  DecodeTwoBitRowFn decode_two_bit_row;
+  DecodeTritsRowFn decode_trits_row;
+  AddRowsFn add_rows;
+};
+
+// The kernels named by BITPRESS_ISA, or the best that build and CPU have. NULL, with the reason in *error, where
+// BITPRESS_ISA names one that is unknown or absent. Decided on the first call.
+const Kernels* ChosenKernels(std::string* error);
+// By name, for tests; NULL where this build or CPU lacks it.
+const Kernels* KernelsFor(const char* isa);
+// Comma-separated names that KernelsFor would give.
+const char* AvailableIsas();
+
+}  // namespace bitpress

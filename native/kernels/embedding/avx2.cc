@@ -1,0 +1,71 @@
+// Two bytes (2-bit) or one byte (trits) to a register of floats.
+#include "kernels/simd/avx2.h"
+
+#include "kernels/embedding/embedding.h"
+
+namespace bitpress::avx2 {
+namespace {
+
+// Eight 2-bit codes, the first in the lowest bits.
+F32 DecodeTwoBits(uint32_t codes, F32 scale) {
+  const __m256i shifts = _mm256_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14);
+  const __m256i at_bottom = _mm256_srlv_epi32(_mm256_set1_epi32(static_cast<int>(codes)), shifts);
+  // The code to the top and back down, which extends its sign.
+  const I32 code = {_mm256_srai_epi32(_mm256_slli_epi32(at_bottom, 30), 30)};
+  return scale * ToFloat(code);
+}
+
+// The five codes of every byte, as signed bytes; three more are zero.
+struct TritTable {
+  alignas(8) int8_t codes[256][8];
+};
+constexpr TritTable MakeTritTable() {
+  TritTable table{};
+  for (int byte = 0; byte < 256; ++byte) {
+    for (int j = 0, rest = byte; j < 5; ++j, rest /= 3) {
+      table.codes[byte][j] = static_cast<int8_t>(rest % 3 == 2 ? -1 : rest % 3);
+    }
+  }
+  return table;
+}
+constexpr TritTable kTrits = MakeTritTable();
+
+F32 DecodeTrits(uint8_t byte, F32 scale) {
+  const __m128i codes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(kTrits.codes[byte]));
+  return scale * ToFloat({_mm256_cvtepi8_epi32(codes)});
+}
+
+}  // namespace
+
+void DecodeTwoBitRow(const uint8_t* codes, size_t cols, float scale, float* y) {
+  const F32 s = F32::Broadcast(scale);
+  size_t j = 0;
+  for (; j + 8 <= cols; j += 8) Store(y + j, DecodeTwoBits(codes[j / 4] | codes[j / 4 + 1] << 8, s));
+  if (j < cols) {
+    const uint32_t second = cols - j > 4 ? codes[j / 4 + 1] : 0;
+    StoreMasked(y + j, TailMask(cols - j), DecodeTwoBits(codes[j / 4] | second << 8, s));
+  }
+}
+
+void DecodeTritsRow(const uint8_t* codes, size_t cols, float scale, float* y) {
+  const F32 s = F32::Broadcast(scale);
+  size_t j = 0;
+  // A full store writes 5 floats and 3 zeros, which the next one overwrites.
+  for (; j + 8 <= cols; j += 5) Store(y + j, DecodeTrits(codes[j / 5], s));
+  for (; j < cols; j += 5) {
+    const size_t count = cols - j < 5 ? cols - j : 5;
+    StoreMasked(y + j, TailMask(count), DecodeTrits(codes[j / 5], s));
+  }
+}
+
+void AddRows(const float* type, const float* position, size_t cols, float* y) {
+  size_t j = 0;
+  for (; j + kFloats <= cols; j += kFloats) Store(y + j, (Load(y + j) + Load(type + j)) + Load(position + j));
+  if (j < cols) {
+    const I32 mask = TailMask(cols - j);
+    const F32 sum = (LoadMasked(y + j, mask) + LoadMasked(type + j, mask)) + LoadMasked(position + j, mask);
+    StoreMasked(y + j, mask, sum);
+  }
+}
+
+}  // namespace bitpress::avx2

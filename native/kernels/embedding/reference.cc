@@ -1,0 +1,27 @@
+// Slow reference: one element at a time.
+#include "kernels/embedding/embedding.h"
+
+namespace bitpress::reference {
+
+void DecodeTwoBitRow(const uint8_t* codes, size_t cols, float scale, float* y) {
+  for (size_t j = 0; j < cols; ++j) {
+    const int bits = codes[j / 4] >> (2 * (j % 4)) & 3;
+    const int code = bits < 2 ? bits : bits - 4;  // two's complement of two bits
+    y[j] = scale * static_cast<float>(code);
+  }
+}
+
+void DecodeTritsRow(const uint8_t* codes, size_t cols, float scale, float* y) {
+  for (size_t j = 0; j < cols; ++j) {
+    int byte = codes[j / 5];
+    for (size_t digit = 0; digit < j % 5; ++digit) byte /= 3;
+    const int code = byte % 3 == 2 ? -1 : byte % 3;
+    y[j] = scale * static_cast<float>(code);
+  }
+}
+
+void AddRows(const float* type, const float* position, size_t cols, float* y) {
+  for (size_t j = 0; j < cols; ++j) y[j] = (y[j] + type[j]) + position[j];
+}
+
+}  // namespace bitpress::reference

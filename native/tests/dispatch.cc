@@ -1,0 +1,68 @@
+// The choice is made once a process, so each case runs in a child of its own.
+#include "kernels/dispatch.h"
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "tests/check.h"
+
+namespace bitpress::test {
+namespace {
+
+template <class F>
+bool InChild(const char* isa, F f) {
+  const pid_t child = fork();
+  if (child == 0) {
+    if (isa) {
+      setenv("BITPRESS_ISA", isa, 1);
+    } else {
+      unsetenv("BITPRESS_ISA");
+    }
+    _exit(f() ? 0 : 1);
+  }
+  int status = 1;
+  waitpid(child, &status, 0);
+  return status == 0;
+}
+
+bool Chosen(const char* isa) {
+  std::string error;
+  const Kernels* kernels = ChosenKernels(&error);
+  return kernels && std::string(kernels->isa) == isa && error.empty() && ChosenKernels(nullptr) == kernels;
+}
+
+TEST(TheBestIsChosen) {
+  const char* best = KernelsFor("avx2") ? "avx2" : "reference";
+  CHECK(InChild(nullptr, [&] { return Chosen(best); }));
+  CHECK(InChild("", [&] { return Chosen(best); }));
+}
+
+TEST(AnIsaCanBeForced) {
+  CHECK(InChild("reference", [] { return Chosen("reference"); }));
+  if (KernelsFor("avx2")) CHECK(InChild("avx2", [] { return Chosen("avx2"); }));
+}
+
+TEST(AnUnknownIsaIsAnError) {
+  CHECK(InChild("sse9", [] {
+    std::string error;
+    if (ChosenKernels(&error) || ChosenKernels(nullptr)) return false;
+    return error.find("'sse9'") != std::string::npos && error.find(AvailableIsas()) != std::string::npos;
+  }));
+  CHECK(!KernelsFor("sse9"));
+}
+
+TEST(EveryAvailableIsaIsComplete) {
+  std::string names = AvailableIsas();
+  for (size_t begin = 0; begin < names.size();) {
+    const size_t end = std::min(names.find(',', begin), names.size());
+    const std::string name = names.substr(begin, end - begin);
+    const Kernels* k = KernelsFor(name.c_str());
+    CHECK(k && k->isa == name && k->quantize_rows && k->quantize_block && k->ternary_linear && k->float_linear &&
+          k->attention_uint8 && k->attention_float && k->layer_norm && k->activate && k->decode_two_bit_row &&
+          k->decode_trits_row && k->add_rows);
+    begin = end + 1;
+  }
+}
+
+}  // namespace
+}  // namespace bitpress::test

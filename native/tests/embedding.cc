@@ -1,0 +1,62 @@
+// Oracles: codes packed here, by the definitions of the two packings; the reference, bit for bit, for the sums.
+#include "kernels/embedding/embedding.h"
+
+#include "kernels/dispatch.h"
+#include "tests/check.h"
+
+namespace bitpress::test {
+namespace {
+
+TEST(DecodingGivesTheScaledCodes) {
+  for (const char* isa : {"reference", "avx2"}) {
+    const Kernels* kernels = KernelsFor(isa);
+    if (!kernels) continue;
+    for (size_t cols = 1; cols <= 70; ++cols) {
+      std::vector<uint8_t> two_bit((cols + 3) / 4), trits((cols + 4) / 5);
+      std::vector<float> expected(cols);
+      const int powers[5] = {1, 3, 9, 27, 81};
+      for (size_t j = 0; j < cols; ++j) {
+        const int code = RandomInt(-1, 1);
+        expected[j] = 0.3f * static_cast<float>(code);
+        two_bit[j / 4] = static_cast<uint8_t>(two_bit[j / 4] | (code & 3) << (2 * (j % 4)));
+        trits[j / 5] = static_cast<uint8_t>(trits[j / 5] + (code + 3) % 3 * powers[j % 5]);
+      }
+      std::vector<float> y(cols, -77.0f);
+      kernels->decode_two_bit_row(two_bit.data(), cols, 0.3f, y.data());
+      CHECK_MSG(SameBits(y, expected), std::string(isa) + " 2-bit, " + std::to_string(cols));
+      y.assign(cols, -77.0f);
+      kernels->decode_trits_row(trits.data(), cols, 0.3f, y.data());
+      CHECK_MSG(SameBits(y, expected), std::string(isa) + " trits, " + std::to_string(cols));
+    }
+  }
+}
+
+TEST(EveryByteDecodesAlike) {
+  const Kernels* avx2 = KernelsFor("avx2");
+  if (!avx2) return;
+  std::vector<uint8_t> bytes(256);
+  for (int i = 0; i < 256; ++i) bytes[i] = static_cast<uint8_t>(i);
+  std::vector<float> a(5 * 256), b(5 * 256);
+  avx2->decode_trits_row(bytes.data(), a.size(), 1.0f, a.data());
+  KernelsFor("reference")->decode_trits_row(bytes.data(), b.size(), 1.0f, b.data());
+  CHECK(SameBits(a, b));
+  avx2->decode_two_bit_row(bytes.data(), 4 * 256, 1.0f, a.data());
+  KernelsFor("reference")->decode_two_bit_row(bytes.data(), 4 * 256, 1.0f, b.data());
+  CHECK(SameBits(a, b));
+}
+
+TEST(RowsAreAddedTypeFirst) {
+  for (const char* isa : {"reference", "avx2"}) {
+    const Kernels* kernels = KernelsFor(isa);
+    if (!kernels) continue;
+    for (size_t cols : {1, 7, 8, 9, 26}) {
+      const auto word = RandomFloats(cols), type = RandomFloats(cols, 1e-3f), position = RandomFloats(cols);
+      auto y = word;
+      kernels->add_rows(type.data(), position.data(), cols, y.data());
+      for (size_t j = 0; j < cols; ++j) CHECK(SameBits(y[j], (word[j] + type[j]) + position[j]));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace bitpress::test

@@ -1,0 +1,164 @@
+// Oracles: worked numbers of the formulas in quantize.h; the reference, bit for bit, for the rest.
+#include "kernels/quantize/quantize.h"
+
+#include <limits>
+
+#include "kernels/dispatch.h"
+#include "tests/check.h"
+
+namespace bitpress::test {
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+
+struct Result {
+  std::vector<uint8_t> codes;
+  std::vector<float> scale, offset;
+  std::vector<int32_t> sum;
+};
+
+Result QuantizeRows(const Kernels& kernels, const std::vector<float>& x, size_t ldx, size_t rows, size_t cols,
+                    size_t ldc, const QuantizeSpec& spec) {
+  Result r{std::vector<uint8_t>(rows * ldc, 99), std::vector<float>(rows), std::vector<float>(rows),
+           std::vector<int32_t>(rows)};
+  kernels.quantize_rows(x.data(), ldx, rows, cols, spec, r.codes.data(), ldc, r.scale.data(), r.offset.data(),
+                        r.sum.data());
+  return r;
+}
+
+Result QuantizeBlock(const Kernels& kernels, const std::vector<float>& x, size_t ldx, size_t rows, size_t cols,
+                     size_t ldc, const QuantizeSpec& spec) {
+  Result r{std::vector<uint8_t>(rows * ldc, 99), std::vector<float>(1), std::vector<float>(1), {}};
+  kernels.quantize_block(x.data(), ldx, rows, cols, spec, r.codes.data(), ldc, r.scale.data(), r.offset.data());
+  return r;
+}
+
+bool Same(const Result& a, const Result& b) {
+  return a.codes == b.codes && SameBits(a.scale, b.scale) && SameBits(a.offset, b.offset) && a.sum == b.sum;
+}
+
+QuantizeSpec Spec(bool symmetric, bool nonnegative = false, float clip = 0.0f) {
+  QuantizeSpec spec;
+  spec.symmetric = symmetric;
+  spec.nonnegative = nonnegative;
+  spec.clip = clip;
+  return spec;
+}
+
+// Each row under every ISA: what the formula says it becomes.
+void Expect(const std::vector<float>& x, const QuantizeSpec& spec, const std::vector<uint8_t>& codes, float scale,
+            float offset) {
+  for (const char* isa : {"reference", "avx2"}) {
+    const Kernels* kernels = KernelsFor(isa);
+    if (!kernels) continue;
+    const Result r = QuantizeRows(*kernels, x, x.size(), 1, x.size(), x.size(), spec);
+    CHECK_MSG(r.codes == codes, isa);
+    CHECK_MSG(SameBits(r.scale[0], scale) && SameBits(r.offset[0], offset),
+              std::to_string(r.scale[0]) + " " + std::to_string(r.offset[0]));
+    int32_t sum = 0;
+    for (uint8_t code : codes) sum += code;
+    CHECK(r.sum[0] == sum);
+  }
+}
+
+TEST(AsymmetricRoundsHalfToEven) {
+  Expect({0.0f, 0.5f, 1.5f, 2.5f, 3.4f, 254.5f, 255.0f}, Spec(false), {0, 0, 2, 2, 3, 254, 255}, 1.0f, 0.0f);
+  Expect({-10.0f, 245.0f, 0.25f}, Spec(false), {0, 255, 10}, 1.0f, -10.0f);
+}
+
+TEST(SymmetricIsCentredOn128) {
+  Expect({-127.0f, 0.0f, 0.5f, 1.5f, -0.5f, -1.5f, 100.0f}, Spec(true), {1, 128, 128, 130, 128, 126, 228}, 1.0f,
+         -128.0f);
+}
+
+TEST(NonnegativeKeepsZero) {
+  Expect({0.0f, 51.0f, 255.0f}, Spec(false, true), {0, 51, 255}, 1.0f, 0.0f);
+  Expect({0.0f, 51.0f, 127.0f}, Spec(true, true), {0, 51, 127}, 1.0f, 0.0f);
+}
+
+TEST(ARangeOfZeroIsConstant) {
+  Expect({3.25f, 3.25f, 3.25f}, Spec(false), {0, 0, 0}, 1.0f, 3.25f);
+  Expect({0.0f, -0.0f}, Spec(false), {0, 0}, 1.0f, 0.0f);
+  Expect({0.0f, -0.0f}, Spec(true), {128, 128}, 1.0f, -128.0f);
+  Expect({0.0f, 0.0f}, Spec(false, true), {0, 0}, 1.0f, 0.0f);
+  Expect({1e-45f, 2e-45f}, Spec(false), {0, 0}, 1.0f, 1e-45f);  // (hi - lo) / 255 underflows
+}
+
+TEST(ClipComesFirst) {
+  Expect({-300.0f, -127.5f, 0.0f, 127.5f, 9e9f}, Spec(false, false, 127.5f), {0, 0, 128, 255, 255}, 1.0f, -127.5f);
+  Expect({-300.0f, 0.0f, 500.0f}, Spec(true, false, 127.0f), {1, 128, 255}, 1.0f, -128.0f);
+}
+
+TEST(StaticUsesTheGivenRangeAndClamps) {
+  QuantizeSpec spec = Spec(false);
+  spec.is_static = true;
+  spec.scale = 0.5f;
+  spec.offset = -10.0f;
+  Expect({-99.0f, -10.0f, 0.0f, 117.5f, 1e9f}, spec, {0, 0, 20, 255, 255}, 0.5f, -10.0f);
+  spec.symmetric = true;
+  spec.offset = -64.0f;
+  Expect({-99.0f, -1.0f, 0.0f, 1e9f}, spec, {1, 126, 128, 255}, 0.5f, -64.0f);
+  spec.nonnegative = true;
+  spec.offset = 0.0f;
+  Expect({0.0f, 1.0f, 1e9f}, spec, {0, 2, 127}, 0.5f, 0.0f);
+}
+
+TEST(NaNReachesTheScaleAndInfinityStaysInRange) {
+  for (bool symmetric : {false, true}) Expect({1.0f, kNaN, 2.0f}, Spec(symmetric), {0, 0, 0}, kNaN, kNaN);
+  Expect({1.0f, kNaN}, Spec(false, false, 0.5f), {0, 0}, kNaN, kNaN);
+  Expect({0.0f, kNaN}, Spec(false, true), {0, 0}, kNaN, kNaN);
+  Expect({1.0f, kInfinity}, Spec(false), {0, 0}, kInfinity, 1.0f);
+  QuantizeSpec spec = Spec(false);
+  spec.is_static = true;
+  Expect({kNaN, kInfinity, -kInfinity}, spec, {0, 255, 0}, 1.0f, 0.0f);
+}
+
+TEST(EveryIsaMatchesTheReference) {
+  const Kernels* avx2 = KernelsFor("avx2");
+  if (!avx2) return;
+  const Kernels& reference = *KernelsFor("reference");
+  std::vector<QuantizeSpec> specs = {
+      Spec(false), Spec(true), Spec(false, true), Spec(true, true), Spec(false, false, 1.2f), Spec(true, false, 0.7f)};
+  for (int i = 0; i < 3; ++i) {
+    specs.push_back(specs[i]);
+    specs.back().is_static = true;
+    specs.back().scale = 0.013f;
+    specs.back().offset = i == 0 ? -1.5f : i == 1 ? -128.0f * 0.013f : 0.0f;
+  }
+  for (size_t cols : {1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 312, 771}) {
+    for (size_t rows : {1, 3}) {
+      for (const QuantizeSpec& spec : specs) {
+        for (int special = 0; special < 4; ++special) {
+          const size_t ldx = cols + 5, ldc = cols + (special == 0 ? 0 : 9);
+          auto x = RandomFloats((rows - 1) * ldx + cols, special == 1 ? 1e-42f : 1.0f);
+          if (special == 2) x[x.size() - 1] = kInfinity;
+          if (special == 3) x[x.size() / 2] = kNaN;
+          CHECK_MSG(Same(QuantizeRows(*avx2, x, ldx, rows, cols, ldc, spec),
+                         QuantizeRows(reference, x, ldx, rows, cols, ldc, spec)),
+                    "rows, " + std::to_string(cols) + " columns");
+          CHECK_MSG(Same(QuantizeBlock(*avx2, x, ldx, rows, cols, ldc, spec),
+                         QuantizeBlock(reference, x, ldx, rows, cols, ldc, spec)),
+                    "block, " + std::to_string(cols) + " columns");
+        }
+      }
+    }
+  }
+}
+
+TEST(PaddingIsZeroAndABlockOfOneRowIsARow) {
+  for (const char* isa : {"reference", "avx2"}) {
+    const Kernels* kernels = KernelsFor(isa);
+    if (!kernels) continue;
+    const auto x = RandomFloats(45);
+    for (bool symmetric : {false, true}) {
+      const Result row = QuantizeRows(*kernels, x, 45, 1, 45, 64, Spec(symmetric));
+      const Result block = QuantizeBlock(*kernels, x, 45, 1, 45, 64, Spec(symmetric));
+      CHECK(row.codes == block.codes && row.scale == block.scale && row.offset == block.offset);
+      for (size_t i = 45; i < 64; ++i) CHECK(row.codes[i] == 0);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace bitpress::test

@@ -1,0 +1,332 @@
+"""config.json of an artifact: the encoder's own config plus ``quantization_config``, as dataclasses and back.
+
+`parse_config` is the one place where a document becomes an `ArtifactConfig`; the writer passes through it as well, so
+nothing can be written that would not be read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bitpress.artifact.codec import BITS, row_bytes
+from bitpress.artifact.model_config import (
+    activation_points,
+    can_be_ternary,
+    check_int,
+    check_model,
+    expected_tensors,
+    is_number,
+    labels_of,
+)
+from bitpress.artifact.strict_json import shown
+from bitpress.errors import ArtifactError
+
+__all__ = [
+    "ActivationSpec",
+    "ArtifactConfig",
+    "TaskSpec",
+    "TensorSpec",
+    "activation_points",
+    "config_document",
+    "expected_entries",
+    "expected_tensors",
+    "parse_config",
+]
+
+VERSION = 1
+GROUPS = ("matrix", "row")
+RANGES = ("token", "static")
+TASK_KINDS = ("classification", "regression")
+MAX_CLIP = 1e6  # clips in use are near 2.5; the bound keeps (2·clip)/255 and its products far from overflow
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _./+-]{0,99}")
+
+_TOP = {"quant_method", "version", "recipe", "activations", "max_length", "task", "tensors"}
+_KEYS = {"fp32": {"scheme", "bits", "shape"}, "ternary": {"scheme", "bits", "packing", "group", "shape"}}
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """How one tensor is stored. ``bits`` a weight: 32 (fp32), 2 (ternary, "2bit") or 1.6 (ternary, "trits").
+
+    ``packing`` and ``group`` ("matrix": one scale; "row": one a row) are None for fp32.
+    """
+
+    scheme: str
+    bits: float
+    shape: tuple[int, ...]
+    packing: str | None = None
+    group: str | None = None
+
+    @classmethod
+    def fp32(cls, shape: tuple[int, ...]) -> TensorSpec:
+        """Stored as it is."""
+        return cls("fp32", 32.0, tuple(shape))
+
+    @classmethod
+    def ternary(cls, shape: tuple[int, ...], packing: str, group: str) -> TensorSpec:
+        """Codes {−1, 0, 1} in ``packing``, scales per ``group``."""
+        return cls("ternary", BITS.get(packing, 0.0), tuple(shape), packing, group)
+
+
+@dataclass(frozen=True)
+class ActivationSpec:
+    """How activations are quantized. ``scheme`` "fp32" (then nothing else matters) or "uniform" with 8 bits.
+
+    ``range``: "token" (dynamic, from the text alone) or "static" (one stored range a point). ``clip``: None or the
+    bound c of min(max(x, −c), c).
+    """
+
+    scheme: str = "uniform"
+    bits: int = 8
+    symmetric: bool = False
+    range: str = "token"
+    clip: float | None = None
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """``kind`` "classification" or "regression"; ``metric`` is the one the recipe selected by; ``pair``: two texts."""
+
+    kind: str
+    metric: str
+    pair: bool
+
+
+@dataclass(frozen=True)
+class ArtifactConfig:
+    """All of config.json. ``model`` is the Hugging Face part; ``tensors`` has one entry a tensor of the model."""
+
+    model: dict[str, Any]
+    recipe: str
+    activations: ActivationSpec
+    task: TaskSpec
+    max_length: int
+    tensors: dict[str, TensorSpec]
+
+    @property
+    def labels(self) -> list[str]:
+        """Label names by class id."""
+        return labels_of(self.model)
+
+    @property
+    def num_labels(self) -> int:
+        """C, the width of the classifier; 1 for regression."""
+        return len(self.labels)
+
+    @property
+    def hidden_size(self) -> int:
+        """H."""
+        return int(self.model["hidden_size"])
+
+    @property
+    def num_hidden_layers(self) -> int:
+        """L."""
+        return int(self.model["num_hidden_layers"])
+
+    @property
+    def num_attention_heads(self) -> int:
+        """Heads of H / heads columns each."""
+        return int(self.model["num_attention_heads"])
+
+    @property
+    def intermediate_size(self) -> int:
+        """I, the width of the feed-forward network."""
+        return int(self.model["intermediate_size"])
+
+    @property
+    def vocab_size(self) -> int:
+        """V; token ids run from 0 to V − 1."""
+        return int(self.model["vocab_size"])
+
+    @property
+    def max_position_embeddings(self) -> int:
+        """P; no text may have more tokens."""
+        return int(self.model["max_position_embeddings"])
+
+    @property
+    def type_vocab_size(self) -> int:
+        """T; token type ids run from 0 to T − 1."""
+        return int(self.model["type_vocab_size"])
+
+    @property
+    def hidden_act(self) -> str:
+        """Activation of the feed-forward network; transformers' default where the config has none."""
+        return str(self.model.get("hidden_act", "gelu"))
+
+    @property
+    def layer_norm_eps(self) -> float:
+        """Added to the variance in every layer norm; transformers' default where the config has none."""
+        return float(self.model.get("layer_norm_eps", 1e-12))
+
+
+def parse_config(document: Mapping[str, Any], where: str = "config.json") -> ArtifactConfig:
+    """Check a parsed config.json completely.
+
+    Args:
+        document: the JSON object.
+        where: names the file in errors.
+
+    Raises:
+        ArtifactError: names the key or the tensor, what was found and what is allowed.
+    """
+    model = {key: value for key, value in document.items() if key != "quantization_config"}
+    part = document.get("quantization_config")
+    here = f"{where}: quantization_config"
+    if not isinstance(part, dict) or part.get("quant_method") != "bitpress":
+        raise ArtifactError(f"{here} does not say quant_method 'bitpress'; give a directory that bitpress wrote")
+    version = part.get("version")  # before the keys: another version may have other ones
+    if not isinstance(version, int) or isinstance(version, bool) or version != VERSION:
+        raise ArtifactError(
+            f"{here}.version is {shown(version)}; this bitpress reads version {VERSION}: install a newer one"
+        )
+    _check_keys(part, _TOP, here)
+    check_model(model, where)
+    recipe = _name(part["recipe"], f"{here}.recipe")
+    activations = _parse_activations(part["activations"], f"{here}.activations")
+    task = _parse_task(part["task"], model, f"{here}.task")
+    max_length = check_int(part["max_length"], 2, model["max_position_embeddings"], f"{here}.max_length")
+    return ArtifactConfig(model, recipe, activations, task, max_length, _parse_tensors(part["tensors"], model, here))
+
+
+def config_document(config: ArtifactConfig) -> dict[str, Any]:
+    """The JSON object of config.json; inverse of `parse_config`."""
+    act = config.activations
+    uniform = {"bits": act.bits, "symmetric": act.symmetric, "range": act.range, "clip": act.clip}
+    tensors: dict[str, dict[str, Any]] = {}
+    for name, spec in config.tensors.items():
+        bits = int(spec.bits) if spec.bits == int(spec.bits) else spec.bits
+        packed = {} if spec.scheme == "fp32" else {"packing": spec.packing, "group": spec.group}
+        tensors[name] = {"scheme": spec.scheme, "bits": bits, "shape": list(spec.shape)} | packed
+    quantization = {
+        "quant_method": "bitpress",
+        "version": VERSION,
+        "recipe": config.recipe,
+        "activations": {"scheme": act.scheme} | ({} if act.scheme == "fp32" else uniform),
+        "max_length": config.max_length,
+        "task": {"kind": config.task.kind, "metric": config.task.metric, "pair": config.task.pair},
+        "tensors": tensors,
+    }
+    return {**config.model, "quantization_config": quantization}
+
+
+def expected_entries(config: ArtifactConfig) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Every entry that model.safetensors must have: name → (dtype "F32" or "U8", shape)."""
+    entries: dict[str, tuple[str, tuple[int, ...]]] = {}
+    for name, spec in config.tensors.items():
+        if spec.packing is None:
+            entries[name] = ("F32", spec.shape)
+        else:
+            rows, cols = spec.shape
+            entries[f"{name}.codes"] = ("U8", (rows, row_bytes(cols, spec.packing)))
+            entries[f"{name}.scale"] = ("F32", (rows if spec.group == "row" else 1,))
+    if config.activations.scheme != "fp32" and config.activations.range == "static":
+        entries |= {f"{point}.range": ("F32", (2,)) for point in activation_points(config.model)}
+    return entries
+
+
+def _parse_activations(value: Any, here: str) -> ActivationSpec:
+    scheme = value.get("scheme") if isinstance(value, dict) else value
+    if scheme == "fp32":
+        _check_keys(value, {"scheme"}, here)
+        return ActivationSpec("fp32", 32)
+    if scheme != "uniform":
+        raise ArtifactError(f"{here}.scheme is {shown(scheme)}; allowed are 'fp32' and 'uniform'")
+    _check_keys(value, {"scheme", "bits", "symmetric", "range", "clip"}, here)
+    check_int(value["bits"], 8, 8, f"{here}.bits")
+    _check_bool(value["symmetric"], f"{here}.symmetric")
+    if value["range"] == "tensor":
+        raise ArtifactError(
+            f"{here}.range is 'tensor': a text's result would depend on the rest of its batch; "
+            f"train with one of {', '.join(RANGES)}"
+        )
+    _check_enum(value["range"], RANGES, f"{here}.range")
+    clip = value["clip"]
+    if clip is not None and (not is_number(clip) or not 0 < clip <= MAX_CLIP):
+        raise ArtifactError(
+            f"{here}.clip is {shown(clip)}; null or a number above 0 and at most {MAX_CLIP:g} is expected"
+        )
+    return ActivationSpec("uniform", 8, value["symmetric"], value["range"], None if clip is None else float(clip))
+
+
+def _parse_task(value: Any, model: Mapping[str, Any], here: str) -> TaskSpec:
+    _check_keys(value, {"kind", "metric", "pair"}, here)
+    kind = _check_enum(value["kind"], TASK_KINDS, f"{here}.kind")
+    _check_bool(value["pair"], f"{here}.pair")
+    count = len(labels_of(model))
+    if kind == "regression" and count != 1:
+        raise ArtifactError(f"{here}.kind is 'regression' but the model has {count} labels; regression has exactly 1")
+    problem = model.get("problem_type")
+    if problem is not None and (problem == "regression") != (kind == "regression"):
+        raise ArtifactError(f"{here}.kind is {shown(kind)} but problem_type is {shown(problem)}; make them agree")
+    return TaskSpec(kind, _name(value["metric"], f"{here}.metric"), value["pair"])
+
+
+def _parse_tensors(value: Any, model: Mapping[str, Any], here: str) -> dict[str, TensorSpec]:
+    if not isinstance(value, dict):
+        raise ArtifactError(f"{here}.tensors is {type(value).__name__}; an object of tensors by name is expected")
+    shapes = expected_tensors(model)
+    for name in value:
+        if name not in shapes:
+            raise ArtifactError(
+                "stands in config.json but a model of this config has no such tensor; remove it", name[:200]
+            )
+    for name in shapes:
+        if name not in value:
+            raise ArtifactError("is missing from quantization_config.tensors of config.json", name)
+    return {name: _parse_tensor(name, value[name], shape) for name, shape in shapes.items()}
+
+
+def _parse_tensor(name: str, value: Any, shape: tuple[int, ...]) -> TensorSpec:
+    scheme = value.get("scheme") if isinstance(value, dict) else value
+    if not isinstance(scheme, str) or scheme not in _KEYS:
+        raise ArtifactError(f"scheme is {shown(scheme)}; version {VERSION} has {', '.join(_KEYS)}", name)
+    if value.keys() != _KEYS[scheme]:
+        raise ArtifactError(
+            f"entry has the keys {shown(sorted(value))}; {scheme} has exactly {sorted(_KEYS[scheme])}", name
+        )
+    found = value["shape"]
+    if found != list(shape) or any(type(size) is not int for size in found):
+        raise ArtifactError(f"shape is {shown(found)}; the model's config gives {list(shape)}", name)
+    if scheme == "fp32":
+        bits, spec = 32.0, TensorSpec.fp32(shape)
+    else:
+        if not can_be_ternary(name):
+            raise ArtifactError("scheme is 'ternary'; the engine runs this tensor in fp32 only", name)
+        packing, group = value["packing"], value["group"]
+        if not isinstance(packing, str) or packing not in BITS:
+            raise ArtifactError(f"packing is {shown(packing)}; allowed are {', '.join(BITS)}", name)
+        if group not in GROUPS:
+            raise ArtifactError(f"group is {shown(group)}; allowed are {', '.join(GROUPS)}", name)
+        bits, spec = BITS[packing], TensorSpec.ternary(shape, packing, group)
+    if not is_number(value["bits"]) or value["bits"] != bits:
+        raise ArtifactError(f"bits is {shown(value['bits'])}; {spec.packing or scheme} has {bits:g}", name)
+    return spec
+
+
+def _check_keys(value: Any, keys: set[str], here: str) -> None:
+    if not isinstance(value, dict):
+        raise ArtifactError(f"{here} is {type(value).__name__}; an object with {sorted(keys)} is expected")
+    if unknown := sorted(value.keys() - keys):
+        raise ArtifactError(f"{here} has the unknown key {shown(unknown[0])}; allowed are {sorted(keys)}")
+    if missing := sorted(keys - value.keys()):
+        raise ArtifactError(f"{here} lacks the key {missing[0]!r}; all of {sorted(keys)} are needed")
+
+
+def _check_enum(value: Any, allowed: tuple[str, ...], what: str) -> str:
+    if not isinstance(value, str) or value not in allowed:
+        raise ArtifactError(f"{what} is {shown(value)}; allowed are {', '.join(allowed)}")
+    return value
+
+
+def _check_bool(value: Any, what: str) -> None:
+    if not isinstance(value, bool):
+        raise ArtifactError(f"{what} is {shown(value)}; true or false is expected")
+
+
+def _name(value: Any, what: str) -> str:
+    if not isinstance(value, str) or not _NAME.fullmatch(value):
+        raise ArtifactError(f"{what} is {shown(value)}; 1 to 100 letters, digits, spaces and _ . / + - are allowed")
+    return value

@@ -1,0 +1,194 @@
+"""The process that holds one model and answers requests; started as ``python -m bitpress.bench.worker``.
+
+A process of its own for each engine, so that thread pools, allocators and imports of one cannot touch the figures of
+another. Requests and replies are JSON, one object a line, on stdin and the original stdout; everything that a library
+prints goes to stderr. The worker ends when stdin does, so it cannot outlive its owner.
+
+    -> {"op": "prepare", "batches": [{"ids": [[...], ...], "type_ids": [[...], ...]}, ...]}
+    <- {}
+    -> {"op": "burst", "first": 0, "warmup": 2, "count": 5}
+    <- {"ms": [1.9, ...]}
+
+With ``--once TEXT`` it loads tokenizer and model as a user would, runs the text, reports times and peak memory, ends.
+
+What is timed: lists of token ids in, logits in a numpy array out, the same for each engine. Tokenization is not timed.
+"""
+
+from __future__ import annotations
+
+import time
+
+_START = time.perf_counter()  # before numpy, torch and the model: `--once` counts their imports as loading
+
+import argparse  # noqa: E402
+import gc  # noqa: E402
+import json  # noqa: E402
+import os  # noqa: E402
+import signal  # noqa: E402
+import sys  # noqa: E402
+from collections.abc import Callable  # noqa: E402
+from dataclasses import dataclass  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any, TextIO  # noqa: E402
+
+from bitpress.bench.models import model_kind  # noqa: E402
+
+Batch = dict[str, list[list[int]]]  # "ids" and "type_ids": B sequences of token ids, unpadded
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to be timed: ``forward`` runs one batch; ``info`` names the engine for the report."""
+
+    forward: Callable[[Batch], Any]
+    info: dict[str, Any]
+
+
+def load_artifact(path: Path, threads: int) -> LoadedModel:
+    """The bitpress engine on an artifact."""
+    import bitpress
+    from bitpress.artifact import read_artifact
+    from bitpress.runtime.engine import Engine
+
+    engine = Engine.from_artifact(read_artifact(path), threads=threads)
+    info = {"engine": f"bitpress {bitpress.__version__}", "isa": engine.isa}
+    return LoadedModel(lambda batch: engine.forward(batch["ids"], batch["type_ids"]), info)
+
+
+def load_checkpoint(path: Path, threads: int) -> LoadedModel:
+    """``transformers`` on a checkpoint: fp32, eval, inference mode, scaled-dot-product attention.
+
+    The attention mask is given only where a batch is ragged: without it torch may choose its faster attention.
+    """
+    import torch
+    import transformers
+
+    torch.set_num_threads(threads)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(
+        path, dtype=torch.float32, attn_implementation="sdpa", local_files_only=True
+    ).eval()
+
+    def forward(batch: Batch) -> Any:
+        lengths = [len(ids) for ids in batch["ids"]]
+        longest = max(lengths)
+        inputs = {
+            "input_ids": torch.tensor([ids + [0] * (longest - len(ids)) for ids in batch["ids"]]),
+            "token_type_ids": torch.tensor([ids + [0] * (longest - len(ids)) for ids in batch["type_ids"]]),
+        }
+        if min(lengths) < longest:
+            inputs["attention_mask"] = (torch.arange(longest) < torch.tensor(lengths)[:, None]).long()
+        with torch.inference_mode():
+            return model(**inputs).logits.numpy()
+
+    info = {"engine": f"PyTorch {torch.__version__} fp32", "isa": torch.backends.cpu.get_cpu_capability().lower()}
+    return LoadedModel(forward, info)
+
+
+def burst(model: LoadedModel, batches: list[Batch], first: int, warmup: int, count: int) -> list[float]:
+    """Milliseconds of ``count`` passes after ``warmup`` unmeasured ones; pass i runs batch (first + i) mod len."""
+    for i in range(warmup):
+        model.forward(batches[(first + i) % len(batches)])
+    gc.collect()
+    gc.disable()  # as timeit does: a collection inside a pass is not the model's time
+    try:
+        times = []
+        for i in range(count):
+            batch = batches[(first + i) % len(batches)]
+            start = time.perf_counter_ns()
+            model.forward(batch)
+            times.append((time.perf_counter_ns() - start) / 1e6)
+        return times
+    finally:
+        gc.enable()
+
+
+def peak_resident_bytes() -> int:
+    """The high-water mark of this process's resident set. VmHWM, because it starts anew at exec while getrusage's
+    ru_maxrss keeps the mark of the parent that was forked."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise OSError("/proc/self/status has no VmHWM line; peak memory can be measured on Linux only")
+
+
+def run_once(path: Path, threads: int, text: str) -> dict[str, Any]:
+    """Loads tokenizer and model as a user would and runs one text.
+
+    Returns ``load_ms`` (imports, tokenizer, model), ``first_ms`` (the first text) and ``peak_bytes``.
+    """
+    predict: Callable[[], Any]
+    if model_kind(path) == "artifact":
+        import bitpress
+
+        artifact_model = bitpress.load(path, threads=threads)
+        predict = lambda: artifact_model(text)  # noqa: E731
+    else:
+        import torch
+        import transformers
+
+        torch.set_num_threads(threads)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)
+        model = transformers.AutoModelForSequenceClassification.from_pretrained(
+            path, dtype=torch.float32, attn_implementation="sdpa", local_files_only=True
+        ).eval()
+
+        def predict() -> Any:
+            with torch.inference_mode():
+                return model(**tokenizer(text, truncation=True, return_tensors="pt")).logits.numpy()
+
+    loaded = time.perf_counter()
+    predict()
+    done = time.perf_counter()
+    return {
+        "load_ms": (loaded - _START) * 1e3,
+        "first_ms": (done - loaded) * 1e3,
+        "peak_bytes": peak_resident_bytes(),
+    }
+
+
+def serve(model: LoadedModel, requests: TextIO, reply: Callable[[dict[str, Any]], None]) -> None:
+    """Answers requests until the owner closes the pipe."""
+    batches: list[Batch] = []
+    for line in requests:
+        request = json.loads(line)
+        if request["op"] == "prepare":
+            batches = request["batches"]
+            reply({})
+        else:
+            reply({"ms": burst(model, batches, request["first"], request["warmup"], request["count"])})
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point of the process."""
+    parser = argparse.ArgumentParser(prog="python -m bitpress.bench.worker")
+    parser.add_argument("path", type=Path)
+    parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--once", metavar="TEXT")
+    options = parser.parse_args(arguments)
+
+    # Ctrl-C reaches the whole process group; the owner decides what it means and closes the pipe.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+
+    def reply(message: dict[str, Any]) -> None:
+        out.write(json.dumps(message) + "\n")
+        out.flush()
+
+    try:
+        if options.once is not None:
+            reply(run_once(options.path, options.threads, options.once))
+            return 0
+        load = load_artifact if model_kind(options.path) == "artifact" else load_checkpoint
+        model = load(options.path, options.threads)
+        reply({"info": model.info})
+        serve(model, sys.stdin, reply)
+    except Exception as error:  # the owner raises it again under its own type
+        module = error.name if isinstance(error, ModuleNotFoundError) else None
+        reply({"error": {"type": type(error).__name__, "message": str(error), "module": module}})
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

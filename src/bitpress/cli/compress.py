@@ -1,0 +1,89 @@
+"""``bitpress compress``: a teacher becomes an artifact."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bitpress.cli import options
+from bitpress.cli.output import (
+    emit_json,
+    format_bytes,
+    format_metric,
+    format_ratio,
+    note,
+    only_results_on_stdout,
+    print_table,
+)
+
+EXIT_DROP_EXCEEDED = 3
+
+
+def compress(
+    teacher: Annotated[Path, typer.Argument(help="Directory of a fine-tuned teacher (Hugging Face layout).")],
+    train: options.Train,
+    dev: options.Dev,
+    out: options.Out,
+    recipe: Annotated[str, typer.Option(help="Name of a recipe (`bitpress recipes`) or a YAML file.")] = "ternarybert",
+    task: Annotated[
+        str | None, typer.Option(help="Layout and metric, such as glue/sst2.", show_default="the teacher's own")
+    ] = None,
+    text_column: options.TextColumn = None,
+    pair_column: options.PairColumn = None,
+    label_column: options.LabelColumn = None,
+    assignments: options.Set = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="Exit with status 3 if the artifact loses more points than this.", show_default="no limit"
+        ),
+    ] = None,
+    seed: options.Seed = 0,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Compress a fine-tuned teacher; writes packed weights that run without PyTorch, and measures what it wrote."""
+    overrides = options.parse_overrides(assignments)
+    from bitpress.recipes.runner import compress as run
+
+    with only_results_on_stdout():
+        columns = options.data_options(text_column, pair_column, label_column)
+        result = run(
+            teacher,
+            recipe=recipe,
+            train=train,
+            dev=dev,
+            out=out,
+            columns=columns,
+            task=task,
+            overrides=overrides,
+            max_drop=max_drop,
+            seed=seed,
+            quiet=quiet,
+        ).as_dict()
+    if as_json:
+        emit_json(result)
+    else:
+        print_result(result)
+    if result["within_max_drop"] is False:
+        note(f"error: {result['drop_points']:.2f} points are lost, more than --max-drop {max_drop:g} allows")
+        raise typer.Exit(EXIT_DROP_EXCEEDED)
+
+
+def print_result(result: dict[str, Any]) -> None:
+    """Teacher beside artifact; or beside the student, where the recipe says ``freeze: false``."""
+    metric, teacher, artifact = result["metric"], result["teacher"], result["artifact"]
+    small = artifact or result["student"]
+    scores = [format_metric(metric, side["value"]) for side in (teacher, small)]
+    rows = [[metric, *scores, f"{-result['drop_points']:+.2f} points"]]
+    if artifact:
+        sizes = [format_bytes(artifact[key]) for key in ("fp32_bytes", "total_bytes")]
+        rows.append(["weights", *sizes, f"{format_ratio(artifact['ratio'])} smaller"])
+    name = f"artifact {result['out']}" if artifact else "student, not packed"
+    print_table([result["recipe"], "teacher", name, "difference"], rows)
+    note(
+        f"{'the artifact was measured by the engine' if artifact else 'measured by torch'} on {small['n']:,} dev rows; "
+        f"always answering the majority class: {format_metric(metric, small['majority'])}"
+    )

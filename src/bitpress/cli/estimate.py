@@ -1,0 +1,90 @@
+"""``bitpress estimate``: before any training, how small and how fast each recipe would be on this machine."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bitpress.bench.models import model_kind, weight_bytes
+from bitpress.cli import options
+from bitpress.cli.output import (
+    emit_json,
+    format_bytes,
+    format_ms,
+    format_ratio,
+    note,
+    only_results_on_stdout,
+    print_table,
+)
+from bitpress.errors import BitpressError
+
+TEACHER = "teacher (PyTorch fp32)"
+
+
+def estimate(
+    teacher: Annotated[Path, typer.Argument(help="Directory of a teacher, or of any BERT encoder.")],
+    recipe: Annotated[
+        list[str] | None, typer.Option(help="A recipe to estimate; repeatable.", show_default="every recipe")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Texts a batch.")] = 1,
+    length: Annotated[int, typer.Option(min=1, help="Tokens a text.")] = 128,
+    threads: options.Threads = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Measured passes of each.")] = 20,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Pack the teacher with each recipe without training; measure bytes and latency here. Accuracy is not estimated."""
+    if model_kind(teacher) != "checkpoint":
+        raise BitpressError(f"{teacher}: this is an artifact already; estimate takes the teacher it came from")
+    from bitpress.recipes.schema import list_recipes
+
+    names = recipe or [known.name for known in list_recipes()]
+    with only_results_on_stdout():
+        result = measure_recipes(teacher, names, batch, length, threads, repeats, quiet)
+    if as_json:
+        emit_json(result)
+        return
+    from bitpress.bench.report import busy_warning
+
+    rows = [
+        [row["recipe"], format_bytes(row["bytes"]), format_ratio(row["ratio"]), format_ms(row["median_ms"])]
+        for row in result["rows"]
+    ]
+    title = f"{batch} × {length} tokens, {result['rows'][0]['threads']} threads"
+    print_table([title, "weights", "smaller", "median"], rows)
+    note(result["note"])
+    if (warning := busy_warning(result["busy_elsewhere"])) is not None:
+        note(warning)
+
+
+def measure_recipes(
+    teacher: Path, recipes: list[str], batch: int, length: int, threads: int | None, repeats: int, quiet: bool
+) -> dict[str, Any]:
+    """Rows for the teacher and each recipe: ``recipe``, ``bytes``, ``ratio``, ``median_ms``, ``batch``, ``length``,
+    ``threads``. Sizes are those of the weights file on disk; ``ratio`` is the teacher's over the recipe's."""
+    from bitpress.bench.latency import Cell, measure
+    from bitpress.recipes.runner import post_training_artifact
+
+    with tempfile.TemporaryDirectory(prefix="bitpress-estimate-") as folder:
+        models: dict[str, str | Path] = {TEACHER: teacher}
+        for i, name in enumerate(dict.fromkeys(recipes)):
+            note(f"packing with {name}", quiet)
+            models[name] = Path(folder) / f"{i}"
+            post_training_artifact(teacher, name, models[name])
+        note(f"measuring {batch} × {length} tokens", quiet)
+        measured = measure(models, [Cell(batch, length)], threads=threads, repeats=repeats)
+        sizes = {name: weight_bytes(path) for name, path in models.items()}
+    rows = []
+    for row in measured["rows"]:
+        name = row.pop("model")
+        rows.append({"recipe": name, "bytes": sizes[name], "ratio": sizes[TEACHER] / sizes[name], **row})
+    return {
+        "rows": rows,
+        "machine": measured["machine"],
+        "busy_elsewhere": measured["busy_elsewhere"],
+        "note": "Bytes and latency were measured on weights packed without training. Accuracy is not estimated: "
+        "packed without training a model answers no better than chance; `bitpress compress` trains and measures it.",
+    }

@@ -1,0 +1,59 @@
+"""Options that several commands share, and the reading of ``--set``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bitpress.errors import RecipeError
+
+if TYPE_CHECKING:
+    from bitpress.recipes.runner import DataOptions
+
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout, everything else on stderr.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes; results and errors only.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads of the engine.", show_default="all")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Train = Annotated[Path, typer.Option(help="Labelled training data: csv, tsv or jsonl, also .gz.")]
+Dev = Annotated[Path, typer.Option(help="Labelled data that chooses the best epoch and gives the reported score.")]
+Out = Annotated[Path, typer.Option(help="Directory to write; an unfinished run in it is resumed.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one key of the recipe; repeatable.")
+]
+TextColumn = Annotated[str | None, typer.Option(help="Column of the text.", show_default="by common names")]
+PairColumn = Annotated[str | None, typer.Option(help="Column of the second text of a pair.", show_default=False)]
+LabelColumn = Annotated[str | None, typer.Option(help="Column of the label.", show_default="by common names")]
+
+
+def parse_overrides(assignments: Sequence[str] | None) -> dict[str, Any]:
+    """``["epochs=3", "activations.range=static"]`` -> ``{"epochs": 3, "activations.range": "static"}``.
+
+    A value that is valid JSON is taken as such (numbers, true, false, null, lists), anything else as a string.
+
+    Raises:
+        RecipeError: no ``=``, an empty key, or a key given twice.
+    """
+    overrides: dict[str, Any] = {}
+    for assignment in assignments or []:
+        key, separator, text = assignment.partition("=")
+        key = key.strip()
+        if not separator or not key:
+            raise RecipeError(f"--set {assignment!r}: expected KEY=VALUE, for example --set epochs=3")
+        if key in overrides:
+            raise RecipeError(f"--set {key}: given twice; give one value")
+        try:
+            overrides[key] = json.loads(text)
+        except json.JSONDecodeError:
+            overrides[key] = text
+    return overrides
+
+
+def data_options(text: str | None, pair: str | None, label: str | None) -> DataOptions:
+    """The column options as the recipes take them (imports torch's side of bitpress)."""
+    from bitpress.recipes.runner import DataOptions
+
+    return DataOptions(text_column=text, pair_column=pair, label_column=label)

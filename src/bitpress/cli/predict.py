@@ -1,0 +1,104 @@
+"""``bitpress predict``: texts in, labels out, by the engine."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bitpress.bench.models import require_artifact
+from bitpress.cli import options
+from bitpress.cli.output import emit_json, note
+from bitpress.errors import BitpressError, DataError
+
+Text = str | tuple[str, str]  # a text, or a text and the second text of its pair
+
+# Results appear in steps of this many texts: enough to fill the engine, few enough to watch a slow stream.
+BATCH = 32
+
+
+def predict(
+    model: Annotated[Path, typer.Argument(help="An artifact.")],
+    texts: Annotated[list[str] | None, typer.Argument(metavar="[TEXT]...", help="Each argument is one text.")] = None,
+    pair: Annotated[
+        list[str] | None, typer.Option("--pair", help="The second text of a pair; one for each TEXT, in order.")
+    ] = None,
+    input_file: Annotated[
+        Path | None,
+        typer.Option("--input", help="A file of texts: plain text (one a line), csv, tsv or jsonl, also .gz."),
+    ] = None,
+    text_column: options.TextColumn = None,
+    pair_column: options.PairColumn = None,
+    threads: options.Threads = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a text, one a line.")] = False,
+) -> None:
+    """Classify texts: arguments, a file, or the lines of stdin."""
+    items = _texts(texts, pair, input_file, text_column, pair_column)
+    require_artifact(model, "predict")
+    import bitpress
+
+    loaded = bitpress.load(model, threads=threads)
+    while batch := list(islice(items, BATCH)):
+        for item in batch:
+            _check_shape(item, loaded.task.pair, model)
+        results = loaded(batch, batch_size=BATCH)
+        assert isinstance(results, list)  # a list in, a list out
+        for result in results:
+            if as_json:
+                emit_json(result, indent=None)
+            else:
+                print(_line(result))
+        sys.stdout.flush()
+
+
+def _texts(
+    texts: list[str] | None,
+    pairs: list[str] | None,
+    input_file: Path | None,
+    text_column: str | None,
+    pair_column: str | None,
+) -> Iterator[Text]:
+    """The texts from the one source that was given."""
+    if texts and input_file is not None:
+        raise BitpressError("both TEXT arguments and --input are given; give one of them")
+    for text in (*(texts or ()), *(pairs or ())):
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise DataError(f"the argument {text!r:.60} is not valid UTF-8; pass it as UTF-8 or by --input")
+    if texts and pairs:
+        if len(pairs) != len(texts):
+            raise BitpressError(f"{len(texts)} TEXT and {len(pairs)} --pair are given; give one --pair for each TEXT")
+        return iter(list(zip(texts, pairs, strict=True)))
+    if texts:
+        return iter(texts)
+    if pairs:
+        raise BitpressError("--pair goes with TEXT arguments; in a file the second text is named by --pair-column")
+    from bitpress.data import iter_texts
+
+    if input_file is None and sys.stdin.isatty():
+        note("reading one text a line from the terminal; Ctrl-D ends")
+    return iter_texts("-" if input_file is None else input_file, text_column=text_column, pair_column=pair_column)
+
+
+def _check_shape(item: Text, wants_pair: bool, model: Path) -> None:
+    if wants_pair and isinstance(item, str):
+        raise DataError(
+            f"{model} was trained on pairs of texts and {item!r:.60} comes alone; give the second text by --pair, "
+            "or in a file by --pair-column"
+        )
+    if not wants_pair and not isinstance(item, str):
+        raise DataError(
+            f"{model} was trained on single texts and {item[0]!r:.60} comes with a second one; leave out --pair, "
+            "or name the one column of a file by --text-column"
+        )
+
+
+def _line(result: dict[str, Any]) -> str:
+    """``positive  0.987  a film that lingers``, tabs between; a regression has no label."""
+    label = "" if result["label"] is None else f"{result['label']}\t"
+    pair = f"\t{result['pair']}" if "pair" in result else ""
+    cut = "\t(cut to the model's length)" if result.get("truncated") else ""
+    return f"{label}{result['score']:.3f}\t{result['text']}{pair}{cut}"

@@ -1,0 +1,363 @@
+"""Labelled text files to ``Dataset``, and unlabelled ones to a stream of texts.
+
+A file is read as asked or refused with a DataError that names file, line and column: a column that cannot be found, a
+row of another width, an empty text, an unknown label, a target that is no finite number.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import math
+import sys
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitpress.data.tables import MISSING, Table, check_characters, file_format, read_bytes, read_table
+from bitpress.data.tasks import Task
+from bitpress.errors import DataError
+
+# Names that text, second text and label go by in published datasets, most specific first.
+PAIR_COLUMNS = (
+    ("sentence1", "sentence2"),
+    ("sentence_1", "sentence_2"),
+    ("sentence_a", "sentence_b"),
+    ("text1", "text2"),
+    ("text_1", "text_2"),
+    ("text_a", "text_b"),
+    ("text", "text_pair"),
+    ("text", "pair"),
+    ("premise", "hypothesis"),
+    ("question1", "question2"),
+    ("question", "sentence"),
+    ("question", "context"),
+    ("question", "passage"),
+    ("question", "answer"),
+    ("query", "passage"),
+    ("query", "document"),
+    ("#1 string", "#2 string"),
+)
+TEXT_COLUMNS = (
+    *("sentence", "text", "review", "content", "sentence1", "text1", "premise", "question", "query", "utterance"),
+    *("tweet", "comment", "message", "body", "document", "headline", "title"),
+)
+LABEL_COLUMNS = {
+    "classification": (
+        *("label", "labels", "class", "category", "target", "sentiment", "intent", "gold_label", "quality"),
+        *("polarity", "rating", "score"),
+    ),
+    "regression": ("score", "label", "labels", "target", "similarity", "rating", "value"),
+}
+
+MAX_CLASSES = 1000
+MAX_LABEL_LENGTH = 200
+
+
+@dataclass
+class Dataset:
+    """Texts with their labels, in file order.
+
+    ``labels`` is int64 [N] class indices into ``label_names``, float32 [N] targets (regression), or None where none
+    were asked for. ``pairs`` are the second texts, None for a task with one text. ``fingerprint`` is the SHA-256 of
+    the (decompressed) file.
+    """
+
+    texts: list[str]
+    pairs: list[str] | None
+    labels: NDArray[Any] | None
+    label_names: list[str]
+    path: str
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+def read_dataset(
+    path: str | Path,
+    task: Task,
+    *,
+    text_column: str | None = None,
+    pair_column: str | None = None,
+    label_column: str | None = None,
+    label_names: list[str] | None = None,
+    require_labels: bool = True,
+) -> Dataset:
+    """Read a csv, tsv or jsonl file (each also ``.gz``) for ``task``.
+
+    Columns given here win over the task's own, which win over common names. With ``label_names`` (a model's, in index
+    order) every label must be one of them; without, they are the task's, or the file's own distinct labels, sorted
+    (as numbers where all are). ``require_labels=False`` does not read the label column at all. Raises DataError.
+    """
+    content = read_bytes(path)
+    # A task with its own layout reads the published files, in which a quotation mark is a character like any other.
+    own_text = (text_column or task.text_column) if task.text_column is not None else None
+    table = read_table(path, content, task.columns, own_text)
+    text, pair = _find_texts(table, task, text_column, pair_column)
+    label = _find_label(table, task, label_column) if require_labels else None
+    if label is not None and label in (text, pair):
+        raise DataError("one column cannot be both text and label", path, table.header_line, table.columns[label])
+    texts = [_text(table, line, values, text) for line, values in table.rows]
+    pairs = None if pair is None else [_text(table, line, values, pair) for line, values in table.rows]
+    labels: NDArray[Any] | None = None
+    names = list(label_names or task.labels or ())
+    if label is not None and task.kind == "regression":
+        labels = np.array([_target(table, line, values, label) for line, values in table.rows], dtype=np.float32)
+    elif label is not None:
+        raw = [_label(table, line, values, label) for line, values in table.rows]
+        names = names or _label_names(table, raw, label)
+        labels = _class_indices(table, raw, label, names, task)
+    return Dataset(texts, pairs, labels, names, str(path), hashlib.sha256(content).hexdigest())
+
+
+def iter_texts(
+    source: str | Path | BinaryIO, *, text_column: str | None = None, pair_column: str | None = None
+) -> Iterator[str | tuple[str, str]]:
+    """Texts to predict, as ``str`` or, where the file has two text columns, ``(text, pair)``.
+
+    ``source`` is a csv, tsv or jsonl file (each also ``.gz``), any other file as plain text with one text a line, a
+    binary stream of such lines, or ``-`` for standard input. Lines of plain text are yielded as they arrive, empty
+    ones too, so that the n-th result belongs to the n-th line. Raises DataError.
+    """
+    if not isinstance(source, str | Path):
+        yield from _iter_lines(source, getattr(source, "name", "<stream>"))
+    elif str(source) == "-":
+        yield from _iter_lines(sys.stdin.buffer, "<stdin>")
+    elif file_format(source) is None or str(source).lower().removesuffix(".gz").endswith(".txt"):
+        yield from _iter_file(Path(source))
+    else:
+        table = read_table(source, read_bytes(source))
+        text, pair = _find_texts(table, None, text_column, pair_column)
+        for line, values in table.rows:
+            first = _text(table, line, values, text, allow_empty=True)
+            yield first if pair is None else (first, _text(table, line, values, pair, allow_empty=True))
+
+
+def _iter_file(path: Path) -> Iterator[str]:
+    try:
+        with path.open("rb") as file:
+            zipped = file.read(2) == b"\x1f\x8b"
+            file.seek(0)
+            yield from _iter_lines(gzip.GzipFile(fileobj=file) if zipped else file, str(path))
+    except FileNotFoundError:
+        raise DataError("no such file", path) from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"cannot be read: {error}", path) from error
+
+
+def _iter_lines(stream: Iterable[bytes], path: str) -> Iterator[str]:
+    for number, line in enumerate(stream, 1):
+        if number == 1:
+            line = line.removeprefix(b"\xef\xbb\xbf")
+        text = line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8", "surrogateescape")
+        check_characters([text], [], path, number)
+        yield text
+
+
+def _listed(names: Iterable[str]) -> str:
+    names = [repr(name if len(name) <= 40 else name[:39] + "…") for name in names]
+    return ", ".join(names[:20]) + (f", … ({len(names)} in all)" if len(names) > 20 else "")
+
+
+def _index(table: Table, name: str) -> int | None:
+    """Position of a column by name, upper and lower case told apart only where the file needs it."""
+    exact = [i for i, column in enumerate(table.columns) if column == name]
+    matches = exact or [i for i, column in enumerate(table.columns) if column.lower() == name.lower()]
+    if len(matches) > 1:
+        raise DataError(f"the column stands {len(matches)} times in the header", table.path, table.header_line, name)
+    return matches[0] if matches else None
+
+
+def _require(table: Table, name: str, option: str) -> int:
+    index = _index(table, name)
+    if index is None:
+        raise DataError(
+            f"missing column; found {_listed(table.columns)}; name the right one with {option}",
+            table.path,
+            table.header_line or 1,
+            name,
+        )
+    return index
+
+
+def _find_texts(table: Table, task: Task | None, text: str | None, pair: str | None) -> tuple[int, int | None]:
+    """Positions of text and pair: as asked, else as the task says, else by common names."""
+    own_text, own_pair = (task.text_column, task.pair_column) if task else (None, None)
+    singles = [(name, pair) for name in TEXT_COLUMNS]
+    candidates: list[tuple[str, str | None]] = []
+    if own_text is not None:
+        candidates.append((own_text, pair or own_pair))
+    if pair is None and (own_text is None or own_pair is not None):
+        candidates.extend(PAIR_COLUMNS)
+    if pair is not None or own_pair is None:
+        candidates.extend(singles)
+    if text is not None:
+        candidates = [(text, pair or own_pair)]
+    for one, two in candidates:
+        first, second = _index(table, one), _index(table, two) if two is not None else None
+        if first is not None and (two is None or second is not None):
+            if first == second:
+                raise DataError("one column cannot be both texts", table.path, table.header_line, one)
+            return first, second
+    if (asked_text := text or own_text) is not None:
+        _require(table, asked_text, "--text-column")
+    if (asked_pair := pair or own_pair) is not None:
+        _require(table, asked_pair, "--pair-column")
+    raise DataError(_no_text_message(table), table.path, table.header_line or 1)
+
+
+def _no_text_message(table: Table) -> str:
+    found = f"no column with the text was found among {_listed(table.columns)}"
+    if table.header_line is None:
+        return f"{found}; name it with --text-column, or call it 'text'"
+    if len(table.columns) == 1 and any(mark in table.columns[0] for mark in ";,|\t"):
+        return f"{found}; separate the columns by tabs in .tsv and by commas in .csv"
+    return (
+        f"{found}; the first line must be a header with the names of the columns, such as 'sentence' and 'label' "
+        "(add one if that line is already data, or name the layout, such as --task glue/cola), or name the column "
+        "with --text-column"
+    )
+
+
+def _find_label(table: Table, task: Task, asked: str | None) -> int:
+    if asked is not None:
+        return _require(table, asked, "--label-column")
+    for name in (*([task.label_column] if task.label_column else []), *LABEL_COLUMNS[task.kind]):
+        index = _index(table, name)
+        if index is not None:
+            return index
+    raise DataError(
+        f"no column with the label was found among {_listed(table.columns)}; name it with --label-column",
+        table.path,
+        table.header_line or 1,
+        task.label_column,
+    )
+
+
+def _value(table: Table, line: int, values: list[Any], index: int) -> Any:
+    value = values[index] if index < len(values) else MISSING
+    if value is MISSING:
+        raise DataError("malformed row: it lacks this field", table.path, line, table.columns[index])
+    return value
+
+
+def _text(table: Table, line: int, values: list[Any], index: int, allow_empty: bool = False) -> str:
+    text = _value(table, line, values, index)
+    if not isinstance(text, str):
+        raise DataError(f"expected text, found {text!r:.60}", table.path, line, table.columns[index])
+    if not allow_empty and not text.strip():
+        raise DataError("the text is empty; fill it or remove the row", table.path, line, table.columns[index])
+    return text
+
+
+def _target(table: Table, line: int, values: list[Any], index: int) -> float:
+    value = _value(table, line, values, index)
+    try:
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise ValueError
+        target = float(value)
+        # float32 is what training and metrics use; 1e39 is finite only as a double.
+        if not math.isfinite(target) or abs(target) > float(np.finfo(np.float32).max):
+            raise ValueError
+    except (ValueError, OverflowError):
+        raise DataError(
+            f"expected a finite number, found {value!r:.60}", table.path, line, table.columns[index]
+        ) from None
+    return target
+
+
+def _label(table: Table, line: int, values: list[Any], index: int) -> str:
+    """A class name as text; JSON integers count as their digits."""
+    value = _value(table, line, values, index)
+    if isinstance(value, bool):
+        value = str(value).lower()
+    elif isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
+        value = str(int(value))
+    if not isinstance(value, str):
+        raise DataError(f"expected a class name or number, found {value!r:.60}", table.path, line, table.columns[index])
+    if not value.strip():
+        raise DataError("the label is empty", table.path, line, table.columns[index])
+    return value.strip()
+
+
+def _is_integer(name: str) -> bool:
+    return name.removeprefix("-").isascii() and name.removeprefix("-").isdigit()
+
+
+def _label_names(table: Table, raw: list[str], index: int) -> list[str]:
+    """Distinct labels, sorted; refused where the column can hardly hold classes."""
+    names, column = sorted(set(raw)), table.columns[index]
+    for (line, _), label in zip(table.rows, raw, strict=True):
+        if len(label) > MAX_LABEL_LENGTH:
+            raise DataError(
+                f"found a label of {len(label)} characters (allowed: {MAX_LABEL_LENGTH}); perhaps this column holds "
+                "the text: name the label's with --label-column",
+                table.path,
+                line,
+                column,
+            )
+    if len(names) > MAX_CLASSES:
+        raise DataError(
+            f"found {len(names)} different labels in {len(raw)} rows (allowed: {MAX_CLASSES} classes); perhaps this "
+            "column holds the text (name the label's with --label-column) or numbers to predict (--task regression)",
+            table.path,
+            table.header_line,
+            column,
+        )
+    if len(names) < 2:
+        raise DataError(
+            f"found one class only, {names[0]!r}; a classifier needs at least two",
+            table.path,
+            table.header_line,
+            column,
+        )
+    return sorted(names, key=_number) if all(map(_is_number, names)) else names
+
+
+def _is_number(name: str) -> bool:
+    try:
+        return math.isfinite(float(name))
+    except ValueError:
+        return False
+
+
+def _number(name: str) -> tuple[float, str]:
+    return float(name), name
+
+
+def _class_indices(table: Table, raw: list[str], index: int, names: list[str], task: Task) -> NDArray[np.int64]:
+    """Class index of every label [N].
+
+    A file may write a class by its name, by its name in other letters' case, by its index (``0``, ``1``, as GLUE and
+    Hugging Face datasets do), or by the task's own name where the model's are but ``LABEL_0, LABEL_1``. The first row
+    decides which; all rows must follow.
+    """
+    spellings: list[tuple[list[str], Callable[[str], str]]] = [(names, str)]
+    if len({name.lower() for name in names}) == len(names):
+        spellings.append((names, str.lower))
+    if not any(map(_is_integer, names)):
+        spellings.append(([str(i) for i in range(len(names))], str))
+    if task.labels is not None and [name.upper() for name in names] == [f"LABEL_{i}" for i in range(len(task.labels))]:
+        spellings.append((list(task.labels), str))
+    for allowed, fold in spellings:
+        lookup = {fold(name): i for i, name in enumerate(allowed)}
+        if fold(raw[0]) in lookup:
+            break
+    else:
+        (allowed, fold), lookup = spellings[0], {}
+    also = f", or by index 0 to {len(names) - 1}" if not lookup and not any(map(_is_integer, names)) else ""
+    for (line, _), label in zip(table.rows, raw, strict=True):
+        if fold(label) not in lookup:
+            raise DataError(
+                f"unknown label {label[:60]!r}; allowed: {_listed(allowed)}{also}",
+                table.path,
+                line,
+                table.columns[index],
+            )
+    return np.array([lookup[fold(label)] for label in raw], dtype=np.int64)

@@ -1,0 +1,208 @@
+"""What the student is asked to match (TernaryBERT §3.3, after TinyBERT, arXiv 1909.10351, §3):
+
+    L = w_att · L_att + w_hid · L_hid + w_pred · L_pred
+
+Shapes: B texts, T tokens (padded), H hidden size, h heads, L layers, C labels. The teacher's tensors carry no gradient.
+A padded position has no meaning, so by default (padding="exclude") it has no weight; padding="include" is the published
+mean over every position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bitpress.encoder.model import EncoderOutput
+from bitpress.errors import RecipeError
+
+PADDINGS = ("exclude", "include")
+REDUCTIONS = ("batch", "batch_and_class")
+
+# A score at or below this is a masked one and counts as 0 on either side: the published rule. Real scores are tens.
+MASKED_SCORE = -100.0
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Factors of the three terms; a term with factor 0 is not computed. Published: all 1.
+
+    Raises:
+        RecipeError: a factor is negative, or all are 0.
+    """
+
+    attention: float = 1.0
+    hidden: float = 1.0
+    prediction: float = 1.0
+
+    def __post_init__(self) -> None:
+        for key in ("attention", "hidden", "prediction"):
+            value = getattr(self, key)
+            if not value >= 0:
+                raise RecipeError(f"{key} is {value!r}; allowed: a factor of 0 or more")
+        if self.attention == self.hidden == self.prediction == 0:
+            raise RecipeError("attention, hidden and prediction are all 0; at least one must be above 0")
+
+
+def distillation_loss(
+    student: EncoderOutput,
+    teacher: EncoderOutput,
+    mask: Tensor | None = None,
+    weights: LossWeights | None = None,
+    *,
+    temperature: float = 1.0,
+    reduction: str = "batch",
+    padding: str = "exclude",
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The weighted sum of the terms.
+
+    Args:
+        student, teacher: outputs of the same batch, with ``collect=True`` where attention or hidden has weight.
+        mask: bool [B, T], True at real tokens; None: no padding.
+        weights: factors; None: all 1.
+        temperature, reduction: of :func:`soft_cross_entropy`; a model with one label regresses on the teacher's value.
+        padding: "exclude" or "include".
+
+    Returns:
+        The total (a scalar with gradient) and every term before its factor, and "total", as detached 0-d tensors: they
+        are not brought to the host here.
+
+    Raises:
+        RecipeError: a reduction, padding or temperature that is not allowed.
+        ValueError: student and teacher differ in layers or labels, or a tensor was not collected.
+    """
+    weights = LossWeights() if weights is None else weights
+    terms: dict[str, tuple[float, Tensor]] = {}
+    if weights.attention:
+        loss = attention_score_loss(student.attention_scores, teacher.attention_scores, mask, padding=padding)
+        terms["attention"] = (weights.attention, loss)
+    if weights.hidden:
+        loss = hidden_state_loss(student.hidden_states, teacher.hidden_states, mask, padding=padding)
+        terms["hidden"] = (weights.hidden, loss)
+    if weights.prediction:
+        if student.logits.shape != teacher.logits.shape:
+            raise ValueError(
+                f"logits {tuple(student.logits.shape)} of the student, {tuple(teacher.logits.shape)} of the teacher"
+            )
+        if student.logits.shape[-1] == 1:
+            loss = regression_loss(student.logits, teacher.logits)
+        else:
+            loss = soft_cross_entropy(student.logits, teacher.logits, temperature, reduction=reduction)
+        terms["prediction"] = (weights.prediction, loss)
+    total = torch.stack([factor * loss for factor, loss in terms.values()]).sum()
+    scalars = {name: loss.detach() for name, (_, loss) in terms.items()}
+    return total, {**scalars, "total": total.detach()}
+
+
+def attention_score_loss(
+    student: Sequence[Tensor], teacher: Sequence[Tensor], mask: Tensor | None = None, *, padding: str = "exclude"
+) -> Tensor:
+    """Σ over layers of mean (A_S − A_T)² on masked scores before softmax, entries ≤ −100 set to 0 on both sides.
+
+    The mean is over real query × real key pairs and heads, or over everything with padding="include".
+
+    Args:
+        student, teacher: L × [B, h, T, T].
+        mask: bool [B, T], True at real tokens; None: all are real.
+        padding: "exclude" or "include".
+    """
+    _check_pairs(student, teacher, "attention scores")
+    pairs, count = None, None
+    if _excludes(padding, mask):
+        real = mask.to(student[0].dtype)  # type: ignore[union-attr]  # _excludes is False for None
+        pairs = real[:, None, :, None] * real[:, None, None, :]
+        count = pairs.sum() * student[0].shape[1]
+    losses = [
+        _mean_square(F.threshold(a, MASKED_SCORE, 0.0), F.threshold(b, MASKED_SCORE, 0.0), pairs, count)
+        for a, b in zip(student, teacher, strict=True)
+    ]
+    return torch.stack(losses).sum()
+
+
+def hidden_state_loss(
+    student: Sequence[Tensor], teacher: Sequence[Tensor], mask: Tensor | None = None, *, padding: str = "exclude"
+) -> Tensor:
+    """Σ over the embedding output and every layer of mean (H_S − H_T)²; no projection.
+
+    The mean is over real positions × H, or over everything with padding="include".
+
+    Args:
+        student, teacher: L + 1 of [B, T, H].
+        mask: bool [B, T], True at real tokens; None: all are real.
+        padding: "exclude" or "include".
+    """
+    _check_pairs(student, teacher, "hidden states")
+    positions, count = None, None
+    if _excludes(padding, mask):
+        positions = mask[:, :, None].to(student[0].dtype)  # type: ignore[index]  # _excludes is False for None
+        count = positions.sum() * student[0].shape[2]
+    return torch.stack([_mean_square(a, b, positions, count) for a, b in zip(student, teacher, strict=True)]).sum()
+
+
+def soft_cross_entropy(student: Tensor, teacher: Tensor, temperature: float = 1.0, *, reduction: str) -> Tensor:
+    """−Σ_c softmax(z_T / τ)_c · log softmax(z_S / τ)_c, over logits [B, C]; no factor τ² (published: τ = 1).
+
+    reduction: "batch", the mean over texts; "batch_and_class", the mean over texts and classes as published, which is
+    the former divided by C.
+
+    Raises:
+        RecipeError: another reduction, or a temperature not above 0.
+    """
+    if reduction not in REDUCTIONS:
+        raise RecipeError(f"reduction is {reduction!r}; allowed: {', '.join(REDUCTIONS)}")
+    if not temperature > 0:
+        raise RecipeError(f"temperature is {temperature!r}; allowed: a number above 0")
+    targets = (teacher.detach() / temperature).softmax(dim=-1)
+    products = targets * (student / temperature).log_softmax(dim=-1)
+    return -(products.sum(dim=-1).mean() if reduction == "batch" else products.mean())
+
+
+def regression_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean (z_S − z_T)² over logits [B, 1]."""
+    return F.mse_loss(student, teacher.detach())
+
+
+class _MeanSquare(torch.autograd.Function):
+    """Σ weight·(a − b)² / count for weights 0 or 1. Keeps the weighted difference only, not a and b."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor, weight: Tensor | None, count: Tensor) -> Tensor:
+        difference = a - b
+        if weight is not None:
+            difference.mul_(weight)
+        ctx.save_for_backward(difference, count)
+        return difference.square().sum() / count
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        difference, count = ctx.saved_tensors
+        return difference * (2 * grads[0] / count), None, None, None
+
+
+def _mean_square(a: Tensor, b: Tensor, weight: Tensor | None, count: Tensor | None) -> Tensor:
+    """Mean of (a − b)² over all elements, or over the ``count`` elements where the broadcast weight is 1."""
+    if count is None:
+        count = torch.tensor(float(a.numel()), device=a.device)
+    loss: Tensor = _MeanSquare.apply(a, b.detach(), weight, count.clamp(min=1))
+    return loss
+
+
+def _excludes(padding: str, mask: Tensor | None) -> bool:
+    if padding not in PADDINGS:
+        raise RecipeError(f"padding is {padding!r}; allowed: {', '.join(PADDINGS)}")
+    return padding == "exclude" and mask is not None
+
+
+def _check_pairs(student: Sequence[Tensor], teacher: Sequence[Tensor], what: str) -> None:
+    """Distillation here is layer by layer, so both sides must have the same layers and shapes."""
+    if not student or not teacher:
+        raise ValueError(f"no {what}: run student and teacher with collect=True")
+    shapes = [tuple(tensor.shape) for tensor in student], [tuple(tensor.shape) for tensor in teacher]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"{what} of the student have shapes {shapes[0]}, of the teacher {shapes[1]}; they must be equal"
+        )

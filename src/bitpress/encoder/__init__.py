@@ -1,0 +1,20 @@
+"""The encoder: BERT with a classification head, its quantization points, and Hugging Face checkpoints (needs torch)."""
+
+from __future__ import annotations
+
+from bitpress.encoder.checkpoint import load_classifier, load_config, save_classifier
+from bitpress.encoder.config import EncoderConfig
+from bitpress.encoder.layers import ActivationPoint, Linear, WordEmbedding
+from bitpress.encoder.model import EncoderOutput, SequenceClassifier
+
+__all__ = [
+    "ActivationPoint",
+    "EncoderConfig",
+    "EncoderOutput",
+    "Linear",
+    "SequenceClassifier",
+    "WordEmbedding",
+    "load_classifier",
+    "load_config",
+    "save_classifier",
+]

@@ -1,0 +1,289 @@
+"""Reading and writing Hugging Face checkpoint directories of BERT sequence classifiers.
+
+Read: ``config.json`` with ``model.safetensors`` or ``pytorch_model.bin`` (unpickled with ``weights_only=True``, so a
+file cannot run code), either of them whole or in shards under an index. Nothing is fetched: a path is a directory.
+Written: ``config.json``, ``model.safetensors`` in fp32 and the tokenizer's files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from bitpress.encoder.config import PROBLEM_TYPES, EncoderConfig
+from bitpress.encoder.model import SequenceClassifier, fresh_parameter
+from bitpress.encoder.names import from_hf_name, is_ignored, to_hf_name
+from bitpress.errors import UnsupportedModelError
+
+# In the order of preference, which is that of transformers.
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
+
+_SAME_MODEL = "The weights and config.json must belong to the same model"
+
+
+class _Stored(NamedTuple):
+    """A tensor as a checkpoint file holds it, under the file's own name for it."""
+
+    name: str
+    tensor: Tensor
+    file: Path
+
+
+def load_config(path: str | Path) -> EncoderConfig:
+    """The configuration in directory ``path``.
+
+    Raises:
+        UnsupportedModelError: there is none, it is not JSON, or it describes a model that bitpress does not run.
+    """
+    return EncoderConfig.from_hf(_read_config(path))
+
+
+def load_classifier(
+    path: str | Path,
+    *,
+    num_labels: int | None = None,
+    id2label: Mapping[int, str] | Sequence[str] | None = None,
+    problem_type: str | None = None,
+    seed: int = 0,
+) -> SequenceClassifier:
+    """Load a classifier, or a bare encoder with a fresh head, from a Hugging Face directory. fp32, CPU, eval mode.
+
+    Labels that are given replace those of the checkpoint; the head's weights stay while the number of labels does. A
+    pooler or classifier that the file lacks, or a classifier of another size, starts fresh from ``seed``
+    (:func:`~bitpress.encoder.model.fresh_parameter`) and is named in ``model.fresh_tensors``. Heads of other tasks in
+    the file are ignored.
+
+    Raises:
+        UnsupportedModelError: the model is of another kind, or the file lacks a tensor, holds one of another shape or
+            one that this encoder has no place for; the text names tensor, file, found and expected.
+    """
+    config = _with_head(path, num_labels, id2label, problem_type)
+    files = _weight_files(Path(path))
+    found = _read_tensors(files)
+    with torch.device("meta"):
+        model = SequenceClassifier(config)
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    for name in sorted(found.keys() - shapes.keys()):
+        raise UnsupportedModelError(
+            f"{found[name].file}: tensor {found[name].name!r} has no place in the encoder that config.json describes "
+            f"({config.num_hidden_layers} layers, {config.position_embedding_type} positions). {_SAME_MODEL}"
+        )
+    fresh = _fresh_names(found, shapes)
+    state: dict[str, Tensor] = {}
+    for name, shape in shapes.items():
+        if name in fresh:
+            state[name] = fresh_parameter(name, shape, config, seed)
+            continue
+        stored = found.get(name)
+        if stored is None:
+            raise UnsupportedModelError(
+                f"{', '.join(map(str, files))}: tensor {to_hf_name(name)!r} is missing (found {len(found)} tensors of "
+                f"{len(shapes)}); config.json implies it with shape {list(shape)}. {_SAME_MODEL}"
+            )
+        if tuple(stored.tensor.shape) != shape or not stored.tensor.is_floating_point():
+            raise UnsupportedModelError(
+                f"{stored.file}: tensor {stored.name!r} is {_kind(stored.tensor.dtype)} {list(stored.tensor.shape)}; "
+                f"config.json implies floating point {list(shape)}. {_SAME_MODEL}"
+            )
+        # A copy of its own: the source may be a view into a mapped file.
+        state[name] = stored.tensor.to(torch.float32, copy=True).contiguous()
+    model.load_state_dict(state, assign=True)
+    model.fresh_tensors = fresh
+    return model.eval()
+
+
+def save_classifier(model: SequenceClassifier, path: str | Path, tokenizer_from: str | Path | None = None) -> None:
+    """Write ``model`` as a Hugging Face directory that ``AutoModelForSequenceClassification`` loads with equal logits.
+
+    Weights are the latent fp32 parameters, without quantizers. Everything is written and synced beside ``path`` first;
+    a new directory then appears by one rename, in an existing one each file is replaced whole, ``config.json`` last.
+    The same model gives the same bytes. (`transformers` 5 reads relative position checkpoints without their relative
+    part; bitpress and `transformers` 4 read them fully.)
+
+    Args:
+        tokenizer_from: a directory whose tokenizer files are copied; None: no tokenizer is written.
+
+    Raises:
+        UnsupportedModelError: ``tokenizer_from`` holds no tokenizer, or ``path`` is a file.
+    """
+    target = Path(path).resolve()
+    if target.exists() and not target.is_dir():
+        raise UnsupportedModelError(f"{target}: exists and is not a directory; choose another output directory")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = target.with_name(f".{target.name}.tmp")
+    shutil.rmtree(staging, ignore_errors=True)  # what a killed run left
+    staging.mkdir()
+    try:
+        if tokenizer_from is not None:
+            _copy_tokenizer(Path(tokenizer_from), staging)
+        tensors = {
+            to_hf_name(name): parameter.detach().to("cpu", torch.float32).contiguous()
+            for name, parameter in model.named_parameters()
+            if not any(part.endswith("quantizer") for part in name.split("."))
+        }
+        save_file(tensors, staging / "model.safetensors", metadata={"format": "pt"})
+        config = json.dumps(model.config.to_hf(), indent=2, ensure_ascii=False)
+        (staging / "config.json").write_text(config + "\n", encoding="utf-8")
+        _publish(staging, target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _with_head(
+    path: str | Path,
+    num_labels: int | None,
+    id2label: Mapping[int, str] | Sequence[str] | None,
+    problem_type: str | None,
+) -> EncoderConfig:
+    """The checkpoint's configuration with the head asked for. A head that is replaced is not judged first: a
+    multi-label classifier is a fine encoder to start another task from."""
+    if num_labels is None and id2label is None and problem_type is None:
+        return load_config(path)
+    raw = _read_config(path)
+    stated = raw.pop("problem_type", None)
+    config = EncoderConfig.from_hf(raw)
+    changed = config.with_labels(num_labels, id2label, problem_type)
+    if problem_type is None and stated in PROBLEM_TYPES and changed.num_labels == config.num_labels:
+        changed = changed.with_labels(problem_type=stated)
+    return changed
+
+
+def _fresh_names(found: Mapping[str, _Stored], shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
+    """Parameters of a pooler that is absent as a whole, and of a classifier that is not there in the asked size."""
+    pooler = tuple(name for name in shapes if name.startswith("pooler."))
+    classifier = tuple(name for name in shapes if name.startswith("classifier."))
+    fresh: tuple[str, ...] = ()
+    if not any(name in found for name in pooler):
+        fresh += pooler
+    if not all(name in found and tuple(found[name].tensor.shape) == shapes[name] for name in classifier):
+        fresh += classifier
+    return fresh
+
+
+def _kind(dtype: torch.dtype) -> str:
+    return "floating point" if dtype.is_floating_point else str(dtype)
+
+
+def _read_config(path: str | Path) -> dict[str, Any]:
+    directory = Path(path)
+    if not directory.is_dir():
+        raise UnsupportedModelError(
+            f"{path}: not a directory; give a local Hugging Face checkpoint directory (bitpress downloads nothing)"
+        )
+    return _read_json(directory / "config.json")
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UnsupportedModelError(
+            f"{file.parent}: no {file.name}; a Hugging Face checkpoint directory has one. Save the model with "
+            "save_pretrained, or check the path"
+        ) from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UnsupportedModelError(f"{file}: not JSON ({error}); save the model again with save_pretrained") from None
+    if not isinstance(content, dict):
+        raise UnsupportedModelError(f"{file}: holds a {type(content).__name__}; expected a JSON object")
+    return content
+
+
+def _read_tensors(files: Sequence[Path]) -> dict[str, _Stored]:
+    """Everything in the weight files that the encoder or its head may use, by canonical name; what has none keeps its
+    own name, which no parameter bears."""
+    found: dict[str, _Stored] = {}
+    for file in files:
+        for name, tensor in _tensors_of(file).items():
+            canonical = from_hf_name(name) or name
+            if canonical in found:
+                raise UnsupportedModelError(
+                    f"{file}: tensors {found[canonical].name!r} and {name!r} are the same parameter; remove one"
+                )
+            found[canonical] = _Stored(name, tensor, file)
+    return found
+
+
+def _weight_files(directory: Path) -> list[Path]:
+    for name in WEIGHT_FILES:
+        file = directory / name
+        if not file.is_file():
+            continue
+        if not name.endswith(".index.json"):
+            return [file]
+        weight_map = _read_json(file).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise UnsupportedModelError(f"{file}: no 'weight_map'; a shard index maps each tensor name to a file name")
+        shards = sorted(set(map(str, weight_map.values())))
+        for shard in shards:
+            if shard != Path(shard).name or not (directory / shard).is_file():
+                raise UnsupportedModelError(
+                    f"{file}: shard {shard!r} is not a file of {directory}; put all shards there"
+                )
+        return [directory / shard for shard in shards]
+    raise UnsupportedModelError(f"{directory}: no weights; expected one of {', '.join(WEIGHT_FILES)}")
+
+
+def _tensors_of(file: Path) -> dict[str, Tensor]:
+    """The tensors of one file that the encoder or its head may use, under their stored names."""
+    try:
+        if file.suffix == ".safetensors":
+            with safe_open(file, framework="pt", device="cpu") as opened:
+                return {name: opened.get_tensor(name) for name in opened.keys() if not is_ignored(name)}  # noqa: SIM118
+        loaded = torch.load(file, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, ValueError, EOFError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UnsupportedModelError(
+            f"{file}: cannot be read as plain tensors ({reason}); save the model again with save_pretrained"
+        ) from None
+    if not isinstance(loaded, dict) or not all(isinstance(tensor, Tensor) for tensor in loaded.values()):
+        raise UnsupportedModelError(f"{file}: not a state dict of tensors; save the model again with save_pretrained")
+    return {name: tensor for name, tensor in loaded.items() if not is_ignored(name)}
+
+
+def _copy_tokenizer(source: Path, target: Path) -> None:
+    present = [name for name in TOKENIZER_FILES if (source / name).is_file()]
+    if not {"tokenizer.json", "vocab.txt"} & set(present):
+        raise UnsupportedModelError(
+            f"{source}: no tokenizer; expected tokenizer.json or vocab.txt. Save the tokenizer there with "
+            "save_pretrained"
+        )
+    for name in present:
+        shutil.copyfile(source / name, target / name)
+
+
+def _publish(staging: Path, target: Path) -> None:
+    """Move the finished files of ``staging`` to ``target``; a reader sees whole files only."""
+    for file in staging.iterdir():
+        _sync(file)
+    _sync(staging)
+    if not target.exists():
+        os.rename(staging, target)
+    else:
+        for file in sorted(staging.iterdir(), key=lambda file: (file.name == "config.json", file.name)):
+            os.replace(file, target / file.name)
+        _sync(target)
+    _sync(target.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,271 @@
+"""BERT with a classification head, as bitpress trains it (Devlin et al. 2018, arXiv 1810.04805; DESIGN §7).
+
+Shapes throughout: B texts, T tokens (padded), H hidden size, I intermediate size, h heads, d = H / h, L layers,
+C labels. Attribute names are the canonical tensor names, so ``state_dict()`` keys need no translation.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bitpress.encoder.activations import ACTIVATIONS
+from bitpress.encoder.config import EncoderConfig
+from bitpress.encoder.layers import ActivationPoint, Linear, WordEmbedding, dropout
+from bitpress.errors import UnsupportedModelError
+
+# Added to the score of a padded key. Finite, so that a text of padding only gives no NaN; exp(MASKED − max) is exactly
+# 0 in fp32 for every score that occurs, so padded keys get probability exactly 0.
+MASKED = torch.finfo(torch.float32).min
+
+
+@dataclass
+class EncoderOutput:
+    """What one forward pass returns; the two tuples are empty unless ``collect`` was asked for."""
+
+    logits: Tensor  # [B, C]
+    hidden_states: tuple[Tensor, ...] = ()  # L + 1 of [B, T, H]: embedding output, then each layer's output
+    attention_scores: tuple[Tensor, ...] = ()  # L of [B, h, T, T]: masked, before softmax
+
+
+class Embeddings(nn.Module):
+    """LayerNorm(word + token type + position), then dropout."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.word = WordEmbedding(config.vocab_size, config.hidden_size, config.pad_token_id)
+        self.position = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.token_type = nn.Embedding(config.type_vocab_size, config.hidden_size)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = config.hidden_dropout_prob
+        self.absolute = config.position_embedding_type == "absolute"
+        if not self.absolute:
+            # Relative checkpoints carry this table without using it.
+            self.position.weight.requires_grad_(False)
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
+        """ids int64 [B, T], token types int64 [B, T] or None (all 0) → [B, T, H]."""
+        length, positions = input_ids.shape[1], self.position.num_embeddings
+        if length > positions:
+            raise UnsupportedModelError(
+                f"a text of {length} tokens; this model has {positions} positions. Set max_length to at most "
+                f"{positions}"
+            )
+        x = self.word(input_ids)
+        if token_type_ids is None:
+            x = x + self.token_type.weight[0]
+        else:
+            x = x + self.token_type(token_type_ids)
+        if self.absolute:
+            x = x + self.position.weight[:length]
+        return dropout(self.norm(x), self.dropout, self.training)
+
+
+class Attention(nn.Module):
+    """Self-attention with its output linear, residual and LayerNorm."""
+
+    def __init__(self, config: EncoderConfig, name: str) -> None:
+        super().__init__()
+        size = config.hidden_size
+        self.heads, self.head_size = config.num_attention_heads, config.head_size
+        self.query, self.key, self.value = Linear(size, size), Linear(size, size), Linear(size, size)
+        self.output = Linear(size, size)
+        self.norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
+        self.probability_dropout = config.attention_probs_dropout_prob
+        self.hidden_dropout = config.hidden_dropout_prob
+        self.position_embedding_type = config.position_embedding_type
+        if config.position_embedding_type != "absolute":
+            self.distance = nn.Embedding(2 * config.max_position_embeddings - 1, self.head_size)
+        self.input = ActivationPoint(f"{name}.input", "rows")
+        self.query_states = ActivationPoint(f"{name}.query_states", "head_rows")
+        self.key_states = ActivationPoint(f"{name}.key_states", "head_rows")
+        self.probabilities = ActivationPoint(f"{name}.probabilities", "probabilities")
+        self.value_states = ActivationPoint(f"{name}.value_states", "head_block")
+        self.context = ActivationPoint(f"{name}.context", "rows")
+
+    def forward(
+        self, hidden: Tensor, bias: Tensor | None, real: Tensor | None, collect: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """hidden [B, T, H]; bias [B, 1, 1, T], added to scores, or None; real bool [B, T] or None → ([B, T, H], masked
+        scores [B, h, T, T] where asked for)."""
+        x = self.input(hidden, real)
+        query, key, value = (self._split(linear(x)) for linear in (self.query, self.key, self.value))
+        if collect or not self._is_plain():
+            context, scores = self._explicit(query, key, value, bias, real)
+        else:
+            context, scores = F.scaled_dot_product_attention(query, key, value, attn_mask=bias), None
+        context = context.transpose(1, 2).reshape(hidden.shape)
+        out = dropout(self.output(self.context(context, real)), self.hidden_dropout, self.training)
+        return self.norm(out + hidden), scores if collect else None
+
+    def _split(self, x: Tensor) -> Tensor:
+        """[B, T, H] → [B, h, T, d], a view."""
+        return x.view(x.shape[0], x.shape[1], self.heads, self.head_size).transpose(1, 2)
+
+    def _is_plain(self) -> bool:
+        """True where torch's fused attention computes the same: nothing between its products, no dropout (with which
+        it falls back to a slower composition than :meth:`_explicit`)."""
+        points = (self.query_states, self.key_states, self.probabilities, self.value_states)
+        return (
+            self.position_embedding_type == "absolute"
+            and all(point.quantizer is None for point in points)
+            and not (self.training and self.probability_dropout > 0)
+        )
+
+    def _explicit(
+        self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, real: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Attention step by step. query, key, value [B, h, T, d] → (context [B, h, T, d], scores [B, h, T, T])."""
+        query, key = self.query_states(query, real), self.key_states(key, real)
+        scores = torch.matmul(query, key.transpose(-1, -2))
+        if self.position_embedding_type != "absolute":
+            scores = scores + self._relative_scores(query, key)
+        # In place: the backward of a product needs its factors, not its result.
+        scores /= math.sqrt(self.head_size)
+        if bias is not None:
+            scores += bias
+        probabilities = dropout(scores.softmax(dim=-1), self.probability_dropout, self.training)
+        context = torch.matmul(self.probabilities(probabilities, real), self.value_states(value, real))
+        return context, scores
+
+    def _relative_scores(self, query: Tensor, key: Tensor) -> Tensor:
+        """Shaw et al. 2018 (arXiv 1803.02155) for "relative_key"; Huang et al. 2020 (arXiv 2009.13658, method 4) for
+        "relative_key_query". query, key [B, h, T, d] → [B, h, T, T], to be divided by sqrt(d) with the rest."""
+        position = torch.arange(query.shape[2], device=query.device)
+        furthest = self.distance.num_embeddings // 2
+        distance = self.distance(position[:, None] - position[None, :] + furthest)  # [T query, T key, d]
+        scores = torch.einsum("bhqd,qkd->bhqk", query, distance)
+        if self.position_embedding_type == "relative_key_query":
+            scores = scores + torch.einsum("bhkd,qkd->bhqk", key, distance)
+        return scores
+
+
+class FeedForward(nn.Module):
+    """Two linears with the activation between them, residual and LayerNorm."""
+
+    def __init__(self, config: EncoderConfig, name: str) -> None:
+        super().__init__()
+        self.intermediate = Linear(config.hidden_size, config.intermediate_size)
+        self.output = Linear(config.intermediate_size, config.hidden_size)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.function: Callable[[Tensor], Tensor] = ACTIVATIONS[config.hidden_act]
+        self.dropout = config.hidden_dropout_prob
+        self.input = ActivationPoint(f"{name}.input", "rows")
+        self.activation = ActivationPoint(f"{name}.activation", "rows")
+
+    def forward(self, hidden: Tensor, real: Tensor | None) -> Tensor:
+        """hidden [B, T, H]; real bool [B, T] or None → [B, T, H]."""
+        inner = self.activation(self.function(self.intermediate(self.input(hidden, real))), real)
+        return self.norm(dropout(self.output(inner), self.dropout, self.training) + hidden)
+
+
+class Layer(nn.Module):
+    """One encoder layer."""
+
+    def __init__(self, config: EncoderConfig, name: str) -> None:
+        super().__init__()
+        self.attention = Attention(config, f"{name}.attention")
+        self.ffn = FeedForward(config, f"{name}.ffn")
+
+    def forward(
+        self, hidden: Tensor, bias: Tensor | None, real: Tensor | None, collect: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        hidden, scores = self.attention(hidden, bias, real, collect)
+        return self.ffn(hidden, real), scores
+
+
+class Pooler(nn.Module):
+    """tanh(linear(first token's final hidden state))."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.dense = Linear(config.hidden_size, config.hidden_size)
+        self.input = ActivationPoint("pooler.input", "rows")
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """[B, T, H] → [B, H]."""
+        return torch.tanh(self.dense(self.input(hidden[:, 0])))
+
+
+class SequenceClassifier(nn.Module):
+    """BERT encoder, pooler and classifier over one or two texts; one label means regression.
+
+    Fresh parameters are those of :func:`fresh_parameter`, a function of ``seed`` and the tensor's name only;
+    ``fresh_tensors`` names the parameters that no checkpoint filled.
+    """
+
+    def __init__(self, config: EncoderConfig, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        with torch.device("meta"):  # skips torch's own initialisation, which would be thrown away
+            self.embeddings = Embeddings(config)
+            self.layers = nn.ModuleList(Layer(config, f"layers.{i}") for i in range(config.num_hidden_layers))
+            self.pooler = Pooler(config)
+            self.classifier = Linear(config.hidden_size, config.num_labels)
+        self.classifier_dropout = (
+            config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
+        )
+        if not torch.empty(0).is_meta:
+            shapes = {name: tuple(parameter.shape) for name, parameter in self.named_parameters()}
+            fresh = {name: fresh_parameter(name, shape, config, seed) for name, shape in shapes.items()}
+            self.load_state_dict(fresh, assign=True)
+        self.fresh_tensors: tuple[str, ...] = tuple(name for name, _ in self.named_parameters())
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        *,
+        collect: bool = False,
+    ) -> EncoderOutput:
+        """Logits of a padded batch, and with ``collect`` what distillation compares.
+
+        Args:
+            input_ids: int64 [B, T].
+            attention_mask: [B, T], non-zero at real tokens; None: no padding.
+            token_type_ids: int64 [B, T]; None: all 0 (one text).
+            collect: also return hidden states and masked pre-softmax attention scores.
+
+        Raises:
+            UnsupportedModelError: more tokens than the model has positions.
+        """
+        real = None if attention_mask is None else attention_mask.to(torch.bool)
+        if real is not None and bool(real.all()):
+            real = None  # as good as no mask, and cheaper everywhere below
+        bias = None
+        if real is not None:
+            bias = torch.zeros(real.shape, device=real.device).masked_fill_(~real, MASKED)[:, None, None, :]
+        hidden = self.embeddings(input_ids, token_type_ids)
+        hidden_states = [hidden] if collect else []
+        attention_scores = []
+        for layer in self.layers:
+            hidden, scores = layer(hidden, bias, real, collect)
+            if collect:
+                hidden_states.append(hidden)
+                attention_scores.append(scores)
+        pooled = dropout(self.pooler(hidden), self.classifier_dropout, self.training)
+        return EncoderOutput(self.classifier(pooled), tuple(hidden_states), tuple(attention_scores))
+
+
+def fresh_parameter(name: str, shape: tuple[int, ...], config: EncoderConfig, seed: int) -> Tensor:
+    """An untrained parameter as BERT starts it: weights N(0, initializer_range), biases 0, LayerNorm gains 1.
+
+    Depends on ``seed`` and ``name`` only, not on which other tensors are fresh. fp32, CPU.
+    """
+    if name.endswith(".bias"):
+        return torch.zeros(shape, device="cpu")
+    if name.endswith("norm.weight"):
+        return torch.ones(shape, device="cpu")
+    # torch's CPU generator keeps the low 32 bits of a seed only, so seed and name are mixed into those.
+    generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
+    values = torch.empty(shape, device="cpu").normal_(0.0, config.initializer_range, generator=generator)
+    if name == "embeddings.word.weight" and config.pad_token_id is not None:
+        values[config.pad_token_id] = 0.0
+    return values

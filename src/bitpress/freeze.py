@@ -1,0 +1,133 @@
+"""The only bridge from training to the engine: a fake-quantized student becomes an artifact.
+
+``freeze`` asks each quantizer for the codes that its own forward pass used, so ``decode(file)`` equals the
+fake-quantized tensor bit for bit (DESIGN: numerics contract, point 2). It knows no byte layout: that is the writer's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bitpress.artifact import (
+    ActivationSpec,
+    ArtifactConfig,
+    FloatTensor,
+    TaskSpec,
+    TensorSpec,
+    TernaryTensor,
+    expected_tensors,
+    write_artifact,
+)
+from bitpress.encoder import SequenceClassifier
+from bitpress.errors import RecipeError, UnsupportedModelError
+from bitpress.quantize import Policy, activation_ranges, encode_weights
+
+BITS_PER_WEIGHT = {"2bit": 2.0, "trits": 1.6}
+WORD_EMBEDDING = "embeddings.word.weight"
+
+
+def check_freezable(model: SequenceClassifier, policy: Policy) -> None:
+    """Refuse, before any training, what no artifact can hold.
+
+    Raises:
+        RecipeError: activation ranges that depend on the other texts of a batch; ternary weights on fp32 activations.
+        UnsupportedModelError: relative position embeddings.
+    """
+    if policy.activations.scheme == "uniform" and policy.activations.range == "tensor":
+        raise RecipeError(
+            "activations.range is 'tensor': such a range spans the whole batch, so a text's result would depend on "
+            "the texts beside it and on padding, and no artifact can reproduce it. Use range=token (default) or "
+            "range=static; to compare in training only, set freeze=false"
+        )
+    ternary = policy.weights.scheme == "ternary"
+    if ternary and policy.activations.scheme == "fp32":
+        raise RecipeError(
+            "weights.scheme is 'ternary' with activations.scheme 'fp32': the engine multiplies ternary weights by "
+            "8-bit activations only. Set activations.scheme=uniform; to compare in training only, set freeze=false"
+        )
+    if not ternary and policy.activations.scheme == "uniform":
+        raise RecipeError(
+            "activations.scheme is 'uniform' with weights.scheme 'fp32': the engine quantizes activations only where "
+            "the weights are quantized too. Set weights.scheme=ternary or activations.scheme=fp32; to compare in "
+            "training only, set freeze=false"
+        )
+    if ternary and policy.weights.group != "matrix":
+        raise RecipeError(
+            f"weights.group is {policy.weights.group!r}: the engine's linear layers take one scale a matrix. "
+            "Set weights.group=matrix; to compare in training only, set freeze=false"
+        )
+    if model.config.position_embedding_type != "absolute":
+        raise UnsupportedModelError(
+            f"position_embedding_type is {model.config.position_embedding_type!r}; the engine runs 'absolute' only"
+        )
+    expected_tensors(model.config.to_hf())  # raises for a hidden_act or a shape that the engine does not run
+
+
+def freeze(
+    model: SequenceClassifier,
+    policy: Policy,
+    out: str | Path,
+    *,
+    recipe: str,
+    packing: str,
+    task: TaskSpec,
+    max_length: int,
+    tokenizer_files: Mapping[str, bytes],
+    card: str,
+    provenance: Mapping[str, Any],
+) -> None:
+    """Write ``model``, with the quantizers that ``policy`` put on it, to the directory ``out``, atomically.
+
+    Args:
+        packing: "2bit" or "trits" (five weights to a byte) for ternary tensors.
+        max_length: longest input in tokens, special ones included, that the model was trained for.
+        card: the model card's text; ``provenance``: what made this artifact, stored as JSON.
+
+    Raises:
+        RecipeError, UnsupportedModelError: see ``check_freezable``; ArtifactError: ``out`` holds something else.
+    """
+    check_freezable(model, policy)
+    if packing not in BITS_PER_WEIGHT:
+        raise RecipeError(f"packing is {packing!r}; allowed: {sorted(BITS_PER_WEIGHT)}")
+    encoded = encode_weights(model)
+    tensors: dict[str, FloatTensor | TernaryTensor] = {}
+    specs: dict[str, TensorSpec] = {}
+    for name, parameter in model.named_parameters():
+        shape = tuple(parameter.shape)
+        if name in encoded:
+            codes, scale = (part.detach().cpu().numpy() for part in encoded[name])
+            tensors[name] = TernaryTensor(codes=codes, scale=scale)
+            group = (policy.word_embedding if name == WORD_EMBEDDING else policy.weights).group
+            specs[name] = TensorSpec("ternary", BITS_PER_WEIGHT[packing], shape, packing, group)
+        else:
+            values = parameter.detach().cpu().numpy().astype(np.float32, copy=False)
+            tensors[name] = values
+            specs[name] = TensorSpec("fp32", 32.0, shape, None, None)
+    activations = policy.activations
+    config = ArtifactConfig(
+        model=model.config.to_hf(),
+        recipe=recipe,
+        activations=ActivationSpec(
+            scheme=activations.scheme,
+            bits=8 if activations.scheme == "uniform" else 32,
+            symmetric=activations.symmetric,
+            range=activations.range,
+            clip=activations.clip,
+        ),
+        task=task,
+        max_length=max_length,
+        tensors=specs,
+    )
+    write_artifact(
+        out,
+        config,
+        tensors,
+        ranges=activation_ranges(model) if activations.scheme == "uniform" and activations.range == "static" else {},
+        tokenizer_files=dict(tokenizer_files),
+        card=card,
+        provenance=dict(provenance),
+    )

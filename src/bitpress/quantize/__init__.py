@@ -1,0 +1,30 @@
+"""Quantizers (one file a scheme), the policy that assigns them, and its application to an encoder."""
+
+from __future__ import annotations
+
+from bitpress.quantize.apply import (
+    AppliedPolicy,
+    LeftFp32,
+    ReportRow,
+    activation_ranges,
+    apply_policy,
+    encode_weights,
+)
+from bitpress.quantize.policy import ActivationPolicy, EmbeddingPolicy, Policy, WeightPolicy
+from bitpress.quantize.ternary import TernaryQuantizer
+from bitpress.quantize.uniform import ActivationQuantizer
+
+__all__ = [
+    "ActivationPolicy",
+    "ActivationQuantizer",
+    "AppliedPolicy",
+    "EmbeddingPolicy",
+    "LeftFp32",
+    "Policy",
+    "ReportRow",
+    "TernaryQuantizer",
+    "WeightPolicy",
+    "activation_ranges",
+    "apply_policy",
+    "encode_weights",
+]

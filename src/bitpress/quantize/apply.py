@@ -1,0 +1,144 @@
+"""Carry out a policy on an encoder, say what it did, and read the codes back for the artifact."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from bitpress.encoder.layers import ActivationPoint, Linear, WordEmbedding
+from bitpress.quantize.policy import Policy, WeightPolicy
+from bitpress.quantize.ternary import TernaryQuantizer
+from bitpress.quantize.uniform import ActivationQuantizer
+
+_HEAD = "classifier"
+
+
+@dataclass(frozen=True)
+class ReportRow:
+    """One tensor or activation point. ``group`` is what shares a scale; an activation has 0 parameters."""
+
+    name: str
+    kind: str  # "weight" or "activation"
+    scheme: str
+    bits: int
+    group: str
+    parameters: int
+
+
+@dataclass(frozen=True)
+class LeftFp32:
+    """A tensor (or activation point, with 0 parameters) that the policy does not quantize, and why."""
+
+    name: str
+    parameters: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class AppliedPolicy:
+    """What :func:`apply_policy` did."""
+
+    policy: Policy
+    _rows: tuple[ReportRow, ...]
+    _left: tuple[LeftFp32, ...]
+
+    def report(self) -> list[ReportRow]:
+        """Every parameter tensor in the model's order, then every activation point."""
+        return list(self._rows)
+
+    def left_fp32(self) -> list[LeftFp32]:
+        """Everything that stays fp32, with its number of parameters and the reason; to be shown before training."""
+        return list(self._left)
+
+
+def apply_policy(model: nn.Module, policy: Policy) -> AppliedPolicy:
+    """Set the quantizers of ``policy`` on every linear but the classifier, on the word embedding and on every
+    activation point of ``model``, replacing earlier ones (with them, static ranges).
+
+    Position and token-type embeddings, biases, LayerNorm and the classifier stay fp32, as published (TernaryBERT §3).
+    """
+    weights = {}
+    points = []
+    for name, module in model.named_modules():
+        if isinstance(module, (Linear, WordEmbedding)):
+            wanted = policy.word_embedding if isinstance(module, WordEmbedding) else policy.weights
+            module.weight_quantizer = None if name == _HEAD else wanted.quantizer()
+            if module.weight_quantizer is not None:
+                weights[f"{name}.weight"] = wanted
+        elif isinstance(module, ActivationPoint):
+            points.append((name, module))
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    for _, point in points:
+        quantizer = policy.activations.quantizer()
+        point.quantizer = None if quantizer is None else quantizer.to(device).train(point.training)
+
+    rows, left = _tensor_rows(model, weights)
+    for name, point in points:
+        scheme, bits = policy.activations.scheme, policy.activations.bits
+        if scheme == "fp32":
+            rows.append(ReportRow(name, "activation", "fp32", 32, "", 0))
+            left.append(LeftFp32(name, 0, "the policy keeps activations in fp32"))
+        else:
+            group = policy.activations.range
+            rows.append(
+                ReportRow(name, "activation", scheme, bits, _GROUPS[point.kind] if group == "token" else group, 0)
+            )
+    return AppliedPolicy(policy, tuple(rows), tuple(left))
+
+
+def encode_weights(model: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
+    """Every quantized weight as the next forward pass uses it: name → (int8 [rows, cols], α fp32 [1] or [rows])."""
+    encoded = {}
+    for name, module in model.named_modules():
+        if isinstance(module, (Linear, WordEmbedding)) and isinstance(module.weight_quantizer, TernaryQuantizer):
+            encoded[f"{name}.weight"] = module.weight_quantizer.encode(module.weight)
+    return encoded
+
+
+def activation_ranges(model: nn.Module) -> dict[str, tuple[float, float]]:
+    """Every static activation range: point name → (scale, offset), each exactly an fp32 number.
+
+    Raises:
+        TrainingError: a point has not seen a batch.
+    """
+    ranges = {}
+    for name, module in model.named_modules():
+        if isinstance(module, ActivationPoint) and isinstance(module.quantizer, ActivationQuantizer):
+            quantizer = module.quantizer
+            if quantizer.range == "static":
+                ranges[name] = quantizer.static_range(module.kind)
+    return ranges
+
+
+# What shares a range under range "token".
+_GROUPS = {"rows": "token", "head_rows": "token and head", "head_block": "text and head", "probabilities": "query"}
+
+
+def _tensor_rows(model: nn.Module, weights: dict[str, WeightPolicy]) -> tuple[list[ReportRow], list[LeftFp32]]:
+    rows, left = [], []
+    for name, parameter in model.named_parameters():
+        size = parameter.numel()
+        if name in weights:
+            wanted = weights[name]
+            rows.append(ReportRow(name, "weight", wanted.scheme, wanted.bits, wanted.group, size))
+        else:
+            rows.append(ReportRow(name, "weight", "fp32", 32, "", size))
+            left.append(LeftFp32(name, size, _reason(model, name)))
+    return rows, left
+
+
+def _reason(model: nn.Module, name: str) -> str:
+    """Why a parameter that no quantizer took stays fp32."""
+    owner, _, attribute = name.rpartition(".")
+    module = model.get_submodule(owner)
+    if owner == _HEAD:
+        return "task head: few parameters, and quantizing it costs accuracy"
+    if isinstance(module, nn.LayerNorm):
+        return "LayerNorm: few parameters, computed in fp32"
+    if isinstance(module, nn.Embedding):
+        return "small embedding table, added in fp32"
+    if isinstance(module, (Linear, WordEmbedding)) and attribute == "weight":
+        return "the policy keeps it in fp32"
+    return "bias: added in fp32 after the integer sum"

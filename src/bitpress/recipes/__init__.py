@@ -1,0 +1,1 @@
+"""Recipes: what to train, in which stages, towards which artifact (needs the extra ``train``)."""

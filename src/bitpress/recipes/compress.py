@@ -1,0 +1,380 @@
+"""``bitpress compress``: a teacher becomes an artifact, measured by the engine that will run it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+import bitpress
+from bitpress.artifact import TaskSpec, check_destination, describe
+from bitpress.data import Dataset
+from bitpress.distill import distillation_loss
+from bitpress.encoder import SequenceClassifier, load_classifier
+from bitpress.errors import RecipeError, TrainingError
+from bitpress.freeze import check_freezable, freeze
+from bitpress.quantize import AppliedPolicy, apply_policy
+from bitpress.recipes.card import model_card
+from bitpress.recipes.evaluation import check_label_order, evaluation, headline, logits_of, summarize
+from bitpress.recipes.inputs import (
+    DataOptions,
+    TeacherTask,
+    check_tokenizer,
+    file_digest,
+    read_split,
+    resolve_max_length,
+    teacher_task,
+    tokenize,
+    weights_digest,
+)
+from bitpress.recipes.run_directory import WEIGHTS, RunDirectory
+from bitpress.recipes.schema import Recipe, Stage, load_recipe
+from bitpress.runtime.pipeline import load
+from bitpress.runtime.tokenization import Tokenizer
+from bitpress.train import Batch, EncodedDataset, StageResult, run_stage
+
+
+@dataclass(frozen=True)
+class CompressResult:
+    """A finished artifact: where it is, its dev score by the engine beside its teacher's by torch, and its bytes.
+
+    ``artifact`` is None for a recipe with ``freeze: false``; ``student`` then has all there is to know. Scores are
+    fractions or correlations, ``drop_points`` is teacher minus artifact in hundredths.
+    """
+
+    out: str
+    recipe: str
+    metric: str
+    teacher: dict[str, Any]
+    student: dict[str, Any]
+    artifact: dict[str, Any] | None
+    drop_points: float
+    stages: list[dict[str, Any]]
+    max_drop: float | None = None
+
+    @property
+    def within_max_drop(self) -> bool | None:
+        """Whether the drop is at most ``max_drop``; None where no limit was given."""
+        return None if self.max_drop is None else self.drop_points <= self.max_drop
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {**dataclasses.asdict(self), "within_max_drop": self.within_max_drop}
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """All that a compression reads, checked."""
+
+    teacher_path: Path
+    known: TeacherTask
+    recipe: Recipe
+    max_length: int
+    tokenizer: Tokenizer
+    train_set: Dataset
+    dev_set: Dataset
+    train: EncodedDataset
+    dev: EncodedDataset
+
+    @property
+    def label_names(self) -> list[str]:
+        return self.train_set.label_names
+
+
+def compress(
+    teacher: str | Path,
+    *,
+    recipe: str | Path = "ternarybert",
+    train: str | Path,
+    dev: str | Path,
+    out: str | Path,
+    columns: DataOptions | None = None,
+    task: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    max_drop: float | None = None,
+    seed: int = 0,
+    quiet: bool = False,
+) -> CompressResult:
+    """Distil, quantize and pack ``teacher`` by ``recipe``; write the artifact to ``out`` and measure it there.
+
+    The teacher's own dev score and label order are checked first, and everything that stays fp32 is listed before
+    training. Killed at any moment and called again with the same arguments it continues, to byte-identical weights;
+    finished, it returns at once.
+
+    Args:
+        teacher: Hugging Face directory of a fine-tuned BERT classifier or regressor.
+        recipe: a name of ``list_recipes()`` or a YAML file; ``overrides``: see ``load_recipe``.
+        task: layout and metric of the data; None: what the teacher was fine-tuned for.
+        max_drop: points that the artifact may lose before ``within_max_drop`` is False; writes the artifact anyway.
+
+    Raises:
+        DataError, UnsupportedModelError, RecipeError, TrainingError, ArtifactError: nothing is written then.
+    """
+    console = Console(stderr=True)
+    inputs = _read_inputs(teacher, load_recipe(recipe, {**(overrides or {}), "seed": seed}), train, dev, columns, task)
+    student = load_classifier(teacher, id2label=_labels(inputs))
+    if student.fresh_tensors:
+        raise TrainingError(
+            f"{teacher} is not fine-tuned: its checkpoint lacks {', '.join(sorted(student.fresh_tensors))}. "
+            "Fine-tune it first: bitpress finetune ENCODER --train … --dev … --out teacher/"
+        )
+    if inputs.recipe.freeze:
+        check_freezable(student, inputs.recipe.policy)
+    run = RunDirectory(out, _settings(inputs, columns))
+    finished = run.finished()
+    if finished is not None:
+        return CompressResult(**{**finished, "out": str(out), "max_drop": max_drop})
+    if inputs.recipe.freeze:
+        check_destination(Path(out))
+    run.begin()
+
+    teacher_model = load_classifier(teacher, id2label=_labels(inputs))
+    teacher_logits = logits_of(teacher_model, inputs.dev)
+    teacher_score = summarize(inputs.known.task, teacher_logits, _targets(inputs.dev_set))
+    if inputs.known.task.kind == "classification":
+        check_label_order(teacher_logits, _targets(inputs.dev_set), inputs.label_names, teacher)
+    _announce(console, inputs, teacher_score)
+
+    stages = []
+    for stage in inputs.recipe.stages:
+        applied = apply_policy(student, stage.quantize)
+        if not quiet:
+            _print_policy(console, stage, applied)
+        trained = _train_stage(stage, student, teacher_model, inputs, run, console, quiet)
+        stages.append({"name": stage.name, **_stage_record(trained)})
+    student_logits = logits_of(student, inputs.dev)
+    student_score = summarize(inputs.known.task, student_logits, _targets(inputs.dev_set))
+    artifact = None
+    if inputs.recipe.freeze:
+        artifact = _write_artifact(student, inputs, run, teacher_score, student_logits, stages)
+    reached = artifact["value"] if artifact else student_score["value"]
+    result = CompressResult(
+        out=str(out),
+        recipe=inputs.recipe.name,
+        metric=teacher_score["metric"],
+        teacher=teacher_score,
+        student=student_score,
+        artifact=artifact,
+        drop_points=round(100 * (teacher_score["value"] - reached), 4),
+        stages=stages,
+        max_drop=max_drop,
+    )
+    if artifact:
+        run.finish({key: value for key, value in dataclasses.asdict(result).items() if key != "max_drop"})
+    return result
+
+
+def _read_inputs(
+    teacher: str | Path,
+    recipe: Recipe,
+    train: str | Path,
+    dev: str | Path,
+    columns: DataOptions | None,
+    task: str | None,
+) -> _Inputs:
+    known = teacher_task(teacher, task)
+    train_set = read_split(train, known.task, columns, known.label_names)
+    dev_set = read_split(dev, known.task, columns, known.label_names or train_set.label_names or None)
+    if (train_set.pairs is None) != (dev_set.pairs is None):
+        raise TrainingError(f"{train} and {dev} differ: one has pairs of texts, the other single texts")
+    config = known.config
+    if known.task.kind == "classification" and len(train_set.label_names) != config.num_labels:
+        raise TrainingError(
+            f"{train} has {len(train_set.label_names)} labels ({', '.join(train_set.label_names[:8])}), the teacher "
+            f"{config.num_labels} without names of their own; give data in which every label occurs"
+        )
+    max_length = resolve_max_length(recipe.max_length, known.max_length, config)
+    tokenizer = Tokenizer.from_directory(teacher)
+    check_tokenizer(tokenizer, config, teacher)
+    pad = config.pad_token_id or 0
+    return _Inputs(
+        teacher_path=Path(teacher),
+        known=known,
+        recipe=recipe,
+        max_length=max_length,
+        tokenizer=tokenizer,
+        train_set=train_set,
+        dev_set=dev_set,
+        train=tokenize(tokenizer, train_set, max_length, pad),
+        dev=tokenize(tokenizer, dev_set, max_length, pad),
+    )
+
+
+def _labels(inputs: _Inputs) -> list[str] | None:
+    """Names for the head: the data's where the teacher has none of its own; None for regression."""
+    return inputs.label_names if inputs.known.task.kind == "classification" else None
+
+
+def _targets(dataset: Dataset) -> np.ndarray:
+    assert dataset.labels is not None, "read_split requires labels"
+    return dataset.labels
+
+
+def _settings(inputs: _Inputs, columns: DataOptions | None) -> dict[str, Any]:
+    recipe = inputs.recipe.as_dict()
+    for stage in recipe["stages"]:
+        stage["schedule"]["checkpoint_seconds"] = None  # has no effect on the result
+    return {
+        "command": "compress",
+        "bitpress": bitpress.__version__,
+        "recipe": recipe,
+        "teacher_sha256": weights_digest(inputs.teacher_path),
+        "task": dataclasses.asdict(inputs.known.task),
+        "labels": inputs.label_names,
+        "train_sha256": inputs.train_set.fingerprint,
+        "dev_sha256": inputs.dev_set.fingerprint,
+        "columns": dataclasses.asdict(columns or DataOptions()),
+        "max_length": inputs.max_length,
+    }
+
+
+def _train_stage(
+    stage: Stage,
+    student: SequenceClassifier,
+    teacher: SequenceClassifier,
+    inputs: _Inputs,
+    run: RunDirectory,
+    console: Console,
+    quiet: bool,
+) -> StageResult:
+    distill = stage.distill
+    collect = bool(distill.attention_scores or distill.hidden_states)
+    weights = distill.weights()
+
+    def loss(model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        arguments = (batch.input_ids, batch.attention_mask, batch.token_type_ids)
+        with torch.no_grad():
+            target = teacher(*arguments, collect=collect)
+        return distillation_loss(
+            model(*arguments, collect=collect),
+            target,
+            batch.attention_mask,
+            weights,
+            temperature=distill.temperature,
+            reduction=distill.reduction,
+            padding=distill.padding,
+        )
+
+    return run_stage(
+        name=stage.name,
+        model=student,
+        train=inputs.train,
+        loss_fn=loss,
+        evaluate=evaluation(inputs.known.task, inputs.dev),
+        metric=headline(inputs.known.task, student.config.num_labels),
+        schedule=stage.schedule,
+        run_dir=run.path,
+        fingerprint={"stage": stage.model_dump(mode="json", exclude={"schedule"}), "max_length": inputs.max_length},
+        console=console,
+        quiet=quiet,
+    )
+
+
+def _write_artifact(
+    student: SequenceClassifier,
+    inputs: _Inputs,
+    run: RunDirectory,
+    teacher_score: dict[str, Any],
+    student_logits: np.ndarray,
+    stages: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """Freeze twice: once to measure, once with what was measured in the model card. The weights are the same bytes."""
+    task = inputs.known.task
+    draft = run.path / "draft"
+
+    def write(folder: Path, card: str, provenance: dict[str, Any]) -> None:
+        freeze(
+            student,
+            inputs.recipe.policy,
+            folder,
+            recipe=inputs.recipe.name,
+            packing=inputs.recipe.packing,
+            task=TaskSpec(task.kind, teacher_score["metric"], inputs.train_set.pairs is not None),
+            max_length=inputs.max_length,
+            tokenizer_files=Tokenizer.files(inputs.teacher_path),
+            card=card,
+            provenance=provenance,
+        )
+
+    write(draft, "", {})
+    with load(draft) as model:
+        logits = model.logits(inputs.dev_set.texts, inputs.dev_set.pairs)
+    score = summarize(task, logits, _targets(inputs.dev_set))
+    sizes = describe(draft)
+    measured = {
+        **score,
+        "total_bytes": sizes["total_bytes"],
+        "fp32_bytes": sizes["fp32_bytes"],
+        "ratio": sizes["ratio"],
+        "engine_vs_student": {
+            "max_logit_difference": float(np.abs(logits - student_logits).max()),
+            "different_predictions": int((logits.argmax(axis=1) != student_logits.argmax(axis=1)).sum()),
+            "n": len(logits),
+        },
+    }
+    provenance = {
+        **run.settings,
+        "teacher_score": teacher_score,
+        "artifact_score": measured,
+        "stages": stages,
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+    }
+    write(run.out, model_card(inputs.recipe, inputs.label_names, teacher_score, measured), provenance)
+    if file_digest(draft / WEIGHTS) != file_digest(run.out / WEIGHTS):
+        raise RecipeError(f"{run.out} differs from the measured draft {draft}: report this as a defect of bitpress")
+    return measured
+
+
+def _stage_record(trained: StageResult) -> dict[str, Any]:
+    record = dataclasses.asdict(trained)
+    del record["resumed_from"]  # of this process, not of the result
+    return record
+
+
+def _announce(console: Console, inputs: _Inputs, score: dict[str, Any]) -> None:
+    console.print(
+        f"teacher {inputs.teacher_path}: {score['metric']} {score['value']:.4f} on {score['n']} dev texts "
+        f"(majority baseline {score['majority']:.4f}); {len(inputs.train)} training texts, "
+        f"{int(inputs.train.lengths.sum()):,} tokens",
+        highlight=False,
+        markup=False,
+    )
+    if score["value"] <= score["majority"]:
+        console.print(
+            "warning: the teacher is no better than always giving the same answer; the student can learn nothing more",
+            highlight=False,
+            markup=False,
+        )
+
+
+def _print_policy(console: Console, stage: Stage, applied: AppliedPolicy) -> None:
+    """What is quantized and how, and everything that stays fp32, before training starts."""
+    by_scheme: dict[tuple[str, str], list[int]] = {}
+    for row in applied.report():
+        if row.kind == "weight" and row.scheme != "fp32":
+            by_scheme.setdefault((row.scheme, row.group), []).append(row.parameters)
+    lines = [f"stage {stage.name}:"]
+    for (scheme, group), counts in by_scheme.items():
+        lines.append(f"  {scheme}, one scale a {group}: {len(counts)} tensors, {sum(counts):,} parameters")
+    activations = stage.quantize.activations
+    if activations.scheme == "uniform":
+        kind = "symmetric" if activations.symmetric else "asymmetric"
+        lines.append(f"  activations: {activations.bits} bits, {kind}, range by {activations.range}")
+    left: dict[str, list[tuple[str, int]]] = {}
+    for tensor in applied.left_fp32():
+        left.setdefault(tensor.reason, []).append((tensor.name, tensor.parameters))
+    for reason, tensors in left.items():
+        total = sum(count for _, count in tensors)
+        names = ", ".join(name for name, _ in tensors[:2]) + (
+            f", … ({len(tensors)} tensors)" if len(tensors) > 2 else ""
+        )
+        lines.append(f"  stays fp32: {names}: {total:,} parameters ({reason})")
+    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,52 @@
+"""What a recipe would cost in bytes and milliseconds, before any training: the teacher packed as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bitpress.artifact import TaskSpec
+from bitpress.encoder import load_classifier
+from bitpress.freeze import freeze
+from bitpress.quantize import apply_policy
+from bitpress.recipes.inputs import teacher_task
+from bitpress.recipes.schema import load_recipe
+from bitpress.runtime.tokenization import Tokenizer
+
+
+def post_training_artifact(
+    teacher: str | Path, recipe: str | Path, out: str | Path, overrides: Mapping[str, Any] | None = None
+) -> None:
+    """Quantize ``teacher`` by the policy of ``recipe`` without training and write the artifact to ``out``.
+
+    Bytes and speed are those of the trained artifact, whose codes differ and whose shapes do not. The accuracy is not:
+    low-bit weights need training, and static ranges come from random tokens here.
+
+    Raises:
+        RecipeError, UnsupportedModelError, ArtifactError: as for ``compress``.
+    """
+    parsed = load_recipe(recipe, overrides)
+    known = teacher_task(teacher)
+    model = load_classifier(teacher)
+    apply_policy(model, parsed.policy)
+    if parsed.policy.activations.scheme == "uniform" and parsed.policy.activations.range == "static":
+        model.train()  # running ranges move in training mode only
+        ids = torch.randint(model.config.vocab_size, (4, 32), generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            model(ids)
+        model.eval()
+    freeze(
+        model,
+        parsed.policy,
+        out,
+        recipe=parsed.name,
+        packing=parsed.packing,
+        task=TaskSpec(known.task.kind, known.task.metric, pair=False),
+        max_length=known.max_length,
+        tokenizer_files=Tokenizer.files(teacher),
+        card="Packed without training, to estimate bytes and speed. Its predictions mean nothing.\n",
+        provenance={"recipe": parsed.as_dict(), "trained": False},
+    )

@@ -1,0 +1,138 @@
+"""Scores of torch models on labelled text: teachers, and students in training. The engine scores artifacts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from bitpress.data import Task, compute_metrics, majority_baseline
+from bitpress.data.metrics import confusion_matrix, metric_name
+from bitpress.encoder import load_classifier
+from bitpress.errors import TrainingError
+from bitpress.recipes.inputs import DataOptions, check_tokenizer, read_split, teacher_task, tokenize
+from bitpress.runtime.tokenization import Tokenizer
+from bitpress.train import EncodedDataset, collate
+
+# Padded tokens a batch without gradients: enough to keep the matrix products busy, little enough for the cache.
+EVALUATION_TOKENS = 2048
+
+
+def logits_of(model: nn.Module, dataset: EncodedDataset) -> np.ndarray:
+    """Logits float32 [N, C] in the order of ``dataset``, without gradients. The mode of the model is the caller's."""
+    lengths = dataset.lengths
+    order = np.argsort(lengths, kind="stable")
+    logits: np.ndarray | None = None
+    start = 0
+    with torch.inference_mode():
+        while start < len(order):
+            # Sorted by length, so the last text of a batch is its width.
+            end = start + 1
+            while end < len(order) and (end + 1 - start) * lengths[order[end]] <= EVALUATION_TOKENS:
+                end += 1
+            batch = collate(dataset, order[start:end], next(model.parameters()).device)
+            output = model(batch.input_ids, batch.attention_mask, batch.token_type_ids).logits.float().cpu().numpy()
+            if logits is None:
+                logits = np.empty((len(dataset), output.shape[1]), np.float32)
+            logits[order[start:end]] = output
+            start = end
+    assert logits is not None, "read_split refuses empty data"
+    return logits
+
+
+def evaluation(task: Task, dataset: EncodedDataset) -> Callable[[nn.Module], dict[str, float]]:
+    """The function that ``run_stage`` calls: model → metrics of ``task`` on ``dataset``."""
+    assert dataset.labels is not None, "read_split requires labels"
+    labels = dataset.labels
+    return lambda model: compute_metrics(task, logits_of(model, dataset), labels)
+
+
+def headline(task: Task, num_labels: int) -> str:
+    """The key of the metric that selects and is reported."""
+    return metric_name(task.metric, num_labels)
+
+
+def summarize(task: Task, logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """``metric``, ``value``, ``n``, ``metrics`` and ``majority`` (the metric of always giving one answer)."""
+    metrics = compute_metrics(task, logits, labels)
+    metric = headline(task, logits.shape[1])
+    return {
+        "metric": metric,
+        "value": metrics[metric],
+        "n": len(labels),
+        "metrics": metrics,
+        "majority": majority_baseline(task, labels, logits.shape[1]),
+    }
+
+
+def evaluate_checkpoint(
+    path: str | Path,
+    dataset_path: str | Path,
+    *,
+    columns: DataOptions | None = None,
+    task: str | None = None,
+) -> dict[str, Any]:
+    """Score a Hugging Face checkpoint (in fp32, by torch) on labelled text.
+
+    Returns:
+        ``metric``, ``value``, ``n``, ``metrics``, ``majority``; fractions or correlations.
+
+    Raises:
+        DataError, UnsupportedModelError, TrainingError: data, checkpoint and task do not fit.
+    """
+    known = teacher_task(path, task)
+    config = known.config
+    dataset = read_split(dataset_path, known.task, columns, known.label_names)
+    if known.task.kind == "classification" and len(dataset.label_names) > config.num_labels:
+        raise TrainingError(
+            f"{dataset_path} has {len(dataset.label_names)} labels ({', '.join(dataset.label_names[:8])}), "
+            f"{path} has {config.num_labels}; give data with the labels that the model knows"
+        )
+    tokenizer = Tokenizer.from_directory(path)
+    check_tokenizer(tokenizer, config, path)
+    encoded = tokenize(tokenizer, dataset, known.max_length, config.pad_token_id or 0)
+    model = load_classifier(path)
+    assert dataset.labels is not None, "read_split requires labels"
+    return summarize(known.task, logits_of(model, encoded), dataset.labels)
+
+
+def check_label_order(logits: np.ndarray, labels: np.ndarray, names: list[str], path: str | Path) -> None:
+    """Refuse a teacher whose outputs are right under another order of the labels than the data's.
+
+    It is refused where it does worse than always answering the most frequent class while one renaming of its classes
+    does at least ten points better than that.
+
+    Raises:
+        TrainingError: names both orders.
+    """
+    classes = logits.shape[1]
+    counts = confusion_matrix(logits.argmax(axis=1), labels, classes)  # [true, predicted]
+    total = counts.sum()
+    majority = counts.sum(axis=1).max() / total
+    if np.trace(counts) / total >= majority:
+        return
+    renamed = _best_assignment(counts)
+    if counts[renamed, np.arange(classes)].sum() / total < majority + 0.1:
+        return
+    reads = ", ".join(f"{names[predicted]!r} means {names[true]!r}" for predicted, true in enumerate(renamed))
+    raise TrainingError(
+        f"the labels of {path} look permuted: accuracy {np.trace(counts) / total:.3f} as they stand, "
+        f"{counts[renamed, np.arange(classes)].sum() / total:.3f} if {reads}. "
+        "Correct id2label in its config.json, or the labels of the data"
+    )
+
+
+def _best_assignment(counts: np.ndarray) -> np.ndarray:
+    """For each predicted class a distinct true class, greedily by count: exact where the model is any good."""
+    left = counts.astype(np.float64)
+    chosen = np.empty(len(counts), np.int64)
+    for _ in range(len(counts)):
+        true, predicted = np.unravel_index(left.argmax(), left.shape)
+        chosen[predicted] = true
+        left[true, :] = -1
+        left[:, predicted] = -1
+    return chosen

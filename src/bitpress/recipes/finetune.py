@@ -1,0 +1,200 @@
+"""``bitpress finetune``: a pretrained encoder and labelled text become a teacher, a Hugging Face directory."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, ValidationError
+from rich.console import Console
+from torch import Tensor, nn
+
+import bitpress
+from bitpress.data import Dataset, Task, get_task
+from bitpress.encoder import SequenceClassifier, load_classifier, load_config, save_classifier
+from bitpress.errors import RecipeError
+from bitpress.recipes.evaluation import evaluation, headline, logits_of, summarize
+from bitpress.recipes.inputs import (
+    TASK_KEY,
+    DataOptions,
+    check_tokenizer,
+    read_split,
+    resolve_max_length,
+    tokenize,
+    weights_digest,
+)
+from bitpress.recipes.run_directory import RunDirectory
+from bitpress.runtime.tokenization import Tokenizer
+from bitpress.train import Batch, Schedule, run_stage
+
+# BERT's own fine-tuning settings (Devlin et al. 2018, appendix A.3), batches counted in tokens instead of texts.
+DEFAULTS: dict[str, Any] = {"learning_rate": 5e-5, "epochs": 3, "batch_tokens": 1024}
+STAGE = "finetune"
+
+
+class FinetuneSettings(BaseModel):
+    """What ``--set`` may change: the keys of the schedule, and ``max_length``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schedule: Schedule
+    max_length: int | None = None
+
+    @classmethod
+    def from_overrides(cls, overrides: Mapping[str, Any] | None, seed: int) -> FinetuneSettings:
+        """DEFAULTS with ``overrides``; RecipeError names an unknown key or a value of the wrong type."""
+        values = dict(overrides or {})
+        if values.get("batch_size") is not None:
+            values.setdefault("batch_tokens", None)
+        max_length = values.pop("max_length", None)
+        known = [field.name for field in dataclasses.fields(Schedule)]
+        for key in values:
+            if key not in known:
+                raise RecipeError(f"--set {key}: no such setting; known: max_length, {', '.join(known)}")
+        try:
+            return cls.model_validate({"schedule": {**DEFAULTS, "seed": seed, **values}, "max_length": max_length})
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise RecipeError(f"--set {first['loc'][-1]}: {first['msg']} (found {first.get('input')!r})") from error
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """A finished teacher: its directory and dev score (fractions or correlations), and what training took."""
+
+    out: str
+    task: str
+    metric: str
+    value: float
+    n: int
+    majority: float
+    metrics: dict[str, float]
+    steps: int
+    best_step: int
+    seconds: float
+    tokens_per_second: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return dataclasses.asdict(self)
+
+
+def finetune(
+    encoder: str | Path,
+    *,
+    task: str = "classification",
+    train: str | Path,
+    dev: str | Path,
+    out: str | Path,
+    columns: DataOptions | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    quiet: bool = False,
+) -> FinetuneResult:
+    """Train all parameters of ``encoder`` on ``train``; keep the weights that are best on ``dev``.
+
+    The head starts fresh, unless the checkpoint has one with as many labels already.
+
+    Killed at any moment and called again with the same arguments it continues, to byte-identical weights; finished, it
+    returns at once. Classification learns by cross-entropy, regression by squared error.
+
+    Args:
+        encoder: Hugging Face directory of a BERT encoder.
+        task: a name of ``bitpress.data.TASK_NAMES``.
+        overrides: keys of ``Schedule``, and ``max_length`` in tokens.
+
+    Raises:
+        DataError, UnsupportedModelError, RecipeError, TrainingError: nothing is written then.
+    """
+    settings = FinetuneSettings.from_overrides(overrides, seed)
+    known = get_task(task)
+    train_set = read_split(train, known, columns, None)
+    dev_set = read_split(dev, known, columns, train_set.label_names or None)
+    config = load_config(encoder)
+    max_length = resolve_max_length(settings.max_length, known.max_length, config)
+    tokenizer = Tokenizer.from_directory(encoder)
+    check_tokenizer(tokenizer, config, encoder)
+    model = _new_model(encoder, known, train_set, seed)
+    run = RunDirectory(
+        out,
+        {
+            "command": "finetune",
+            "bitpress": bitpress.__version__,
+            "encoder_sha256": weights_digest(encoder),
+            "task": dataclasses.asdict(known),
+            "labels": train_set.label_names,
+            "train_sha256": train_set.fingerprint,
+            "dev_sha256": dev_set.fingerprint,
+            "columns": dataclasses.asdict(columns or DataOptions()),
+            "max_length": max_length,
+            "schedule": dataclasses.asdict(settings.schedule) | {"checkpoint_seconds": None},
+        },
+    )
+    finished = run.finished()
+    if finished is not None:
+        return FinetuneResult(**{**finished, "out": str(out)})
+    run.begin()
+
+    pad = config.pad_token_id or 0
+    encoded_dev = tokenize(tokenizer, dev_set, max_length, pad)
+    stage = run_stage(
+        name=STAGE,
+        model=model,
+        train=tokenize(tokenizer, train_set, max_length, pad),
+        loss_fn=_regression_loss if known.kind == "regression" else _classification_loss,
+        evaluate=evaluation(known, encoded_dev),
+        metric=headline(known, model.config.num_labels),
+        schedule=settings.schedule,
+        run_dir=run.path,
+        fingerprint={"max_length": max_length},
+        console=Console(stderr=True),
+        quiet=quiet,
+    )
+    own = {"task": known.name, "max_length": max_length}
+    model.config = dataclasses.replace(model.config, extra={**model.config.extra, TASK_KEY: own})
+    save_classifier(model, out, tokenizer_from=encoder)
+    assert dev_set.labels is not None, "read_split requires labels"
+    score = summarize(known, logits_of(model, encoded_dev), dev_set.labels)
+    result = FinetuneResult(
+        out=str(out),
+        task=known.name,
+        **score,
+        steps=stage.steps,
+        best_step=stage.best_step,
+        seconds=round(stage.seconds, 2),
+        tokens_per_second=round(stage.tokens_per_second, 1),
+    )
+    run.finish(result.as_dict())
+    return result
+
+
+def _new_model(encoder: str | Path, task: Task, train_set: Dataset, seed: int) -> SequenceClassifier:
+    """The encoder with a head for ``task`` that starts fresh from ``seed``."""
+    if task.kind == "regression":
+        return load_classifier(encoder, num_labels=1, problem_type="regression", seed=seed)
+    return load_classifier(
+        encoder, id2label=train_set.label_names, problem_type="single_label_classification", seed=seed
+    )
+
+
+def _logits(model: nn.Module, batch: Batch) -> Tensor:
+    logits: Tensor = model(batch.input_ids, batch.attention_mask, batch.token_type_ids).logits
+    return logits
+
+
+def _classification_loss(model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    return F.cross_entropy(_logits(model, batch), _labels(batch)), {}
+
+
+def _regression_loss(model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    return F.mse_loss(_logits(model, batch).squeeze(-1), _labels(batch)), {}
+
+
+def _labels(batch: Batch) -> torch.Tensor:
+    assert batch.labels is not None, "read_split requires labels"
+    return batch.labels

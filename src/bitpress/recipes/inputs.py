@@ -1,0 +1,122 @@
+"""From files to what training reads: labelled data, tokens, and what a checkpoint says about its own task."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bitpress.data import Dataset, Task, get_task, read_dataset
+from bitpress.encoder import EncoderConfig, load_config
+from bitpress.errors import DataError, TrainingError
+from bitpress.runtime.tokenization import Tokenizer
+from bitpress.train import EncodedDataset
+
+# Under this key of config.json a teacher that bitpress fine-tuned says what it was trained for; transformers keeps it.
+TASK_KEY = "bitpress"
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Columns by name, where the common names do not find them."""
+
+    text_column: str | None = None
+    pair_column: str | None = None
+    label_column: str | None = None
+
+
+def read_split(path: str | Path, task: Task, columns: DataOptions | None, label_names: Sequence[str] | None) -> Dataset:
+    """A labelled file. DataError names file, line and column of what is wrong; also where there is no row."""
+    columns = columns or DataOptions()
+    dataset = read_dataset(
+        path,
+        task,
+        text_column=columns.text_column,
+        pair_column=columns.pair_column,
+        label_column=columns.label_column,
+        label_names=list(label_names) if label_names else None,
+    )
+    if not len(dataset):
+        raise DataError("has no rows; give at least one labelled text", path)
+    return dataset
+
+
+def tokenize(tokenizer: Tokenizer, dataset: Dataset, max_length: int, pad_id: int) -> EncodedDataset:
+    """Token ids of every text (and pair), special tokens included, cut to ``max_length``."""
+    encodings = tokenizer.encode(dataset.texts, dataset.pairs, max_length=max_length)
+    return EncodedDataset.from_sequences(
+        [encoding.ids for encoding in encodings],
+        [encoding.type_ids for encoding in encodings],
+        dataset.labels,
+        pad_id=pad_id,
+    )
+
+
+def resolve_max_length(wanted: int | None, task_length: int, config: EncoderConfig) -> int:
+    """Tokens a text: what was asked for, or the task's own, within the model's positions.
+
+    Raises:
+        TrainingError: more was asked for than the model has positions, or too few for any text.
+    """
+    if wanted is None:
+        return min(task_length, config.max_position_embeddings)
+    if not 4 <= wanted <= config.max_position_embeddings:
+        raise TrainingError(
+            f"max_length is {wanted}; the model has {config.max_position_embeddings} positions. "
+            f"Set it between 4 and {config.max_position_embeddings}"
+        )
+    return wanted
+
+
+def check_tokenizer(tokenizer: Tokenizer, config: EncoderConfig, path: str | Path) -> None:
+    """TrainingError where the tokenizer has ids that the word embedding lacks."""
+    if tokenizer.vocabulary_size > config.vocab_size:
+        raise TrainingError(
+            f"{path}: the tokenizer has {tokenizer.vocabulary_size} tokens, the word embedding {config.vocab_size} "
+            "rows; tokenizer and weights must belong to the same model"
+        )
+
+
+@dataclass(frozen=True)
+class TeacherTask:
+    """What a fine-tuned checkpoint is for. ``label_names`` is None where its names are the generic LABEL_0, LABEL_1."""
+
+    task: Task
+    max_length: int
+    label_names: list[str] | None
+    config: EncoderConfig
+
+
+def teacher_task(path: str | Path, task_name: str | None = None) -> TeacherTask:
+    """The task of the checkpoint in ``path``: ``task_name``, or what bitpress wrote in it, or what its head implies.
+
+    Raises:
+        TrainingError: ``task_name`` is of the other kind (classification, regression) than the head.
+        UnsupportedModelError: ``path`` is no checkpoint that bitpress runs.
+    """
+    config = load_config(path)
+    own: dict[str, Any] = config.extra.get(TASK_KEY) or {}
+    kind = "regression" if config.is_regression else "classification"
+    task = get_task(task_name or own.get("task", kind))
+    if task.kind != kind:
+        raise TrainingError(
+            f"task {task.name!r} is {task.kind}, but {path} has a {kind} head with {config.num_labels} label(s)"
+        )
+    names = [config.id2label[index] for index in range(config.num_labels)]
+    generic = names == [f"LABEL_{index}" for index in range(len(names))]
+    length = resolve_max_length(own.get("max_length") if task_name is None else None, task.max_length, config)
+    return TeacherTask(task, length, None if generic or task.kind == "regression" else names, config)
+
+
+def file_digest(path: str | Path) -> str:
+    """sha256 of a file."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def weights_digest(checkpoint: str | Path) -> str:
+    """sha256 of each weight file of a checkpoint directory, in the order of their names, joined by "+"."""
+    files = sorted([*Path(checkpoint).glob("*.safetensors"), *Path(checkpoint).glob("pytorch_model*.bin")])
+    return "+".join(file_digest(file) for file in files)

@@ -1,0 +1,19 @@
+"""The public functions of the recipes in one place, for the command line and for ``import bitpress``."""
+
+from __future__ import annotations
+
+from bitpress.recipes.compress import CompressResult, compress
+from bitpress.recipes.estimate import post_training_artifact
+from bitpress.recipes.evaluation import evaluate_checkpoint
+from bitpress.recipes.finetune import FinetuneResult, finetune
+from bitpress.recipes.inputs import DataOptions
+
+__all__ = [
+    "CompressResult",
+    "DataOptions",
+    "FinetuneResult",
+    "compress",
+    "evaluate_checkpoint",
+    "finetune",
+    "post_training_artifact",
+]

@@ -1,0 +1,203 @@
+"""What a recipe file may say, and how ``--set`` changes it. The sections are the dataclasses of those who act on them.
+
+A recipe is YAML: a header and a list of stages; ``ternarybert.yaml`` beside this file shows every key. Unknown keys and
+values out of range are errors.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from bitpress.distill import LossWeights
+from bitpress.errors import RecipeError
+from bitpress.quantize import Policy
+from bitpress.train import Schedule
+
+FOLDER = Path(__file__).parent
+
+# What `compat: reference` brings back: the TernaryBERT release where it differs from the corrected method. Its range
+# over the whole batch is not among them, because no artifact can hold it: add `--set range=tensor --set freeze=false`.
+REFERENCE = {
+    "quantize.weights.clip": 2.5,
+    "quantize.word_embedding.clip": 2.5,
+    "quantize.activations.symmetric": True,
+    "quantize.activations.clip": 2.5,
+    "distill.reduction": "batch_and_class",
+    "distill.padding": "include",
+    "schedule.optimizer": "bertadam",
+}
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """Factors of the three losses of ``bitpress.distill`` and how they are averaged."""
+
+    attention_scores: float = 1.0
+    hidden_states: float = 1.0
+    logits: float = 1.0
+    temperature: float = 1.0
+    reduction: Literal["batch", "batch_and_class"] = "batch"
+    padding: Literal["exclude", "include"] = "exclude"
+
+    def __post_init__(self) -> None:
+        self.weights()  # checks the factors
+        if not self.temperature > 0:
+            raise RecipeError(f"distill.temperature is {self.temperature!r}; allowed: a number above 0")
+
+    def weights(self) -> LossWeights:
+        """The factors as the losses take them."""
+        return LossWeights(attention=self.attention_scores, hidden=self.hidden_states, prediction=self.logits)
+
+
+class Stage(BaseModel):
+    """One training step of a recipe."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    quantize: Policy
+    distill: Distillation
+    schedule: Schedule
+
+
+class Recipe(BaseModel):
+    """A parsed recipe."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    summary: str
+    paper: str
+    compat: Literal["corrected", "reference"] = "corrected"
+    freeze: bool = True
+    packing: Literal["2bit", "trits"] = "2bit"
+    max_length: int | None = None
+    stages: tuple[Stage, ...]
+
+    @property
+    def policy(self) -> Policy:
+        """The quantizers of the finished student: those of the last stage."""
+        return self.stages[-1].quantize
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every key with its value, as JSON types."""
+        return self.model_dump(mode="json")
+
+
+def list_recipes() -> list[Recipe]:
+    """The recipes that come with bitpress, by name."""
+    return [load_recipe(path.stem) for path in sorted(FOLDER.glob("*.yaml"))]
+
+
+def recipe_text(name: str | Path) -> str:
+    """The YAML of a recipe by name, or of a file.
+
+    Raises:
+        RecipeError: there is no such recipe; the text lists those there are.
+    """
+    names = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+    path = FOLDER / f"{name}.yaml" if str(name) in names else Path(name)
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        close = difflib.get_close_matches(str(name), names, 1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise RecipeError(
+            f"recipe {str(name)!r} is neither a readable YAML file nor one of {', '.join(names)}{hint}"
+        ) from error
+
+
+def load_recipe(name: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """A recipe by name or file, with ``overrides`` applied.
+
+    Args:
+        overrides: key → value. A key is the end of a dotted path ("epochs", "activations.range"); stages are not part
+            of it, so "epochs" sets the epochs of every stage, and "distill.schedule.epochs" those of stage "distill".
+
+    Raises:
+        RecipeError: not YAML, an unknown key, an ambiguous or unknown override, a value that is not allowed.
+    """
+    where = f"recipe {str(name)!r}"
+    try:
+        document = yaml.safe_load(recipe_text(name))
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{where} is not valid YAML: {error}") from error
+    if not isinstance(document, dict):
+        raise RecipeError(f"{where} holds {type(document).__name__}; a mapping of keys to values is expected")
+    values = _validated(document, where).model_dump()
+    overrides = dict(overrides or {})
+    if overrides.pop("compat", values["compat"]) == "reference":
+        values["compat"] = "reference"
+        for key, value in REFERENCE.items():
+            _override(values, key, value)
+    for key, value in overrides.items():
+        _override(values, key, value)
+    return _validated(values, where)
+
+
+def _validated(document: Mapping[str, Any], where: str) -> Recipe:
+    try:
+        recipe = Recipe.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = ".".join(str(part) for part in first["loc"])
+        raise RecipeError(f"{where}: {path}: {first['msg']} (found {first.get('input')!r})") from error
+    if not recipe.stages:
+        raise RecipeError(f"{where} has no stages; give at least one")
+    names = [stage.name for stage in recipe.stages]
+    if len(set(names)) != len(names):
+        raise RecipeError(f"{where} has two stages of one name among {names}; give each its own")
+    return recipe
+
+
+def _override(values: dict[str, Any], key: str, value: Any) -> None:
+    """Set every leaf of ``values`` whose path ends in ``key``.
+
+    Raises:
+        RecipeError: no leaf does, or leaves of different meaning do.
+    """
+    leaves = list(_leaves(values))
+    wanted = key.split(".")
+    hits = [leaf for leaf in leaves if wanted in (list(leaf.path[-len(wanted) :]), [leaf.stage, *leaf.path])]
+    paths = sorted({".".join(leaf.path) for leaf in hits})
+    known = sorted({".".join(leaf.path) for leaf in leaves})
+    if not hits:
+        close = difflib.get_close_matches(key, [*known, *{path.split(".")[-1] for path in known}], 3)
+        hint = f"; did you mean {' or '.join(close)}?" if close else f"; known keys: {', '.join(known)}"
+        raise RecipeError(f"--set {key}: the recipe has no such key{hint}")
+    if len(paths) > 1:
+        raise RecipeError(f"--set {key}: could be {' or '.join(paths)}; write one of these")
+    for leaf in hits:
+        leaf.owner[leaf.path[-1]] = value
+    if key.rpartition(".")[2] in ("batch_tokens", "batch_size") and value is not None:
+        # The two exclude each other, so setting one unsets the other.
+        for leaf in hits:
+            leaf.owner["batch_size" if leaf.path[-1] == "batch_tokens" else "batch_tokens"] = None
+
+
+@dataclass(frozen=True)
+class _Leaf:
+    path: tuple[str, ...]  # without the stage
+    stage: str | None
+    owner: dict[str, Any]
+
+
+def _leaves(values: dict[str, Any], path: tuple[str, ...] = (), stage: str | None = None) -> Iterator[_Leaf]:
+    for key, value in values.items():
+        if path == () and key == "stages":
+            for part in value:
+                yield from _leaves({k: v for k, v in part.items() if k != "name"}, (), part["name"])
+        elif isinstance(value, dict):
+            yield from _leaves(value, (*path, key), stage)
+        elif dataclasses.is_dataclass(value):
+            raise TypeError(f"{key} was not dumped to a mapping")
+        else:
+            yield _Leaf((*path, key), stage, values)

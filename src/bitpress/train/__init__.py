@@ -1,0 +1,23 @@
+"""Training any ``nn.Module`` with a loss function: schedules, length-bucketed batches, exact checkpoints, the loop.
+
+The package is generic: it knows neither encoders nor quantizers. A recipe brings a model, a loss and an evaluation and
+calls :func:`run_stage` once a stage.
+"""
+
+from __future__ import annotations
+
+from bitpress.train.batching import Batch, EncodedDataset, collate, make_batches
+from bitpress.train.loop import StageResult, run_stage
+from bitpress.train.progress import ProgressEvent
+from bitpress.train.schedule import Schedule
+
+__all__ = [
+    "Batch",
+    "EncodedDataset",
+    "ProgressEvent",
+    "Schedule",
+    "StageResult",
+    "collate",
+    "make_batches",
+    "run_stage",
+]

@@ -1,0 +1,431 @@
+"""One stage of training: the loop, and exactly where it may be interrupted.
+
+Everything that shapes the weights is a function of (settings, data, initial weights): the order of the data of (seed,
+stage, epoch), dropout of (seed, stage, step, batch of the step), evaluations of the step. Checkpoints are taken after
+a step and its evaluation are complete, at moments the clock chooses, so when they are taken changes nothing. A process
+killed at any instant goes back to its newest checkpoint and walks the same path again, to the same bytes (same machine,
+same number of threads).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from rich.console import Console
+from torch import Tensor, nn
+
+from bitpress.errors import TrainingError
+from bitpress.train.batching import Batch, EncodedDataset, Plan, collate
+from bitpress.train.checkpoint import CheckpointStore, load_model_tensors, model_tensors, tensors_digest
+from bitpress.train.optimizer import FusedAdam
+from bitpress.train.progress import ProgressDisplay, ProgressEvent
+from bitpress.train.scalars import ScalarLog
+from bitpress.train.schedule import Schedule, derive_seed, learning_rate_at
+
+# torch gives this module its one attribute through a replaced class, which mypy cannot see.
+_determinism: Any = torch.utils.deterministic
+
+LOG_EVERY = 10  # steps between lines of scalars; reading a loss waits for an accelerator to catch up
+CHECKPOINT_SHARE = 0.04  # a checkpoint is put off rather than let writing them take more than this share of the time
+
+LossFunction = Callable[[nn.Module, Batch], tuple[Tensor, dict[str, Tensor]]]
+Evaluation = Callable[[nn.Module], dict[str, float]]
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage reached.
+
+    best_metric        the highest value of the chosen metric on dev, and best_step where (ties: the earlier step)
+    metrics            everything that was measured at best_step
+    steps, tokens      optimizer steps and real (unpadded) tokens trained on
+    seconds            time spent, evaluations and checkpoints included; work lost to an interruption is not counted
+    tokens_per_second  tokens by the time of the training steps alone
+    resumed_from       the step this call continued from; None if it began at the beginning; ``steps`` if there was
+                       nothing left to do
+    """
+
+    best_metric: float
+    best_step: int
+    metrics: dict[str, float]
+    steps: int
+    tokens: int
+    seconds: float
+    tokens_per_second: float
+    resumed_from: int | None
+
+
+def run_stage(
+    *,
+    name: str,
+    model: nn.Module,
+    train: EncodedDataset,
+    loss_fn: LossFunction,
+    evaluate: Evaluation,
+    metric: str,
+    schedule: Schedule,
+    run_dir: Path,
+    fingerprint: dict[str, Any],
+    console: Console | None = None,
+    quiet: bool = False,
+    on_progress: Callable[[ProgressEvent], None] | None = None,
+) -> StageResult:
+    """Trains ``model`` in place and leaves it in eval mode with the weights that were best on dev.
+
+    Called again after an interruption it continues from its newest checkpoint; called again after the end it loads the
+    result and returns at once. Buffers belong to the weights: state that training changes must be a parameter or a
+    persistent buffer. The files are in ``run_dir/name`` and ``run_dir/scalars.jsonl``.
+
+    Args:
+        name: names the stage's directory; part of every seed.
+        loss_fn: (model in train mode, batch) -> (scalar loss, named parts of it for the log). The loss must be a mean
+            over the batch's examples: a step over several batches weights each by its number of examples, which then
+            equals one large batch.
+        evaluate: (model in eval mode, without gradients) -> measurements; must not change the model.
+        metric: the key of ``evaluate``'s result that selects the best weights; higher is better, NaN is worst.
+        fingerprint: JSON values that must be equal when the stage is resumed. The schedule, the data, the initial
+            weights and the metric are added to it here.
+        console: where progress and warnings go; stderr if None.
+        quiet: plain lines at evaluations, as without a terminal.
+        on_progress: called at every log line and every evaluation.
+
+    Raises:
+        TrainingError: the run directory is of another configuration or in use, there is no data, the metric is not
+            measured, or the loss is not finite.
+        KeyboardInterrupt: passed on after saying how to continue.
+    """
+    console = console or Console(stderr=True)
+    if not len(train):
+        raise TrainingError(f"stage {name!r} has no training example; give at least one.")
+    if not name or name.startswith(".") or "/" in name:
+        raise TrainingError(f"{name!r} cannot name a stage: its checkpoints are stored in a directory of that name.")
+
+    def warn(text: str) -> None:
+        console.print(f"warning: {text}", markup=False, highlight=False, soft_wrap=True)
+
+    accelerator = Accelerator(mixed_precision="no")
+    if accelerator.num_processes > 1:
+        raise TrainingError(
+            f"{accelerator.num_processes} processes were launched; training runs in one. Start it without a launcher."
+        )
+    store = CheckpointStore(run_dir / name, warn)
+    with store.locked(), _deterministic(accelerator.device):
+        scalars = ScalarLog(run_dir / "scalars.jsonl")
+        try:
+            stage = _Stage(
+                name=name,
+                model=model,
+                train=train,
+                loss_fn=loss_fn,
+                evaluate=evaluate,
+                metric=metric,
+                schedule=schedule,
+                accelerator=accelerator,
+                store=store,
+                scalars=scalars,
+            )
+            settings = {
+                **fingerprint,
+                "schedule": {
+                    key: value for key, value in dataclasses.asdict(schedule).items() if key != "checkpoint_seconds"
+                },
+                "metric": metric,
+                "train_data": train.digest(),
+                "initial_weights": tensors_digest(model_tensors(model)),
+            }
+            start = store.begin(settings, {"scalars": scalars.position(), **_environment()})
+            result = stage.restore(start, warn)
+            if result is None:
+                result = stage.run(console, quiet, on_progress)
+        except KeyboardInterrupt:
+            console.print(
+                f"interrupted; {run_dir / name} is intact: the same command continues where it left off.",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
+            raise
+        finally:
+            scalars.close()
+    # Whatever the caller draws next must not depend on whether this call trained, resumed or only loaded.
+    torch.manual_seed(derive_seed(schedule.seed, name, "end"))
+    for parameter in model.parameters():
+        parameter.grad = None
+    model.eval()
+    return result
+
+
+@contextmanager
+def _deterministic(device: torch.device) -> Iterator[None]:
+    """Deterministic kernels inside; where an accelerator has none, torch warns instead of refusing."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    fill = _determinism.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True, warn_only=device.type != "cpu")
+    # The mode would also fill each fresh tensor with NaN, a debugging aid that costs a pass over memory.
+    _determinism.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        _determinism.fill_uninitialized_memory = fill
+
+
+def _environment() -> dict[str, Any]:
+    return {"threads": torch.get_num_threads(), "torch": torch.__version__}
+
+
+class _Stage:
+    """The state of a running stage; every field that outlives a step is in `_state` or in the tensors beside it."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        model: nn.Module,
+        train: EncodedDataset,
+        loss_fn: LossFunction,
+        evaluate: Evaluation,
+        metric: str,
+        schedule: Schedule,
+        accelerator: Accelerator,
+        store: CheckpointStore,
+        scalars: ScalarLog,
+    ) -> None:
+        self.name, self.train, self.loss_fn, self.evaluate, self.metric = name, train, loss_fn, evaluate, metric
+        self.schedule, self.accelerator, self.store, self.scalars = schedule, accelerator, store, scalars
+        self.lengths = train.lengths
+        self.plan = Plan(self.lengths, schedule, name)
+        self.raw_model = model
+        self.raw_optimizer = FusedAdam(model.named_parameters(), schedule)
+        self.model, self.optimizer = accelerator.prepare(model, self.raw_optimizer)
+
+        self.step = 0
+        self.tokens = 0
+        self.seconds = 0.0
+        self.train_seconds = 0.0
+        self.resumed_from: int | None = None
+        self.best_weights: dict[str, Tensor] | None = None
+        self.best_step: int | None = None
+        self.best_metric = -math.inf
+        self.best_metrics: dict[str, float] = {}
+        self.last_metric: float | None = None
+        self.window: dict[str, Tensor] = {}
+        self.window_steps = 0
+
+    # -- state ---------------------------------------------------------------------------------------------------
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "tokens": self.tokens,
+            "seconds": self.seconds,
+            "train_seconds": self.train_seconds,
+            "best_step": self.best_step,
+            "best_metric": self.best_metric,
+            "best_metrics": self.best_metrics,
+            "last_metric": self.last_metric,
+            # fp32 -> JSON -> fp32 is exact, so the logged means of a resumed run are those of an undisturbed one.
+            "window": {key: value.item() for key, value in self.window.items()},
+            "window_steps": self.window_steps,
+            "scalars": self.scalars.position(),
+        }
+
+    def _set_state(self, state: dict[str, Any]) -> None:
+        self.tokens, self.seconds, self.train_seconds = state["tokens"], state["seconds"], state["train_seconds"]
+        self.best_step, self.best_metric = state["best_step"], state["best_metric"]
+        self.best_metrics, self.last_metric = state["best_metrics"], state["last_metric"]
+        device = self.accelerator.device
+        self.window = {key: torch.tensor(value, device=device) for key, value in state["window"].items()}
+        self.window_steps = state["window_steps"]
+
+    def restore(self, start: dict[str, Any], warn: Callable[[str], None]) -> StageResult | None:
+        """Continues from what the directory holds; the result, if the stage had ended before."""
+        finished = self.store.finished()
+        if finished is not None:
+            state, weights = finished
+            load_model_tensors(self.raw_model, weights)
+            self._set_state(state)
+            self.step = self.resumed_from = self.plan.total
+            self.store.clear()
+            return self._result()
+        checkpoint = self.store.newest()
+        if checkpoint is None:
+            self.scalars.truncate(start["scalars"])
+            return None
+        for key, value in _environment().items():
+            if start[key] != value:
+                warn(
+                    f"stage {self.name!r} was begun with {key} {start[key]} and continues with {value}; "
+                    "the weights will not be byte-identical to those of an undisturbed run"
+                )
+        load_model_tensors(self.raw_model, checkpoint.model)
+        self.raw_optimizer.load_state_tensors(checkpoint.optimizer)
+        self.best_weights = checkpoint.best
+        self._set_state(checkpoint.state)
+        self.scalars.truncate(checkpoint.state["scalars"])
+        self.step = self.resumed_from = checkpoint.step
+        return None
+
+    # -- the loop ------------------------------------------------------------------------------------------------
+
+    def run(self, console: Console, quiet: bool, on_progress: Callable[[ProgressEvent], None] | None) -> StageResult:
+        """From the current step to the last one."""
+        session_start, session_step, before = time.perf_counter(), self.step, self.seconds
+        checkpointed, checkpoint_cost = session_start, 0.0
+        display = ProgressDisplay(console, self.name, self.plan.total, self.step, quiet, on_progress)
+
+        def report(loss: float | None, evaluated: bool) -> None:
+            self.seconds = before + time.perf_counter() - session_start
+            pace = (time.perf_counter() - session_start) / max(1, self.step - session_step)
+            display.report(
+                ProgressEvent(
+                    stage=self.name,
+                    step=self.step,
+                    total=self.plan.total,
+                    loss=loss,
+                    metric_name=self.metric,
+                    metric=self.last_metric,
+                    best_metric=None if self.best_step is None else self.best_metric,
+                    tokens_per_second=self._tokens_per_second(),
+                    seconds_left=pace * (self.plan.total - self.step),
+                    evaluated=evaluated,
+                )
+            )
+
+        loss = None
+        with display:
+            while self.step < self.plan.total:
+                step_start = time.perf_counter()
+                self._train_step()
+                self.train_seconds += time.perf_counter() - step_start
+                display.step(self.step)
+                evaluated = self.plan.is_evaluated(self.step)
+                if evaluated or self.step % LOG_EVERY == 0:
+                    loss = self._log()
+                    if evaluated:
+                        self._evaluate()
+                    report(loss, evaluated)
+                now = time.perf_counter()
+                interval = max(self.schedule.checkpoint_seconds, checkpoint_cost / CHECKPOINT_SHARE)
+                if self.step < self.plan.total and now - checkpointed >= interval:
+                    self.seconds = before + now - session_start
+                    self._save()
+                    checkpointed = time.perf_counter()
+                    checkpoint_cost = checkpointed - now
+        assert self.best_weights is not None, "the last step is always evaluated"
+        load_model_tensors(self.raw_model, self.best_weights)
+        self.seconds = before + time.perf_counter() - session_start
+        self.store.finish(self.best_weights, self._state())
+        return self._result()
+
+    def _train_step(self) -> None:
+        """One optimizer step over the plan's batches, each weighted by its share of the examples."""
+        self.model.train()
+        self.raw_optimizer.set_learning_rate(learning_rate_at(self.schedule, self.step, self.plan.total))
+        micro_batches = self.plan.micro_batches(self.step)
+        examples = sum(len(indices) for indices in micro_batches)
+        for number, indices in enumerate(micro_batches):
+            batch = collate(self.train, indices, self.accelerator.device)
+            torch.manual_seed(derive_seed(self.schedule.seed, self.name, self.step, number))
+            loss, parts = self.loss_fn(self.model, batch)
+            share = len(indices) / examples
+            self.accelerator.backward(loss if share == 1.0 else loss * share)
+            for key, value in {"loss": loss, **{f"component:{k}": v for k, v in parts.items()}}.items():
+                self._add_to_window(key, value, share)
+            self.tokens += int(self.lengths[indices].sum())
+        self.optimizer.step()
+        # Freeing gradients is faster than zeroing them: backward of an embedding makes a fresh dense gradient anyway,
+        # which is then adopted instead of added.
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self.window_steps += 1
+
+    def _add_to_window(self, key: str, value: Tensor, share: float) -> None:
+        weighted = value.detach().float() * share
+        self.window[key] = self.window[key] + weighted if key in self.window else weighted
+
+    def _log(self) -> float:
+        """Writes the means since the last line. Raises TrainingError if the loss is not finite."""
+        means = {key: value.item() / self.window_steps for key, value in self.window.items()}
+        self.window, self.window_steps = {}, 0
+        loss = means.pop("loss")
+        self.scalars.write(
+            {
+                "stage": self.name,
+                "step": self.step,
+                "epoch": self.plan.epoch(self.step - 1),
+                "loss": loss,
+                "components": {key.removeprefix("component:"): value for key, value in means.items()},
+                "lr": self.raw_optimizer.param_groups[0]["lr"],
+                "tokens_per_second": self._tokens_per_second(),
+                "time": time.time(),
+            }
+        )
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"stage {self.name!r}: the loss is {loss} within the steps up to {self.step} of {self.plan.total}; "
+                f"it must be finite. Lower learning_rate (now {self.schedule.learning_rate}) or lengthen the warm-up, "
+                f"and delete {self.store.directory} before starting again."
+            )
+        return loss
+
+    def _evaluate(self) -> None:
+        self.model.eval()
+        with torch.no_grad():
+            metrics = {key: float(value) for key, value in self.evaluate(self.raw_model).items()}
+        if self.metric not in metrics:
+            raise TrainingError(
+                f"stage {self.name!r} selects by {self.metric!r} but the evaluation measured "
+                f"{', '.join(sorted(metrics)) or 'nothing'}. Select by one of these."
+            )
+        value = metrics[self.metric]
+        self.last_metric = value
+        rank, best_rank = (-math.inf if math.isnan(x) else x for x in (value, self.best_metric))
+        if self.best_step is None or rank > best_rank:
+            self.best_step, self.best_metric, self.best_metrics = self.step, value, metrics
+            self.best_weights = {key: t.detach().clone() for key, t in model_tensors(self.raw_model).items()}
+        self.scalars.write(
+            {
+                "stage": self.name,
+                "step": self.step,
+                "metric": value,
+                "metrics": metrics,
+                "best_metric": self.best_metric,
+                "best_step": self.best_step,
+                "time": time.time(),
+            }
+        )
+
+    def _save(self) -> None:
+        self.store.save(
+            self.step,
+            model_tensors(self.raw_model),
+            self.raw_optimizer.state_tensors(),
+            self.best_weights,
+            self.best_step,
+            self._state(),
+        )
+
+    def _tokens_per_second(self) -> float:
+        return self.tokens / self.train_seconds if self.train_seconds else 0.0
+
+    def _result(self) -> StageResult:
+        assert self.best_step is not None, "a stage ends with an evaluation"
+        return StageResult(
+            best_metric=self.best_metric,
+            best_step=self.best_step,
+            metrics=self.best_metrics,
+            steps=self.step,
+            tokens=self.tokens,
+            seconds=self.seconds,
+            tokens_per_second=self._tokens_per_second(),
+            resumed_from=self.resumed_from,
+        )

@@ -1,0 +1,182 @@
+"""Small artifacts for the tests, made of hashed numbers: the same on every machine and with every numpy.
+
+Sizes are odd on purpose: 22 and 37 columns leave padding in the last byte of a row in both packings.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bitpress.artifact import (
+    ActivationSpec,
+    ArtifactConfig,
+    ArtifactError,
+    FloatTensor,
+    TaskSpec,
+    TensorSpec,
+    TernaryTensor,
+    activation_points,
+    expected_tensors,
+    read_artifact,
+    write_artifact,
+)
+
+QUERY = "layers.0.attention.query.weight"
+TOKENIZER = b'{"version": "1.0", "model": {"type": "WordPiece", "vocab": {}}}'
+
+
+def hf_config(**changes: Any) -> dict[str, Any]:
+    """A BERT config as transformers writes it, tiny."""
+    config: dict[str, Any] = {
+        "architectures": ["BertForSequenceClassification"],
+        "attention_probs_dropout_prob": 0.1,
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.1,
+        "hidden_size": 22,
+        "id2label": {"0": "negative", "1": "neutral", "2": "positive"},
+        "initializer_range": 0.02,
+        "intermediate_size": 37,
+        "label2id": {"negative": 0, "neutral": 1, "positive": 2},
+        "layer_norm_eps": 1e-12,
+        "max_position_embeddings": 33,
+        "model_type": "bert",
+        "num_attention_heads": 2,
+        "num_hidden_layers": 2,
+        "pad_token_id": 0,
+        "position_embedding_type": "absolute",
+        "type_vocab_size": 2,
+        "vocab_size": 61,
+    }
+    config.update(changes)
+    return {key: value for key, value in config.items() if value is not ...}
+
+
+def ternary_names(model: dict[str, Any]) -> list[str]:
+    """What the recipe ternarybert ternarizes: word embedding, all layer matrices, pooler (spec: 2-2-8)."""
+    parts = [
+        "attention.query",
+        "attention.key",
+        "attention.value",
+        "attention.output",
+        "ffn.intermediate",
+        "ffn.output",
+    ]
+    layers = [f"layers.{n}.{part}.weight" for n in range(model["num_hidden_layers"]) for part in parts]
+    return ["embeddings.word.weight", *layers, "pooler.dense.weight"]
+
+
+def make_config(
+    packing: str = "2bit",
+    group: str = "matrix",
+    activations: ActivationSpec | None = None,
+    task: TaskSpec | None = None,
+    model: dict[str, Any] | None = None,
+    max_length: int = 32,
+) -> ArtifactConfig:
+    """Word embedding in rows, every other matrix in ``group``."""
+    model = hf_config() if model is None else model
+    tensors = {name: TensorSpec.fp32(shape) for name, shape in expected_tensors(model).items()}
+    for name in ternary_names(model):
+        rows = "row" if name == "embeddings.word.weight" else group
+        tensors[name] = TensorSpec.ternary(tensors[name].shape, packing, rows)
+    activations = activations or ActivationSpec()
+    task = task or TaskSpec("classification", "accuracy", False)
+    return ArtifactConfig(model, "ternarybert", activations, task, max_length, tensors)
+
+
+def make_tensors(config: ArtifactConfig) -> dict[str, FloatTensor | TernaryTensor]:
+    """Values that are exact in fp32: multiples of 1/256 below 1 in size, scales from 1/256 to 1."""
+    tensors: dict[str, FloatTensor | TernaryTensor] = {}
+    for name, spec in config.tensors.items():
+        if spec.packing is None:
+            tensors[name] = ((_bytes(name, spec.shape).astype(np.float32) - 128) / 256).astype(np.float32)
+        else:
+            scales = (spec.shape[0] if spec.group == "row" else 1,)
+            scale = ((_bytes(f"{name}.scale", scales).astype(np.float32) + 1) / 256).astype(np.float32)
+            tensors[name] = TernaryTensor((_bytes(name, spec.shape) % 3).astype(np.int8) - np.int8(1), scale)
+    return tensors
+
+
+def make_ranges(config: ArtifactConfig) -> dict[str, tuple[float, float]]:
+    """Static ranges that keep the rules: probabilities from 0, symmetric ones around code 128."""
+    if config.activations.scheme == "fp32" or config.activations.range != "static":
+        return {}
+    ranges = {}
+    for point, kind in activation_points(config.model).items():
+        scale = (int(_bytes(point, (1,))[0]) + 1) / 4096
+        offset = 0.0 if kind == "probabilities" else -128 * scale if config.activations.symmetric else -100 * scale
+        ranges[point] = (scale, offset)
+    return ranges
+
+
+def write_sample(
+    path: Path, config: ArtifactConfig | None = None, tokenizer: bytes = TOKENIZER, **changes: Any
+) -> ArtifactConfig:
+    """Write a valid artifact; returns its config."""
+    config = config or make_config(**changes)
+    files = {"tokenizer.json": tokenizer}
+    provenance = {"recipe": "ternarybert", "seed": 1}
+    write_artifact(path, config, make_tensors(config), make_ranges(config), files, "# sample\n", provenance)
+    return config
+
+
+def edit_config(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Apply ``change`` to the parsed config.json."""
+    document = json.loads((path / "config.json").read_text())
+    change(document)
+    (path / "config.json").write_text(json.dumps(document))
+
+
+def quantization(document: dict[str, Any]) -> dict[str, Any]:
+    """bitpress's part of config.json."""
+    part: dict[str, Any] = document["quantization_config"]
+    return part
+
+
+def refused(path: Path, match: str) -> ArtifactError:
+    """The error that reading ``path`` must give."""
+    with pytest.raises(ArtifactError, match=match) as caught:
+        read_artifact(path)
+    return caught.value
+
+
+def split_container(path: Path) -> tuple[dict[str, Any], bytes]:
+    """Header and data of model.safetensors, by the format's definition."""
+    content = (path / "model.safetensors").read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    return json.loads(content[8 : 8 + length]), content[8 + length :]
+
+
+def join_container(path: Path, header: dict[str, Any] | bytes, data: bytes) -> None:
+    """Write model.safetensors from a header (padded to 8) and data, whatever they say."""
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    (path / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + data)
+
+
+def edit_header(path: Path, change: Callable[[dict[str, Any]], Any], extra: bytes = b"") -> None:
+    """Apply ``change`` to the header, keep the data, append ``extra``."""
+    header, data = split_container(path)
+    change(header)
+    join_container(path, header, data + extra)
+
+
+def edit_entry(path: Path, entry: str, change: Callable[[np.ndarray[Any, Any]], Any]) -> None:
+    """Apply ``change`` to the array of one entry, in place."""
+    header, data = split_container(path)
+    content = bytearray(data)
+    begin, end = header[entry]["data_offsets"]
+    dtype = {"F32": "<f4", "U8": "u1"}[header[entry]["dtype"]]
+    change(np.frombuffer(memoryview(content)[begin:end], dtype))
+    join_container(path, header, bytes(content))
+
+
+def _bytes(name: str, shape: tuple[int, ...]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return np.frombuffer(hashlib.shake_256(name.encode()).digest(int(np.prod(shape))), np.uint8).reshape(shape)

@@ -1,0 +1,55 @@
+"""Artifacts written by the first version must load for ever. Oracle: checksums noted when they were written."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from artifact_samples import make_ranges, make_tensors
+from make_golden import golden_configs, write_golden
+
+from bitpress.artifact import TernaryTensor, read_artifact, verify
+
+GOLDEN = Path(__file__).parents[1] / "data" / "artifact-v1"
+# SHA-256 of every tensor's decoded fp32 values and of every range, in order of their names. Never change one.
+CHECKSUMS = {
+    "2bit": "58f9f29de954f3bc1d1d74f5b434b4f192713e894ff547c2247043eab1e66d1e",
+    "trits": "a28b6a0a37d90dd08c5cd0c6f164cc9a42efc4f2d4f8c5cc31a6a7cefafda6b5",
+}
+
+
+def checksum(path: Path) -> str:
+    artifact = read_artifact(path)
+    digest = hashlib.sha256()
+    for name in sorted(artifact.config.tensors):
+        digest.update(name.encode() + artifact.dense(name).astype("<f4").tobytes())
+    for name in sorted(artifact.ranges):
+        digest.update(name.encode() + np.array(artifact.ranges[name], "<f4").tobytes())
+    return digest.hexdigest()
+
+
+@pytest.mark.parametrize("packing", sorted(CHECKSUMS))
+def test_golden_artifact_still_decodes_to_the_same_values(packing: str) -> None:
+    assert checksum(GOLDEN / packing) == CHECKSUMS[packing]
+    assert verify(GOLDEN / packing)["ok"]
+
+
+@pytest.mark.parametrize("packing", sorted(CHECKSUMS))
+def test_golden_artifact_holds_what_was_put_in(packing: str) -> None:
+    """Independent of the checksum: the arrays that the script handed to the writer."""
+    config = golden_configs()[packing]
+    artifact = read_artifact(GOLDEN / packing)
+    assert artifact.config == config
+    assert artifact.ranges == make_ranges(config)
+    for name, value in make_tensors(config).items():
+        expected = value.codes * value.scale[:, None] if isinstance(value, TernaryTensor) else value
+        np.testing.assert_array_equal(artifact.dense(name), expected)
+
+
+def test_writer_still_writes_the_same_bytes(tmp_path: Path) -> None:
+    write_golden(tmp_path)
+    for packing in CHECKSUMS:
+        for file in ("config.json", "model.safetensors"):
+            assert (tmp_path / packing / file).read_bytes() == (GOLDEN / packing / file).read_bytes()

@@ -1,0 +1,152 @@
+"""Sizes and re-check. Oracles: the published figures of TernaryBERT (28.07 MiB, 14.88), and bytes counted on disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from artifact_samples import edit_entry, hf_config, make_config, write_sample
+
+from bitpress.artifact import (
+    ActivationSpec,
+    ArtifactError,
+    TernaryTensor,
+    describe,
+    paper_accounting,
+    read_artifact,
+    verify,
+    write_artifact,
+)
+
+MIB = 2**20
+
+
+def bert_base() -> dict[str, Any]:
+    return hf_config(
+        hidden_size=768,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        intermediate_size=3072,
+        vocab_size=30522,
+        max_position_embeddings=512,
+        id2label=...,
+        label2id=...,
+    )
+
+
+def test_paper_accounting_of_bert_base() -> None:
+    """spec of TernaryBERT §1: 109,483,778 parameters, 417.6 MiB; 28.07 MiB at 2 bits, 22.88 at 1.6."""
+    two_bit = paper_accounting(make_config("2bit", model=bert_base(), max_length=128).tensors)
+    trits = paper_accounting(make_config("trits", model=bert_base(), max_length=128).tensors)
+    assert two_bit["label"] == (
+        "TernaryBERT paper's accounting: packed codes + fp32 scales + fp32 rest, in MiB of 2^20, no container"
+    )
+    assert (round(two_bit["mib"], 2), round(two_bit["ratio"], 2)) == (28.07, 14.88)
+    assert (round(trits["mib"], 2), round(trits["ratio"], 1)) == (22.88, 18.3)
+
+
+@pytest.mark.parametrize(("packing", "limit"), [("2bit", 28.2), ("trits", 23.0)])
+def test_bert_base_file(tmp_path: Path, packing: str, limit: float) -> None:
+    """A real file of random weights: its size, its description and its re-check."""
+    random = np.random.default_rng(7)
+    config = make_config(packing, model=bert_base(), max_length=128)
+    tensors: dict[str, Any] = {}
+    for name, spec in config.tensors.items():
+        if spec.packing is None:
+            tensors[name] = random.standard_normal(spec.shape, np.float32)
+        else:
+            scale = random.uniform(0.01, 0.1, spec.shape[0] if spec.group == "row" else 1).astype(np.float32)
+            tensors[name] = TernaryTensor(random.integers(-1, 2, spec.shape, np.int8), scale)
+    write_artifact(tmp_path / "base", config, tensors, {}, {"tokenizer.json": b"{}"}, "", {})
+    size = (tmp_path / "base" / "model.safetensors").stat().st_size
+    assert size <= limit * MIB
+    described = describe(tmp_path / "base")
+    assert described["total_bytes"] == size
+    assert described["parameters"] == 109_483_778
+    assert described["fp32_bytes"] == 4 * 109_483_778
+    np.testing.assert_array_equal(
+        read_artifact(tmp_path / "base").ternary("layers.11.ffn.output.weight").codes,
+        tensors["layers.11.ffn.output.weight"].codes,
+    )
+
+
+@pytest.mark.parametrize("packing", ["2bit", "trits"])
+def test_describe_counts_what_is_on_disk(tmp_path: Path, packing: str) -> None:
+    path = tmp_path / "model"
+    config = write_sample(path, packing=packing)
+    described = describe(path)
+    size = (path / "model.safetensors").stat().st_size
+    header = 8 + int.from_bytes((path / "model.safetensors").read_bytes()[:8], "little")
+    assert described["total_bytes"] == size
+    assert described["directory_bytes"] == sum((path / name).stat().st_size for name in os.listdir(path))
+    assert sum(tensor["bytes"] for tensor in described["tensors"]) == size - header
+    assert sum(scheme["bytes"] for scheme in described["schemes"].values()) == size - header
+    parameters = sum(int(np.prod(spec.shape)) for spec in config.tensors.values())
+    assert (
+        described["parameters"] == sum(scheme["parameters"] for scheme in described["schemes"].values()) == parameters
+    )
+    assert described["fp32_bytes"] == 4 * parameters
+    assert described["ratio"] == 4 * parameters / size
+    assert described["recipe"] == "ternarybert"
+    assert [tensor["name"] for tensor in described["tensors"]] == list(config.tensors)
+    by_name = {tensor["name"]: tensor for tensor in described["tensors"]}
+    row = 6 if packing == "2bit" else 5  # bytes of 22 codes
+    assert by_name["embeddings.word.weight"] == {
+        "name": "embeddings.word.weight",
+        "scheme": "ternary",
+        "bits": 2 if packing == "2bit" else 1.6,
+        "shape": [61, 22],
+        "bytes": 61 * row + 61 * 4,
+        "group": "row",
+        "packing": packing,
+    }
+    assert by_name["pooler.dense.weight"]["bytes"] == 22 * row + 4
+    assert by_name["classifier.bias"]["bytes"] == 12
+
+
+def test_describe_activations(tmp_path: Path) -> None:
+    write_sample(tmp_path / "model", activations=ActivationSpec(symmetric=True, range="static", clip=2.5))
+    assert describe(tmp_path / "model")["activations"] == {
+        "scheme": "uniform",
+        "bits": 8,
+        "symmetric": True,
+        "range": "static",
+        "clip": 2.5,
+        "static_ranges": 2 * 8 + 1,
+    }
+
+
+@pytest.mark.parametrize("packing", ["2bit", "trits"])
+def test_verify_counts_its_checks(tmp_path: Path, packing: str) -> None:
+    write_sample(tmp_path / "model", packing=packing, activations=ActivationSpec(range="static"))
+    report = verify(tmp_path / "model")
+    assert report["ok"] is True
+    counts = {check["check"]: check["count"] for check in report["checks"]}
+    assert counts["bytes of model.safetensors that belong to exactly one entry"] == os.path.getsize(
+        tmp_path / "model" / "model.safetensors"
+    )
+    assert counts["ternary tensors whose decoded codes pack to the same bytes"] == 2 * 6 + 2
+    assert counts["scales that are finite and above 0"] == 61 + 2 * 6 + 1
+    assert counts["static activation ranges that are finite"] == 2 * 8 + 1
+
+
+@pytest.mark.parametrize("check", [describe, verify])
+def test_damage_is_an_error(tmp_path: Path, check: Callable[[Path], Any]) -> None:
+    write_sample(tmp_path / "model")
+    edit_entry(tmp_path / "model", "pooler.dense.weight.codes", lambda a: a.__setitem__(0, 0b10))
+    with pytest.raises(ArtifactError, match=r"tensor 'pooler.dense.weight': row 0, byte 0"):
+        check(tmp_path / "model")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b"[]"])
+def test_verify_needs_a_tokenizer(tmp_path: Path, content: bytes | None) -> None:
+    write_sample(tmp_path / "model")
+    (tmp_path / "model" / "tokenizer.json").unlink()
+    if content is not None:
+        (tmp_path / "model" / "tokenizer.json").write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"tokenizer\.json"):
+        verify(tmp_path / "model")

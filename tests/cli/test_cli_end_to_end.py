@@ -1,0 +1,68 @@
+"""The commands of the README on a tiny model: finetune, compress, evaluate both, predict, estimate, and again.
+
+Oracle: the commands agree with each other, and a second run repeats nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_models import labelled_file, make_checkpoint
+from typer.testing import CliRunner
+
+from bitpress.cli import app
+
+
+def run(*arguments: object) -> Any:
+    result = CliRunner().invoke(app, [*(str(argument) for argument in arguments), "--json"])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> tuple[object, ...]:
+    train, dev = labelled_file(tmp_path / "train.tsv", rows=40), labelled_file(tmp_path / "dev.tsv", rows=11)
+    return ("--train", train, "--dev", dev)
+
+
+def test_from_encoder_to_prediction_and_again(tmp_path: Path, data: tuple[object, ...]) -> None:
+    encoder, teacher, small = make_checkpoint(tmp_path / "encoder"), tmp_path / "teacher", tmp_path / "small"
+    dev = data[-1]
+    finetune = ("finetune", encoder, *data, "--out", teacher, "--set", "epochs=1", "--quiet")
+    compress = ("compress", teacher, *data, "--out", small, "--set", "epochs=1", "--quiet")
+    tuned, compressed = run(*finetune), run(*compress)
+    assert tuned.keys() >= {"out", "metric", "value", "n", "majority", "metrics", "seconds", "tokens_per_second"}
+    assert compressed["teacher"]["value"] == pytest.approx(tuned["value"])
+
+    for model, score in ((teacher, tuned), (small, compressed["artifact"])):
+        found = run("evaluate", model, "--data", dev)
+        assert found.keys() >= {"metric", "value", "n", "metrics", "majority"}
+        for key in ("metric", "value", "n", "majority"):
+            assert found[key] == score[key], (model, key)
+    assert run("inspect", small)["total_bytes"] == compressed["artifact"]["total_bytes"]
+    assert run("predict", small, "a good film")["label"] in ("negative", "positive")
+
+    weights = {path: path.stat().st_mtime_ns for path in (teacher / "model.safetensors", small / "model.safetensors")}
+    assert run(*finetune)["value"] == tuned["value"]
+    assert run(*compress)["artifact"] == compressed["artifact"]
+    assert weights == {path: path.stat().st_mtime_ns for path in weights}
+
+
+def test_estimate_of_every_recipe(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bitpress.bench.latency.PAUSE_SECONDS", 0.0)
+    rows = run("estimate", checkpoint, "--length", 8, "--repeats", 1)["rows"]
+    assert [row["recipe"] for row in rows][:2] == ["teacher (PyTorch fp32)", "ternarybert"]
+    assert rows[0]["ratio"] == 1
+    assert all(row["ratio"] > 1 and row["median_ms"] > 0 for row in rows[1:])
+
+
+def test_evaluating_a_teacher_on_data_that_does_not_fit(checkpoint: Path, tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.tsv"
+    wrong.write_text("sentence\tlabel\ngood\tsplendid\n")
+    result = CliRunner().invoke(app, ["evaluate", str(checkpoint), "--data", str(wrong), "--json"])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "splendid" in result.stderr

@@ -1,0 +1,262 @@
+"""The whole line on a tiny model: fine-tuned teacher in, packed artifact out, measured by the engine.
+
+Oracles: the fake-quantized student for logits and codes, an undisturbed run for a killed one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_task
+import torch
+
+import bitpress
+from bitpress.artifact import describe, read_artifact
+from bitpress.data import get_task, read_dataset
+from bitpress.encoder import load_classifier
+from bitpress.errors import RecipeError, TrainingError
+from bitpress.quantize import apply_policy, encode_weights
+from bitpress.recipes.runner import compress, post_training_artifact
+from bitpress.recipes.schema import load_recipe
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+
+def press(tiny: Any, out: Path, **more: Any) -> Any:
+    overrides = tiny_task.FAST_COMPRESS | more.pop("overrides", {})
+    return compress(
+        more.pop("teacher", tiny.teacher), train=tiny.train, dev=tiny.dev, out=out, overrides=overrides, quiet=True, **more
+    )
+
+
+@pytest.fixture(scope="module")
+def small(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The artifact of the default recipe."""
+    return press(tiny, tmp_path_factory.mktemp("compress") / "small")
+
+
+def test_the_artifact_keeps_the_teachers_accuracy(small: Any) -> None:
+    assert small.teacher["value"] > 0.9
+    assert small.drop_points <= 5
+    assert small.artifact["majority"] < 0.6
+    assert small.artifact["n"] == 120
+
+
+def test_the_reported_numbers_are_those_of_the_files(small: Any, tiny: Any) -> None:
+    out = Path(small.out)
+    assert small.artifact["total_bytes"] == (out / "model.safetensors").stat().st_size == describe(out)["total_bytes"]
+    with bitpress.load(out) as model:
+        dataset = read_dataset(tiny.dev, get_task("classification"), label_names=model.labels)
+        assert model.evaluate(dataset)["value"] == small.artifact["value"]
+    card = (out / "README.md").read_text()
+    assert f"{small.artifact['value']:.4f}" in card
+    assert f"{small.artifact['total_bytes']:,}" in card
+    assert json.loads((out / "provenance.json").read_text())["recipe"]["name"] == "ternarybert"
+
+
+def test_engine_and_student_agree(small: Any) -> None:
+    """One activation code apart is 1/255 of a row's range; over two layers that stays far below a logit of 0.05."""
+    check = small.artifact["engine_vs_student"]
+    assert check["max_logit_difference"] < 0.05
+    assert check["different_predictions"] <= 1
+
+
+def test_predictions(small: Any) -> None:
+    with bitpress.load(small.out) as model:
+        assert model("the superb film")["label"] == "positive"
+        assert [p["label"] for p in model(["a dull plot", "the charming actor"])] == ["negative", "positive"]
+
+
+def test_finished_is_not_repeated(small: Any, tiny: Any) -> None:
+    before = (Path(small.out) / "model.safetensors").stat().st_mtime_ns
+    assert press(tiny, Path(small.out), max_drop=50).within_max_drop is True
+    assert (Path(small.out) / "model.safetensors").stat().st_mtime_ns == before
+    with pytest.raises(TrainingError, match=r"packing = '2bit'; this one has 'trits'"):
+        press(tiny, Path(small.out), overrides={"packing": "trits"})
+
+
+def test_what_stays_fp32_is_listed_before_training(
+    tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compress(
+        tiny.teacher,
+        train=tiny.train,
+        dev=tiny.dev,
+        out=tmp_path / "small",
+        overrides={"batch_tokens": 512, "max_steps": 2},
+    )
+    told = capsys.readouterr().err
+    before, after = told.index("stays fp32: embeddings.position.weight"), told.index("distill: step")
+    assert before < after
+    for kept in ("classifier", "LayerNorm", "bias"):
+        assert kept in told[:after]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"activations.range": "static"},
+        {"activations.symmetric": True, "packing": "trits"},
+        {"compat": "reference"},
+        {"weights.method": "twn-exact", "word_embedding.method": "twn-exact"},
+        {"weights.scheme": "fp32", "word_embedding.scheme": "fp32", "activations.scheme": "fp32"},
+    ],
+    ids=["static", "symmetric-trits", "reference", "exact", "fp32"],
+)
+def test_every_choice_freezes_and_the_engine_follows_the_student(
+    tiny: Any, tmp_path: Path, overrides: dict[str, Any]
+) -> None:
+    result = press(tiny, tmp_path / "small", overrides=overrides | {"epochs": 1})
+    check = result.artifact["engine_vs_student"]
+    assert check["max_logit_difference"] < (1e-4 if overrides.get("weights.scheme") == "fp32" else 0.05)
+    assert check["different_predictions"] <= 1
+
+
+def test_codes_in_the_file_are_those_of_training(tiny: Any, tmp_path: Path) -> None:
+    """Post-training, so that the latent weights are at hand: file codes and scales equal the quantizers', bit for bit."""
+    post_training_artifact(tiny.teacher, "ternarybert", tmp_path / "packed", {"packing": "trits"})
+    model = load_classifier(tiny.teacher)
+    apply_policy(model, load_recipe("ternarybert").policy)
+    artifact = read_artifact(tmp_path / "packed")
+    encoded = encode_weights(model)
+    assert len(encoded) == 1 + 2 * 6 + 1  # word embedding, six matrices a layer, pooler
+    for name, (codes, scale) in encoded.items():
+        stored = artifact.ternary(name)
+        assert np.array_equal(stored.codes, codes.numpy()), name
+        assert stored.scale.tobytes() == scale.numpy().tobytes(), name
+        module = model.get_submodule(name.removesuffix(".weight"))
+        fake = module.weight_quantizer(module.weight).detach().numpy()
+        # -0.0 and 0.0 are one value here: the engine adds products, where the sign of zero is lost.
+        assert np.array_equal(artifact.dense(name), fake), name
+
+
+def test_regression_and_pairs(tmp_path: Path) -> None:
+    encoder = tiny_task.write_encoder(tmp_path / "encoder")
+    train = tiny_task.write_scores(tmp_path / "train.tsv", 300, seed=3)
+    dev = tiny_task.write_scores(tmp_path / "dev.tsv", 80, seed=4)
+    arguments = {"train": train, "dev": dev, "quiet": True}
+    bitpress.finetune(encoder, task="regression", out=tmp_path / "t", overrides=tiny_task.FAST, **arguments)
+    result = compress(tmp_path / "t", out=tmp_path / "s", overrides=tiny_task.FAST_COMPRESS, **arguments)
+    assert result.metric == "pearson"
+    assert result.artifact is not None
+    assert result.artifact["value"] > 0.7
+    with bitpress.load(tmp_path / "s") as model:
+        assert model.task.pair
+        answer = model(("the superb film", "a charming actor"))
+        assert answer["label"] is None
+        assert answer["score"] > 0.5
+
+
+def test_swapped_labels_are_found_before_training(tiny: Any, tmp_path: Path) -> None:
+    teacher = tmp_path / "teacher"
+    shutil.copytree(tiny.teacher, teacher)
+    config = json.loads((teacher / "config.json").read_text())
+    config["id2label"] = {"0": "positive", "1": "negative"}
+    config["label2id"] = {"positive": 0, "negative": 1}
+    (teacher / "config.json").write_text(json.dumps(config))
+    with pytest.raises(TrainingError, match="look permuted"):
+        press(tiny, tmp_path / "small", teacher=teacher)
+    assert not (tmp_path / "small").exists()
+
+
+def test_a_bare_encoder_is_no_teacher(tiny: Any, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="is not fine-tuned: its checkpoint lacks classifier"):
+        press(tiny, tmp_path / "small", teacher=tiny.encoder)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "text"),
+    [
+        ({"range": "tensor"}, "depend on the texts beside it and on padding"),
+        ({"activations.scheme": "fp32"}, "engine multiplies ternary weights by 8-bit activations only"),
+        ({"weights.scheme": "fp32"}, "quantizes activations only where the weights are quantized"),
+        ({"weights.group": "row"}, "one scale a matrix"),
+    ],
+)
+def test_what_no_artifact_can_hold_is_refused_before_training(
+    tiny: Any, tmp_path: Path, overrides: dict[str, Any], text: str
+) -> None:
+    with pytest.raises(RecipeError, match=text):
+        press(tiny, tmp_path / "small", overrides=overrides)
+    assert not (tmp_path / "small.run").exists()
+    trained = press(tiny, tmp_path / "small", overrides=overrides | {"freeze": False, "max_steps": 2})
+    assert trained.artifact is None
+    assert 0 <= trained.student["value"] <= 1
+
+
+_RUN = """
+import sys, torch
+sys.path.insert(0, sys.argv[1])
+import tiny_task
+from bitpress.recipes.runner import compress
+torch.set_num_threads(1)
+overrides = tiny_task.FAST_COMPRESS | {"checkpoint_seconds": 0.0, "evaluate_every": 7, "activations.range": "static"}
+compress(sys.argv[2], train=sys.argv[3], dev=sys.argv[4], out=sys.argv[5], overrides=overrides)
+"""
+
+
+def _start(tiny: Any, out: Path) -> subprocess.Popen[bytes]:
+    arguments = [Path(tiny_task.__file__).parent, tiny.teacher, tiny.train, tiny.dev, out]
+    return subprocess.Popen(
+        [sys.executable, "-c", _RUN, *map(str, arguments)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def test_killed_three_times_it_ends_in_the_same_bytes(tiny: Any, tmp_path: Path) -> None:
+    """kill −9 at random moments after training began, the same command again; oracle: a run that nobody disturbed."""
+    assert _start(tiny, tmp_path / "calm").wait(timeout=120) == 0
+    steps = len(list((tmp_path / "calm.run").glob("scalars.jsonl")))
+    assert steps == 1
+    rng = random.Random(5)
+    scalars = tmp_path / "killed.run" / "scalars.jsonl"
+    kills = 0
+    for _ in range(3):
+        size = scalars.stat().st_size if scalars.exists() else 0
+        process = _start(tiny, tmp_path / "killed")
+        # Training has moved on by a line or two, then a random moment more.
+        while process.poll() is None and not (scalars.exists() and scalars.stat().st_size > size):
+            time.sleep(0.002)
+        time.sleep(rng.random() * 0.2)
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        process.wait()
+    assert kills >= 2, "the run ended before it could be killed"
+    assert _start(tiny, tmp_path / "killed").wait(timeout=120) == 0
+    calm, killed = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("calm", "killed"))
+    assert calm == killed
+
+
+def test_no_torch_in_the_process_that_predicts(small: Any) -> None:
+    code = (
+        "import sys, bitpress; model = bitpress.load(sys.argv[1]); print(model('the superb film')['label']); "
+        "print([name for name in ('torch', 'transformers') if name in sys.modules])"
+    )
+    told = subprocess.run([sys.executable, "-c", code, small.out], capture_output=True, text=True, check=True).stdout
+    assert told.split("\n")[:2] == ["positive", "[]"]
+
+
+def test_torch_threads_do_not_matter_to_the_codes(tiny: Any) -> None:
+    model = load_classifier(tiny.teacher)
+    apply_policy(model, load_recipe("ternarybert").policy)
+    encodings = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        encodings.append({name: (c.clone(), s.clone()) for name, (c, s) in encode_weights(model).items()})
+    for name, (codes, scale) in encodings[0].items():
+        assert torch.equal(codes, encodings[1][name][0])
+        assert torch.equal(scale, encodings[1][name][1])

@@ -1,0 +1,94 @@
+"""Recipes as data: every key of the shipped files, overrides, refusals. Oracle: the texts below."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bitpress.errors import RecipeError
+from bitpress.recipes.schema import REFERENCE, list_recipes, load_recipe, recipe_text
+
+
+def test_shipped_recipes_load_and_name_their_file_and_paper() -> None:
+    recipes = list_recipes()
+    assert "ternarybert" in [recipe.name for recipe in recipes]
+    for recipe in recipes:
+        text = recipe_text(recipe.name)
+        assert f"name: {recipe.name}\n" in text
+        assert f"--recipe {recipe.name}" in text, "the header lists the command that runs it"
+        assert recipe.paper
+
+
+def test_ternarybert_is_the_published_policy() -> None:
+    policy = load_recipe("ternarybert").policy
+    assert (policy.weights.scheme, policy.weights.method, policy.weights.group) == ("ternary", "twn", "matrix")
+    assert (policy.word_embedding.scheme, policy.word_embedding.group) == ("ternary", "row")
+    assert (policy.activations.scheme, policy.activations.bits, policy.activations.range) == ("uniform", 8, "token")
+
+
+def test_a_leaf_name_sets_it_in_every_stage_and_a_path_is_exact() -> None:
+    recipe = load_recipe("ternarybert", {"epochs": 0.5, "activations.range": "static", "distill.schedule.warmup": 0.2})
+    assert recipe.stages[0].schedule.epochs == 0.5
+    assert recipe.stages[0].schedule.warmup == 0.2
+    assert recipe.policy.activations.range == "static"
+
+
+def test_batch_size_and_batch_tokens_replace_each_other() -> None:
+    schedule = load_recipe("ternarybert", {"batch_size": 16}).stages[0].schedule
+    assert (schedule.batch_size, schedule.batch_tokens) == (16, None)
+
+
+def test_compat_reference_brings_back_the_release_and_an_override_wins_over_it() -> None:
+    recipe = load_recipe("ternarybert", {"compat": "reference", "optimizer": "adamw"})
+    dumped = recipe.as_dict()["stages"][0]
+    for key, value in REFERENCE.items():
+        found = dumped
+        for part in key.split("."):
+            found = found[part]
+        assert found == ("adamw" if key == "schedule.optimizer" else value), key
+    assert recipe.compat == "reference"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "text"),
+    [
+        ({"epoch": 1}, "--set epoch: the recipe has no such key; did you mean epochs"),
+        ({"clip": 1}, "could be quantize.activations.clip or quantize.weights.clip or quantize.word_embedding.clip"),
+        ({"range": "batch"}, "range is 'batch'; allowed: token, static, tensor"),
+        ({"packing": "3bit"}, "packing: Input should be '2bit' or 'trits' (found '3bit')"),
+        ({"epochs": "many"}, "stages.0.schedule.epochs"),
+        ({"reduction": "sum"}, "reduction"),
+        ({"temperature": 0}, "distill.temperature is 0"),
+    ],
+)
+def test_bad_overrides_are_named(overrides: dict[str, object], text: str) -> None:
+    with pytest.raises(RecipeError) as error:
+        load_recipe("ternarybert", overrides)
+    assert text in str(error.value)
+
+
+def test_unknown_recipe_lists_what_there_is() -> None:
+    with pytest.raises(RecipeError, match=r"neither a readable YAML file nor one of .*ternarybert.*did you mean"):
+        load_recipe("ternarybrt")
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda text: text + "extra: 1\n", "extra"),
+        (lambda text: text.replace("    schedule:", "    schedule:\n      pace: 1"), "pace"),
+        (lambda text: text.replace("attention_scores", "attention_score"), "attention_score"),
+        (lambda text: text[: text.index("stages:")] + "stages: []\n", "no stages"),
+        (lambda text: "- a list\n", "list"),
+        (lambda text: "a: [", "not valid YAML"),
+    ],
+)
+def test_a_recipe_file_of_ones_own_is_checked(tmp_path: Path, change: object, text: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(recipe_text("ternarybert"))
+    assert load_recipe(file).name == "ternarybert"
+    file.write_text(change(recipe_text("ternarybert")))  # type: ignore[operator]
+    with pytest.raises(RecipeError) as error:
+        load_recipe(file)
+    assert text in str(error.value)

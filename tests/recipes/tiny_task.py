@@ -1,0 +1,78 @@
+"""A task that a two-layer encoder learns in seconds: sentences whose one telling word decides the label."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from safetensors.torch import save_file
+
+from bitpress.encoder import EncoderConfig, SequenceClassifier
+from bitpress.encoder.names import to_hf_name
+
+GOOD = ["lovely", "superb", "brilliant", "charming", "delightful"]
+BAD = ["awful", "dull", "clumsy", "tedious", "horrid"]
+FILLER = "the a film plot actor scene was is with and of it this that very quite some one two at in".split()
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+def write_encoder(folder: Path, *, hidden: int = 32, layers: int = 2, seed: int = 0) -> Path:
+    """A random BERT encoder (Hugging Face layout, no head) with a vocabulary of the words above."""
+    vocabulary = SPECIAL + GOOD + BAD + FILLER
+    config = EncoderConfig.from_hf(
+        {
+            "model_type": "bert",
+            "vocab_size": len(vocabulary),
+            "hidden_size": hidden,
+            "num_hidden_layers": layers,
+            "num_attention_heads": 4,
+            "intermediate_size": 2 * hidden,
+            "max_position_embeddings": 64,
+            "type_vocab_size": 2,
+            "hidden_act": "gelu",
+            "initializer_range": 0.2,  # wide, so that a few dozen steps are enough
+        }
+    )
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(config.to_hf() | {"architectures": ["BertModel"]}))
+    model = SequenceClassifier(config, seed)
+    save_file(
+        {to_hf_name(name): tensor.clone() for name, tensor in model.state_dict().items() if "classifier" not in name},
+        folder / "model.safetensors",
+    )
+    (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "BertTokenizer", "do_lower_case": True, "model_max_length": 64})
+    )
+    return folder
+
+
+def write_sentiment(path: Path, rows: int, seed: int) -> Path:
+    """Labelled sentences, tab-separated with a header."""
+    rng = np.random.default_rng(seed)
+    lines = ["sentence\tlabel"]
+    for _ in range(rows):
+        good = bool(rng.integers(2))
+        words = list(rng.choice(FILLER, rng.integers(2, 12)))
+        words.insert(int(rng.integers(len(words) + 1)), str(rng.choice(GOOD if good else BAD)))
+        lines.append(f"{' '.join(words)}\t{'positive' if good else 'negative'}")
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def write_scores(path: Path, rows: int, seed: int) -> Path:
+    """Pairs of sentences with the share of telling words that are good, for regression."""
+    rng = np.random.default_rng(seed)
+    lines = ["sentence1\tsentence2\tscore"]
+    for _ in range(rows):
+        good = rng.integers(2, size=2)
+        texts = [f"{rng.choice(FILLER)} {rng.choice(GOOD if one else BAD)} {rng.choice(FILLER)}" for one in good]
+        lines.append("\t".join([*texts, f"{good.mean():.2f}"]))
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+FAST = {"epochs": 10, "learning_rate": 3e-3, "batch_tokens": 256, "evaluate_every": 20}
+FAST_COMPRESS = {"epochs": 4, "learning_rate": 2e-3, "batch_tokens": 256, "evaluate_every": 20}
+

@@ -1,0 +1,263 @@
+"""Oracle of the engine tests: the same encoder in plain numpy, and tiny random models to run through both.
+
+The oracle quantizes in fp32, exactly by the formulas of the activation quantizer, and does everything between two
+quantizers in float64. Shapes: N tokens, H hidden, I intermediate, B sequences, T tokens of one of them, d head size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitpress.artifact.codec import pack_ternary
+from bitpress.runtime.engine import Engine, EngineConfig, PackedTernary
+
+Array = NDArray[Any]
+F32 = np.float32
+
+
+@dataclass
+class TinyModel:
+    """Tensors in both forms. ``dense``: float32, ternary ones decoded; ``codes``: int8 codes and scale of those."""
+
+    config: EngineConfig
+    packing: str = "2bit"
+    dense: dict[str, Array] = field(default_factory=dict)
+    codes: dict[str, tuple[Array, Array]] = field(default_factory=dict)
+    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def tensors(self) -> dict[str, Any]:
+        """As the engine takes them."""
+        packed = {
+            name: PackedTernary(pack_ternary(codes, self.packing), codes.shape[1], self.packing, scale)
+            for name, (codes, scale) in self.codes.items()
+        }
+        return self.dense | packed
+
+    def engine(self, threads: int | None = None) -> Engine:
+        return Engine(self.config, self.tensors(), self.ranges, threads=threads)
+
+
+def linear_names(layers: int) -> list[str]:
+    parts = [f"attention.{part}" for part in ("query", "key", "value", "output")] + ["ffn.intermediate", "ffn.output"]
+    return [f"layers.{i}.{part}" for i in range(layers) for part in parts] + ["pooler.dense"]
+
+
+def tiny_model(
+    seed: int = 0,
+    *,
+    packing: str = "2bit",
+    word: str = "row",
+    fp32_linears: Sequence[str] = (),
+    vocab: int = 53,
+    positions: int = 40,
+    hidden: int = 24,
+    layers: int = 2,
+    heads: int = 3,
+    intermediate: int = 44,
+    labels: int = 3,
+    **config: Any,
+) -> TinyModel:
+    """Random model; with 8-bit activations its linear layers but ``fp32_linears`` are ternary, and the word embedding
+    with scales per ``word`` ("row" or "matrix"; "fp32": not ternary). Sizes are odd on purpose: no multiple of a vector
+    or a byte. Weights are such that attention is far from uniform."""
+    rng = np.random.default_rng(seed)
+    engine_config = EngineConfig(
+        vocab, positions, 2, hidden, layers, heads, intermediate, labels, **({"layer_norm_eps": 1e-12} | config)
+    )
+    model = TinyModel(engine_config, packing)
+    ternary = engine_config.activation_range != "fp32"
+
+    def normal(scale: float, *shape: int) -> Array:
+        return (rng.standard_normal(shape) * scale).astype(F32)
+
+    def matrix(name: str, rows: int, cols: int, groups: int) -> None:
+        codes = rng.integers(-1, 2, (rows, cols)).astype(np.int8)
+        scale = (np.abs(rng.standard_normal(groups)) * 0.2 + 1).astype(F32) * F32(1.5 / math.sqrt(cols))
+        model.codes[name] = codes, scale
+        model.dense[name] = codes * scale[:, None]
+
+    def norm(name: str) -> None:
+        model.dense[f"{name}.weight"] = F32(1) + normal(0.1, hidden)
+        model.dense[f"{name}.bias"] = normal(0.1, hidden)
+
+    if ternary and word != "fp32":
+        matrix("embeddings.word.weight", vocab, hidden, vocab if word == "row" else 1)
+    else:
+        model.dense["embeddings.word.weight"] = normal(1.0, vocab, hidden)
+    model.dense["embeddings.position.weight"] = normal(0.5, positions, hidden)
+    model.dense["embeddings.token_type.weight"] = normal(0.5, 2, hidden)
+    norm("embeddings.norm")
+    for name in linear_names(layers):
+        rows = intermediate if name.endswith("intermediate") else hidden
+        cols = intermediate if name.endswith("ffn.output") else hidden
+        if ternary and name not in fp32_linears:
+            matrix(f"{name}.weight", rows, cols, 1)
+        else:
+            model.dense[f"{name}.weight"] = normal(1.2 / math.sqrt(cols), rows, cols)
+        model.dense[f"{name}.bias"] = normal(0.1, rows)
+    for i in range(layers):
+        norm(f"layers.{i}.attention.norm")
+        norm(f"layers.{i}.ffn.norm")
+    model.dense["classifier.weight"], model.dense["classifier.bias"] = normal(0.3, labels, hidden), normal(0.1, labels)
+    if engine_config.activation_range == "static":
+        _choose_ranges(model, rng)
+    return model
+
+
+def random_batch(model: TinyModel, lengths: Sequence[int], seed: int = 1) -> tuple[list[list[int]], list[list[int]]]:
+    """Token ids and types; every second sequence has two segments."""
+    rng = np.random.default_rng(seed)
+    ids = [rng.integers(0, model.config.vocab_size, n).tolist() for n in lengths]
+    types = [[int(s % 2 == 1 and 2 * t >= n) for t in range(n)] for s, n in enumerate(lengths)]
+    return ids, types
+
+
+# --- the encoder ---
+
+
+def embed(model: TinyModel, ids: Sequence[Sequence[int]], types: Sequence[Sequence[int]]) -> Array:
+    """[N, H]: normalized (word + type) + position."""
+    flat, flat_types = np.concatenate([*ids]).astype(int), np.concatenate([*types]).astype(int)
+    positions = np.concatenate([np.arange(len(row)) for row in ids])
+    dense = model.dense
+    total = dense["embeddings.word.weight"][flat].astype(np.float64) + dense["embeddings.token_type.weight"][flat_types]
+    return _norm(model, "embeddings.norm", total + dense["embeddings.position.weight"][positions])
+
+
+def layer(model: TinyModel, i: int, hidden: Array, lengths: Sequence[int]) -> Array:
+    """Layer i on hidden [N, H] of the preceding one."""
+    name = f"layers.{i}"
+    parts = ("query", "key", "value")
+    query, key, value = (_linear(model, f"{name}.attention.{p}", hidden, f"{name}.attention.input") for p in parts)
+    context = np.zeros_like(query)
+    d = model.config.hidden_size // model.config.num_heads
+    for start, end in zip(np.cumsum([0, *lengths[:-1]]), np.cumsum(lengths), strict=True):
+        for head in range(model.config.num_heads):
+            part = np.s_[start:end, head * d : (head + 1) * d]
+            context[part] = _attention(model, f"{name}.attention", query[part], key[part], value[part])
+    output = _linear(model, f"{name}.attention.output", context, f"{name}.attention.context")
+    hidden = _norm(model, f"{name}.attention.norm", output + hidden)
+    up = _activate(model, _linear(model, f"{name}.ffn.intermediate", hidden, f"{name}.ffn.input"))
+    down = _linear(model, f"{name}.ffn.output", up, f"{name}.ffn.activation")
+    return _norm(model, f"{name}.ffn.norm", down + hidden)
+
+
+def classify(model: TinyModel, hidden: Array, lengths: Sequence[int]) -> Array:
+    """Logits [B, C] of the last hidden states [N, H]."""
+    first = hidden[np.cumsum([0, *lengths[:-1]])]
+    pooled = np.tanh(_linear(model, "pooler.dense", first, "pooler.input"))
+    return pooled @ model.dense["classifier.weight"].T.astype(np.float64) + model.dense["classifier.bias"]
+
+
+def hidden_states(model: TinyModel, ids: Sequence[Sequence[int]], types: Sequence[Sequence[int]]) -> list[Array]:
+    """L+1 arrays [N, H], each layer on the oracle's own previous state."""
+    lengths = [len(row) for row in ids]
+    states = [embed(model, ids, types)]
+    for i in range(model.config.num_layers):
+        states.append(layer(model, i, states[-1], lengths))
+    return states
+
+
+def quantize(
+    model: TinyModel, point: str, x: Array, per_block: bool = False, nonnegative: bool = False
+) -> tuple[Array, Array, Array]:
+    """Codes (float64 integers) of x [rows, cols], scale and offset float32 [rows, 1] or [1, 1]."""
+    config = model.config
+    x = x.astype(F32)
+    if config.activation_clip and not nonnegative:
+        x = np.clip(x, F32(-config.activation_clip), F32(config.activation_clip))
+    axis = None if per_block else 1
+    low, high = x.min(axis, keepdims=True), x.max(axis, keepdims=True)
+    if config.activation_range == "static":
+        scale, offset = (np.full_like(low, number) for number in model.ranges[point])
+        zero = np.zeros_like(offset) if config.activation_symmetric else offset
+    elif nonnegative:
+        scale = high / F32(127 if config.activation_symmetric else 255)
+        offset = zero = np.zeros_like(low)
+    elif config.activation_symmetric:
+        scale, zero = np.maximum(-low, high) / F32(127), np.zeros_like(low)
+        offset = F32(-128) * np.where(scale > 0, scale, F32(1))
+    else:
+        scale, offset = (high - low) / F32(255), low
+        zero = low
+    scale = np.where(scale > 0, scale, F32(1))
+    steps = np.rint((x - zero) / scale)
+    if not config.activation_symmetric:
+        codes = np.clip(steps, 0, 255)
+    else:
+        codes = np.clip(steps, 0, 127) if nonnegative else np.clip(steps, -127, 127) + 128
+    return codes.astype(np.float64), scale, offset
+
+
+def _linear(model: TinyModel, name: str, x: Array, point: str) -> Array:
+    bias = model.dense[f"{name}.bias"].astype(np.float64)
+    if f"{name}.weight" not in model.codes:
+        return x @ model.dense[f"{name}.weight"].T.astype(np.float64) + bias
+    codes, alpha = model.codes[f"{name}.weight"]
+    q, scale, offset = quantize(model, point, x)
+    b = codes.astype(np.float64)
+    return (scale * alpha[0]).astype(np.float64) * (q @ b.T) + (offset * alpha[0]) * b.sum(1) + bias
+
+
+def _attention(model: TinyModel, name: str, query: Array, key: Array, value: Array) -> Array:
+    """Context [T, d] of one head of one sequence."""
+    if model.config.activation_range != "fp32":
+        query = _rounded(*quantize(model, f"{name}.query_states", query))
+        key = _rounded(*quantize(model, f"{name}.key_states", key))
+        value = _rounded(*quantize(model, f"{name}.value_states", value, per_block=True))
+    scores = query @ key.T / math.sqrt(query.shape[1])
+    weights = np.exp(scores - scores.max(1, keepdims=True))
+    weights /= weights.sum(1, keepdims=True)
+    if model.config.activation_range != "fp32":
+        weights = _rounded(*quantize(model, f"{name}.probabilities", weights, nonnegative=True))
+    return weights @ value
+
+
+def _rounded(codes: Array, scale: Array, offset: Array) -> Array:
+    return scale.astype(np.float64) * codes + offset
+
+
+def _norm(model: TinyModel, name: str, x: Array) -> Array:
+    centred = x - x.mean(1, keepdims=True)
+    deviation = np.sqrt((centred**2).mean(1, keepdims=True) + model.config.layer_norm_eps)
+    return centred / deviation * model.dense[f"{name}.weight"] + model.dense[f"{name}.bias"]
+
+
+def _activate(model: TinyModel, x: Array) -> Array:
+    match model.config.hidden_act:
+        case "gelu":
+            return x * 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
+        case "gelu_new" | "gelu_pytorch_tanh":
+            return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+        case "relu":
+            return np.maximum(x, 0)
+        case _:
+            return x / (1 + np.exp(-x))
+
+
+def _choose_ranges(model: TinyModel, rng: np.random.Generator) -> None:
+    """Ranges of every point that roughly fit it, a little narrow, so that saturation is tested as well."""
+    for i in range(model.config.num_layers):
+        for part in ("attention.input", "attention.query_states", "attention.key_states", "attention.value_states"):
+            _choose_range(model, f"layers.{i}.{part}", -1.7, 1.9, rng)
+        for part in ("attention.context", "ffn.input"):
+            _choose_range(model, f"layers.{i}.{part}", -1.8, 2.1, rng)
+        _choose_range(model, f"layers.{i}.ffn.activation", -0.17, 2.5, rng)
+        top = F32(0.6) / F32(127 if model.config.activation_symmetric else 255)
+        model.ranges[f"layers.{i}.attention.probabilities"] = float(top), 0.0
+    _choose_range(model, "pooler.input", -1.9, 2.0, rng)
+
+
+def _choose_range(model: TinyModel, point: str, low: float, high: float, rng: np.random.Generator) -> None:
+    low, high = low * rng.uniform(0.9, 1.1), high * rng.uniform(0.9, 1.1)
+    if model.config.activation_symmetric:
+        scale = F32(max(-low, high)) / F32(127)
+        model.ranges[point] = float(scale), float(F32(-128) * scale)
+    else:
+        model.ranges[point] = float((F32(high) - F32(low)) / F32(255)), float(F32(low))

@@ -1,0 +1,253 @@
+"""Refusals of the engine: the text names what was found and what is allowed."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import engine_oracle as oracle
+import numpy as np
+import pytest
+
+from bitpress.errors import EngineError
+from bitpress.runtime.engine import Engine, PackedTernary, quantize_rows
+
+QUERY = "layers.0.attention.query.weight"
+WORD = "embeddings.word.weight"
+
+
+def build(model: oracle.TinyModel, **changes: Any) -> Engine:
+    """The engine of ``model`` with some tensors replaced, or left out where the value is None."""
+    tensors = model.tensors() | changes
+    return Engine(model.config, {name: t for name, t in tensors.items() if t is not None}, model.ranges)
+
+
+def refuses(text: str) -> Any:
+    return pytest.raises(EngineError, match=re.escape(text))
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"vocab_size": 0}, "config: vocab_size is 0, allowed are 1 to "),
+        ({"vocab_size": 2**32}, "config: vocab_size is 4294967296, which is no unsigned 32-bit number"),
+        ({"num_layers": -1}, "config: num_layers is -1, which is no unsigned"),
+        ({"num_layers": 5000}, "config: num_layers is 5000, allowed are 1 to 1024"),
+        ({"max_positions": 1 << 16}, "config: max_positions is 65536, allowed are 1 to 32768"),
+        ({"num_heads": 25}, "config: num_heads is 25, allowed are 1 to 24"),
+        ({"num_heads": 5}, "config: hidden_size 24 is not a multiple of num_heads 5"),
+        (
+            {"hidden_act": "mish"},
+            "hidden_act is 'mish', allowed are gelu, gelu_new, gelu_pytorch_tanh, relu, silu, swish",
+        ),
+        ({"activation_range": "tensor"}, "activation_range is 'tensor', allowed are fp32, token, static"),
+        ({"activation_clip": -1.0}, "config: activation_clip is -1.0"),
+        ({"activation_clip": float("nan")}, "config: activation_clip is nan"),
+        ({"layer_norm_eps": 0.0}, "config: layer_norm_eps is 0.0"),
+    ],
+)
+def test_config(change: dict[str, Any], text: str) -> None:
+    with refuses(text):
+        Engine(replace(oracle.tiny_model().config, **change), {})
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "text"),
+    [
+        (
+            "layers.2.ffn.norm.bias",
+            np.zeros(24, np.float32),
+            "'layers.2.ffn.norm.bias': unknown name; a model of 2 layers",
+        ),
+        ("x" * 300, np.zeros(1, np.float32), f"tensor '{'x' * 120}...': unknown name"),
+        ("a\nb\x1b", np.zeros(1, np.float32), "tensor 'a?b?': unknown name"),
+        ("classifier.bias", np.zeros(4, np.float32), "'classifier.bias': the shape is 1 x 4, expected 1 x 3"),
+        (
+            "classifier.weight",
+            np.zeros((24, 3), np.float32),
+            "'classifier.weight': the shape is 24 x 3, expected 3 x 24",
+        ),
+        ("classifier.weight", np.zeros((3, 24, 1), np.float32), "'classifier.weight': it has 3 dimensions"),
+        ("classifier.weight", np.zeros((3, 24)), "'classifier.weight': the array is float64, expected float32"),
+        ("classifier.bias", None, "the model is incomplete: tensor 'classifier.bias' (1 x 3) is missing"),
+    ],
+)
+def test_fp32_tensor(name: str, tensor: Any, text: str) -> None:
+    with refuses(text):
+        build(oracle.tiny_model(), **{name: tensor})
+
+
+def test_missing_tensors_are_counted() -> None:
+    with refuses("tensor 'embeddings.word.weight' (53 x 24) is missing, and 1 more"):
+        build(oracle.tiny_model(), **{QUERY: None, WORD: None})
+
+
+def ternary(rows: int, cols: int, packing: str = "2bit", **change: Any) -> PackedTernary:
+    row_bytes = -(-cols // {"2bit": 4, "trits": 5}.get(packing, 1))
+    valid = PackedTernary(np.zeros((rows, row_bytes), np.uint8), cols, packing, np.ones(1, np.float32))
+    return replace(valid, **change)
+
+
+def codes_with(rows: int, width: int, row: int, column: int, byte: int) -> np.ndarray:
+    codes = np.zeros((rows, width), np.uint8)
+    codes[row, column] = byte
+    return codes
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "text"),
+    [
+        ("classifier.weight", ternary(3, 24), "'classifier.weight': given as ternary, must be fp32"),
+        ("embeddings.position.weight", ternary(40, 24), "given as ternary, must be fp32"),
+        ("classifier.bias", ternary(1, 3), "given as ternary, must be fp32"),
+        (QUERY, ternary(24, 23), f"'{QUERY}': the shape is 24 x 23, expected 24 x 24"),
+        (QUERY, ternary(24, 24, scale=np.ones(24, np.float32)), "it has 24 scales, expected 1 for a linear weight"),
+        (WORD, ternary(53, 24, scale=np.ones(24, np.float32)), "it has 24 scales, expected 1 or 53"),
+        (WORD, ternary(53, 24, scale=np.ones(0, np.float32)), "it has 0 scales, expected 1 or 53"),
+        (QUERY, ternary(24, 24, scale=np.zeros(1, np.float32)), "scale 0 is 0.0"),
+        (QUERY, ternary(24, 24, scale=np.array([np.inf], np.float32)), "scale 0 is inf"),
+        (QUERY, ternary(24, 24, scale=np.array([np.nan], np.float32)), "scale 0 is nan"),
+        (QUERY, ternary(24, 24, scale=np.ones(1)), "the array is float64, expected float32"),
+        (QUERY, ternary(24, 24, "octal"), "packing is 'octal', allowed are 2bit, trits"),
+        (QUERY, ternary(24, 24, codes=np.zeros((24, 5), np.uint8)), "codes [24, 5] and scale [1], expect [rows, 6]"),
+        (QUERY, ternary(24, 24, codes=np.zeros(144, np.uint8)), "codes [144] and scale [1]"),
+        (QUERY, ternary(24, 24, codes=np.zeros((24, 6), np.int8)), "the array is int8, expected uint8"),
+        # 10 in the first code, in the last one, and in the middle of the word embedding
+        (
+            QUERY,
+            ternary(24, 24, codes=codes_with(24, 6, 0, 0, 0b10)),
+            "row 0 holds bytes that are no 2-bit ternary codes",
+        ),
+        (QUERY, ternary(24, 24, codes=codes_with(24, 6, 23, 5, 0b10000000)), "row 23 holds bytes that are no 2-bit"),
+        (WORD, ternary(53, 24, codes=codes_with(53, 6, 26, 3, 0b001000)), "row 26 holds bytes that are no 2-bit"),
+        # 24 trits: four digits in the last byte, so at most 80
+        (QUERY, ternary(24, 24, "trits", codes=codes_with(24, 5, 1, 4, 81)), "row 1 holds bytes that are no base-3"),
+        (QUERY, ternary(24, 24, "trits", codes=codes_with(24, 5, 2, 0, 243)), "row 2 holds bytes that are no base-3"),
+    ],
+)
+def test_ternary_tensor(name: str, tensor: PackedTernary, text: str) -> None:
+    with refuses(text):
+        build(oracle.tiny_model(), **{name: tensor})
+
+
+def test_padding_bits_of_two_bit_rows() -> None:
+    """22 columns: two codes in the last byte; the bits above them must be zero."""
+    model = oracle.tiny_model(hidden=22, heads=2)
+    build(model, **{QUERY: ternary(22, 22, codes=codes_with(22, 6, 0, 5, 0b1101))})
+    with refuses("row 0 holds bytes that are no 2-bit"):
+        build(model, **{QUERY: ternary(22, 22, codes=codes_with(22, 6, 0, 5, 0b11101))})
+
+
+def test_largest_bytes_of_trits_are_valid() -> None:
+    codes = np.full((24, 5), 242, np.uint8)
+    codes[:, 4] = 80
+    build(oracle.tiny_model(), **{QUERY: ternary(24, 24, "trits", codes=codes)})
+
+
+def test_ternary_linear_in_an_fp32_model() -> None:
+    with refuses(f"'{QUERY}': ternary linear weights need 8-bit activations"):
+        build(oracle.tiny_model(activation_range="fp32"), **{QUERY: ternary(24, 24)})
+
+
+@pytest.mark.parametrize(
+    ("point", "found", "text"),
+    [
+        ("layers.9.ffn.input", (1.0, 0.0), "range 'layers.9.ffn.input': unknown activation point"),
+        ("pooler.input", (0.0, 0.0), "range 'pooler.input': scale 0.0"),
+        ("pooler.input", (float("inf"), 0.0), "range 'pooler.input': scale inf"),
+        ("pooler.input", (1.0, float("nan")), "offset nan"),
+        ("layers.1.attention.probabilities", None, "incomplete: range 'layers.1.attention.probabilities' is missing"),
+    ],
+)
+def test_range(point: str, found: tuple[float, float] | None, text: str) -> None:
+    model = oracle.tiny_model(activation_range="static")
+    if found is None:
+        del model.ranges[point]
+    else:
+        model.ranges[point] = found
+    with refuses(text):
+        model.engine()
+
+
+def test_range_of_a_model_without_static_ranges() -> None:
+    model = oracle.tiny_model()
+    with refuses("range 'pooler.input': given to a model without static activation ranges"):
+        Engine(model.config, model.tensors(), {"pooler.input": (1.0, 0.0)})
+
+
+@pytest.mark.parametrize(
+    ("ids", "types", "text"),
+    [
+        ([[1, 2], []], None, "sequence 1 has 0 tokens, allowed are 1 to 40"),
+        ([[1], [1] * 41], None, "sequence 1 has 41 tokens, allowed are 1 to 40"),
+        ([[1], [2, 53]], None, "sequence 1, token 1: id is 53, allowed are 0 to 52"),
+        ([[-1]], None, "sequence 0, token 0: id is -1"),
+        ([[1, 2]], [[0, 2]], "sequence 0, token 1: type id is 2, allowed are 0 to 1"),
+        ([[1, 2]], [[0, -1]], "sequence 0, token 1: type id is -1"),
+        ([[1, 2]], [[0]], "type_ids and ids differ in the number or the lengths"),
+        ([[1, 2]], [[0, 0], [0]], "type_ids and ids differ in the number or the lengths"),
+        ([[2**31]], None, "ids run from 2147483648 to 2147483648"),
+        ([[1, 2**70]], None, "ids must be sequences of integers"),
+        ([[1.5]], None, "ids must be sequences of integers, found float64 among them"),
+        ([["1"]], None, "ids must be sequences of integers"),
+        ([[None]], None, "ids must be sequences of integers"),
+    ],
+)
+def test_batch(ids: Any, types: Any, text: str) -> None:
+    with oracle.tiny_model().engine() as engine:
+        with refuses(text):
+            engine.forward(ids, types)
+        assert engine.forward([[1, 2]]).shape == (1, 3)  # a refused call leaves the engine as it was
+
+
+def test_closed_engine() -> None:
+    engine = oracle.tiny_model().engine()
+    engine.close()
+    engine.close()
+    with refuses("the engine is closed"):
+        engine.forward([[1]])
+
+
+@pytest.mark.parametrize("threads", [0, -1, 257])
+def test_threads(threads: int) -> None:
+    with refuses(f"threads is {threads}, allowed are 1 to 256"):
+        oracle.tiny_model().engine(threads)
+
+
+def test_quantize_rows() -> None:
+    with refuses("x has 1 dimensions"):
+        quantize_rows(np.zeros(3, np.float32))
+    with refuses("the array is float64"):
+        quantize_rows(np.zeros((3, 3)))  # type: ignore[arg-type]
+    with refuses("cols is 0"):
+        quantize_rows(np.zeros((3, 0), np.float32))
+    with refuses("clip is -1.0"):
+        quantize_rows(np.zeros((3, 3), np.float32), clip=-1.0)
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda path: None, "BITPRESS_LIBRARY names .*, which is not a file"),
+        (lambda path: path.write_text("no library"), "cannot be loaded as the engine"),
+        (lambda path: path.symlink_to(_some_library()), "cannot be loaded as the engine.*bp_abi_version"),
+    ],
+)
+def test_library_that_is_no_engine(tmp_path: Path, make: Any, text: str) -> None:
+    path = tmp_path / "libother.so"
+    make(path)
+    code = "from bitpress.runtime.engine import describe_engine; print(describe_engine()['error'])"
+    found = subprocess.run(
+        [sys.executable, "-c", code], env={"BITPRESS_LIBRARY": str(path)}, capture_output=True, text=True, timeout=60
+    )
+    assert re.search(text, found.stdout), found
+
+
+def _some_library() -> str:
+    import _ctypes
+
+    return str(_ctypes.__file__)

@@ -1,0 +1,207 @@
+"""Engine against the numpy encoder of engine_oracle.py."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+from typing import Any
+
+import engine_oracle as oracle
+import numpy as np
+import pytest
+
+from bitpress.artifact import (
+    ActivationSpec,
+    ArtifactConfig,
+    TaskSpec,
+    TensorSpec,
+    TernaryTensor,
+    read_artifact,
+    write_artifact,
+)
+from bitpress.runtime.engine import Engine, quantize_rows
+
+LENGTHS = [1, 5, 17, 40, 2]  # one token, and as many as the model has positions
+
+# Values between quantizers are of magnitude 1 to 16 and pass about 100 roundings of 2^-24: 100 * 16 * 6e-8 = 1e-4 at
+# worst, but roundings are independent, so their sum grows with the square root: 10 * 16 * 6e-8 = 1e-5; twice that.
+ROUNDING = 2e-5
+# A value within rounding error of the border between two codes may take either one. A step of one code is 1/255 of a
+# range of about 4; it reaches the outputs through a row of weights, so 0.05 is ample, and a wrong formula is far off.
+ONE_CODE = 0.05
+
+
+def assert_equal_but_for_ties(found: np.ndarray, expected: np.ndarray) -> None:
+    """At least 95 % of the rows within rounding, the others within the effect of single codes.
+
+    Seeds are such that no tie falls on a value state, which every token of its sequence sees.
+    """
+    error = np.abs(found - expected).max(1)
+    assert error.max() < ONE_CODE
+    assert np.mean(error < ROUNDING) >= 0.95
+
+
+def check_quantized(model: oracle.TinyModel, lengths: list[int]) -> None:
+    """Each layer against the oracle's, both on the engine's own previous state, so that ties do not add up."""
+    ids, types = oracle.random_batch(model, lengths)
+    with model.engine() as engine:
+        states, logits = engine.hidden_states(ids, types), engine.forward(ids, types)
+    np.testing.assert_allclose(states[0], oracle.embed(model, ids, types), atol=2e-6, rtol=0)
+    for i in range(model.config.num_layers):
+        assert_equal_but_for_ties(states[i + 1], oracle.layer(model, i, states[i].astype(np.float64), lengths))
+    assert_equal_but_for_ties(logits, oracle.classify(model, states[-1].astype(np.float64), lengths))
+
+
+@pytest.mark.parametrize("act", ["gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "swish"])
+def test_fp32_model(act: str) -> None:
+    model = oracle.tiny_model(activation_range="fp32", hidden_act=act)
+    ids, types = oracle.random_batch(model, LENGTHS)
+    expected = oracle.hidden_states(model, ids, types)
+    with model.engine() as engine:
+        np.testing.assert_allclose(engine.hidden_states(ids, types), np.array(expected), atol=1e-5, rtol=0)
+        logits = engine.forward(ids, types)
+    assert logits.dtype == np.float32
+    np.testing.assert_allclose(logits, oracle.classify(model, expected[-1], LENGTHS), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("clip", [None, 1.5])
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("activation_range", ["token", "static"])
+@pytest.mark.parametrize("packing", ["2bit", "trits"])
+def test_ternary_model(activation_range: str, symmetric: bool, clip: float | None, packing: str) -> None:
+    model = oracle.tiny_model(
+        3, packing=packing, activation_range=activation_range, activation_symmetric=symmetric, activation_clip=clip
+    )
+    check_quantized(model, LENGTHS)
+
+
+@pytest.mark.parametrize("word", ["row", "matrix", "fp32"])
+@pytest.mark.parametrize("packing", ["2bit", "trits"])
+def test_word_embedding(word: str, packing: str) -> None:
+    check_quantized(oracle.tiny_model(4, word=word, packing=packing), LENGTHS)
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {
+            "seed": 5,
+            "hidden": 12,
+            "heads": 12,
+            "intermediate": 5,
+        },  # head size 1; an intermediate below every block size
+        {"seed": 5, "hidden": 64, "heads": 2, "intermediate": 64},  # whole blocks only; H = I
+        {"seed": 12, "hidden": 78, "heads": 3, "intermediate": 81, "labels": 1},  # 26 a head, as TinyBERT's 312 / 12
+        {"seed": 5, "hidden": 34, "heads": 1, "intermediate": 130, "layers": 1, "labels": 17},
+    ],
+)
+@pytest.mark.parametrize("activation_range", ["token", "fp32"])
+def test_shapes(sizes: dict[str, Any], activation_range: str) -> None:
+    check_quantized(oracle.tiny_model(activation_range=activation_range, **sizes), LENGTHS)
+
+
+@pytest.mark.parametrize("tokens", [127, 128, 129, 512])
+def test_long_sequences(tokens: int) -> None:
+    model = oracle.tiny_model(6, positions=512, hidden=16, heads=2, intermediate=20, layers=1)
+    check_quantized(model, [tokens, 3])
+
+
+@pytest.mark.parametrize(
+    "fp32_linears",
+    [
+        ("layers.0.attention.query",),
+        ("layers.0.attention.key", "layers.0.attention.value", "layers.1.ffn.output", "pooler.dense"),
+        tuple(oracle.linear_names(2)),
+    ],
+)
+def test_fp32_linears_among_ternary_ones_take_unquantized_inputs(fp32_linears: tuple[str, ...]) -> None:
+    for activation_range in ("token", "static"):
+        model = oracle.tiny_model(7, activation_range=activation_range, fp32_linears=fp32_linears)
+        check_quantized(model, LENGTHS)
+
+
+def test_static_ranges_of_unused_points_are_not_needed() -> None:
+    model = oracle.tiny_model(7, activation_range="static", fp32_linears=("pooler.dense", "layers.1.ffn.output"))
+    del model.ranges["pooler.input"], model.ranges["layers.1.ffn.activation"]
+    check_quantized(model, LENGTHS)
+
+
+def test_type_ids_default_to_zero() -> None:
+    model = oracle.tiny_model()
+    ids, _ = oracle.random_batch(model, LENGTHS)
+    with model.engine() as engine:
+        assert np.array_equal(engine.forward(ids), engine.forward(ids, [[0] * n for n in LENGTHS]))
+
+
+def test_no_texts() -> None:
+    with oracle.tiny_model().engine() as engine:
+        assert engine.forward([]).shape == (0, 3)
+        assert engine.hidden_states([], []).shape == (3, 0, 24)
+
+
+def test_constant_rows_have_no_range() -> None:
+    """LayerNorm weight 0: all hidden states of a row are its bias, here one number, so every range is zero."""
+    model = oracle.tiny_model(8, activation_clip=None)
+    for name in ("embeddings.norm", "layers.0.attention.norm", "layers.0.ffn.norm", "layers.1.ffn.norm"):
+        model.dense[f"{name}.weight"][:] = 0
+        model.dense[f"{name}.bias"][:] = 0.25 if name == "embeddings.norm" else 0
+    check_quantized(model, LENGTHS)
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("clip", [None, 0.75])
+@pytest.mark.parametrize("shape", [(0, 5), (1, 1), (3, 31), (2, 64), (7, 129)])
+def test_quantize_rows_is_the_formula_bit_for_bit(shape: tuple[int, int], symmetric: bool, clip: float | None) -> None:
+    x = np.random.default_rng(9).standard_normal(shape).astype(np.float32)
+    x[1:2] = 0  # a row without range
+    found = quantize_rows(x, symmetric, clip)
+    if shape[0] == 0:
+        assert [part.shape for part in found] == [(0, 5), (0,), (0,)]
+        return
+    model = oracle.tiny_model(activation_symmetric=symmetric, activation_clip=clip)
+    codes, scale, offset = oracle.quantize(model, "any", x)
+    assert np.array_equal(found[0], codes)
+    assert np.array_equal(found[1], scale[:, 0])
+    assert np.array_equal(found[2], offset[:, 0])
+
+
+@pytest.mark.parametrize("activation_range", ["fp32", "token", "static"])
+@pytest.mark.parametrize("packing", ["2bit", "trits"])
+def test_from_artifact_equals_from_tensors(tmp_path: Path, packing: str, activation_range: str) -> None:
+    """Oracle: the engine on the tensors in memory. The word embedding is read from the memory map after all Python
+    references to it are gone."""
+    model = oracle.tiny_model(10, packing=packing, activation_range=activation_range)
+    write_artifact(tmp_path / "artifact", _artifact_config(model), _artifact_tensors(model), model.ranges, {}, "", {})
+    ids, types = oracle.random_batch(model, LENGTHS)
+    engine = Engine.from_artifact(read_artifact(tmp_path / "artifact"))
+    gc.collect()
+    assert np.array_equal(engine.forward(ids, types), model.engine().forward(ids, types))
+
+
+def _artifact_tensors(model: oracle.TinyModel) -> dict[str, Any]:
+    return model.dense | {name: TernaryTensor(codes, scale) for name, (codes, scale) in model.codes.items()}
+
+
+def _artifact_config(model: oracle.TinyModel) -> ArtifactConfig:
+    c = model.config
+    hf = {
+        "model_type": "bert",
+        "vocab_size": c.vocab_size,
+        "max_position_embeddings": c.max_positions,
+        "type_vocab_size": c.type_vocab_size,
+        "hidden_size": c.hidden_size,
+        "num_hidden_layers": c.num_layers,
+        "num_attention_heads": c.num_heads,
+        "intermediate_size": c.intermediate_size,
+        "hidden_act": c.hidden_act,
+        "layer_norm_eps": c.layer_norm_eps,
+        "id2label": {str(i): f"label {i}" for i in range(c.num_labels)},
+    }
+    tensors = {name: TensorSpec.fp32(array.shape) for name, array in model.dense.items()}
+    for name, (codes, scale) in model.codes.items():
+        tensors[name] = TensorSpec.ternary(codes.shape, model.packing, "row" if scale.size > 1 else "matrix")
+    if c.activation_range == "fp32":
+        activations = ActivationSpec(scheme="fp32")
+    else:
+        activations = ActivationSpec("uniform", 8, c.activation_symmetric, c.activation_range, c.activation_clip)
+    return ArtifactConfig(hf, "test", activations, TaskSpec("classification", "accuracy", False), 40, tensors)
