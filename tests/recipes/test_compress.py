@@ -36,7 +36,13 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 def press(tiny: Any, out: Path, **more: Any) -> Any:
     overrides = tiny_task.FAST_COMPRESS | more.pop("overrides", {})
     return compress(
-        more.pop("teacher", tiny.teacher), train=tiny.train, dev=tiny.dev, out=out, overrides=overrides, quiet=True, **more
+        more.pop("teacher", tiny.teacher),
+        train=tiny.train,
+        dev=tiny.dev,
+        out=out,
+        overrides=overrides,
+        quiet=True,
+        **more,
     )
 
 

@@ -75,4 +75,3 @@ def write_scores(path: Path, rows: int, seed: int) -> Path:
 
 FAST = {"epochs": 10, "learning_rate": 3e-3, "batch_tokens": 256, "evaluate_every": 20}
 FAST_COMPRESS = {"epochs": 4, "learning_rate": 2e-3, "batch_tokens": 256, "evaluate_every": 20}
-

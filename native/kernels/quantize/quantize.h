@@ -4,8 +4,10 @@
 //   asymmetric   scale = (hi - lo) / 255   zero = offset = lo             code 0..255
 //   symmetric    scale = max|x| / 127      zero = 0, offset = -128 scale  code clamp(-127..127) + 128
 //   nonnegative  scale = max / 255 (symmetric: / 127)   zero = offset = 0
-// A range of zero (scale not > 0): scale = 1, every code 0 (symmetric 128), offset = lo (symmetric -128, nonnegative
-// 0). Static: the given scale; zero = offset (symmetric: 0); codes clamped to the same limits.
+// Range of zero (scale not > 0): scale = 1, every code 0 (symmetric 128), offset = lo (symmetric -128, nonnegative 0).
+// Static: the given scale; zero = offset (symmetric, nonnegative: 0); codes clamped to the same limits.
+// The clip comes first. A minimum of -0 counts as +0. A NaN in a dynamic range makes scale and offset NaN and every
+// code 0, so that it reaches the output; other inputs that are not finite give some code within the limits.
 #pragma once
 
 #include "kernels/numerics.h"

@@ -7,8 +7,8 @@
 // Floor: 12 multiplies at 2 a cycle and 12 additions that share the four vector pipes with them: 24 operations / 4 = 6
 // cycles for 6 x 16 x 4 = 384 products, 64 a cycle.
 //
-// [Widening to int32 at every step, `vpmaddwd` with ones: 36 operations instead of 24. Unpacking within the tile: six
-//  rows would pay for it 22 times at 128 rows.]
+// [Widening to int32 at every step, `vpmaddwd` with ones: 48 operations instead of 24. Unpacking within the tile: every
+//  six rows would pay for it again.]
 #include "kernels/simd/avx2.h"
 
 #include "kernels/ternary_linear/layout.h"
@@ -51,7 +51,8 @@ void UnpackPanel(const uint8_t* packed, size_t blocks, int8_t* panel) {
   }
 }
 
-// sums[r][n] += sum over 4 * steps inputs k of a[r * lda + k] * panel weight (k, n), exact.
+// sums[r][n] += sum over 4 * steps inputs k of a[r * lda + k] * panel weight (k, n), exact: int32 holds 255 * inputs up
+// to 8 million inputs.
 template <int R>
 void MultiplyTile(const uint8_t* a, size_t lda, const int8_t* panel, size_t steps, int32_t (*sums)[kPanelColumns]) {
   const __m256i ones = _mm256_set1_epi16(1);

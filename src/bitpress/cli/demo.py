@@ -221,7 +221,7 @@ def _print_comparison(result: dict[str, Any]) -> None:
             show = format_bytes if name.endswith("bytes") else format_ms
             rows.append([_NAMES[name], *(show(value) for value in sides), format_ratio(row["ratio"])])
     print()
-    print_table(["", "teacher (PyTorch fp32)", "artifact (bitpress)", "gain"], rows)
+    print_table(["", "teacher (fp32)", "artifact", "gain"], rows)
     note(
         f"{result['machine']['cpu']}, {result['threads']} threads. Accuracy of the artifact as the engine computes it; "
         "load time and peak memory of a fresh process with libraries, tokenizer, model and one text"

@@ -140,7 +140,7 @@ def compress(
     teacher_score = summarize(inputs.known.task, teacher_logits, _targets(inputs.dev_set))
     if inputs.known.task.kind == "classification":
         check_label_order(teacher_logits, _targets(inputs.dev_set), inputs.label_names, teacher)
-    _announce(console, inputs, teacher_score)
+    _announce(console, inputs, teacher_score, quiet)
 
     stages = []
     for stage in inputs.recipe.stages:
@@ -339,14 +339,16 @@ def _stage_record(trained: StageResult) -> dict[str, Any]:
     return record
 
 
-def _announce(console: Console, inputs: _Inputs, score: dict[str, Any]) -> None:
-    console.print(
-        f"teacher {inputs.teacher_path}: {score['metric']} {score['value']:.4f} on {score['n']} dev texts "
-        f"(majority baseline {score['majority']:.4f}); {len(inputs.train)} training texts, "
-        f"{int(inputs.train.lengths.sum()):,} tokens",
-        highlight=False,
-        markup=False,
-    )
+def _announce(console: Console, inputs: _Inputs, score: dict[str, Any], quiet: bool) -> None:
+    if not quiet:
+        console.print(
+            f"teacher {inputs.teacher_path}: {score['metric']} {score['value']:.4f} on {score['n']} dev texts "
+            f"(majority baseline {score['majority']:.4f}); {len(inputs.train)} training texts, "
+            f"{int(inputs.train.lengths.sum()):,} tokens",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
     if score["value"] <= score["majority"]:
         console.print(
             "warning: the teacher is no better than always giving the same answer; the student can learn nothing more",

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from bitpress.errors import TrainingError
 from bitpress.train.batching import Batch, EncodedDataset, Plan, collate
 from bitpress.train.checkpoint import CheckpointStore, load_model_tensors, model_tensors, tensors_digest
+from bitpress.train.memory import keep_freed_memory
 from bitpress.train.optimizer import FusedAdam
 from bitpress.train.progress import ProgressDisplay, ProgressEvent
 from bitpress.train.scalars import ScalarLog
@@ -117,6 +118,7 @@ def run_stage(
         raise TrainingError(
             f"{accelerator.num_processes} processes were launched; training runs in one. Start it without a launcher."
         )
+    keep_freed_memory()
     store = CheckpointStore(run_dir / name, warn)
     with store.locked(), _deterministic(accelerator.device):
         scalars = ScalarLog(run_dir / "scalars.jsonl")
