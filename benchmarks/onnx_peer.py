@@ -15,7 +15,7 @@ import numpy as np
 
 
 def export(checkpoint: Path, out: Path) -> dict[str, Path]:
-    """Write ``fp32.onnx`` and ``int8.onnx`` for the classifier in ``checkpoint`` below ``out``; existing files are kept."""
+    """Write ``fp32.onnx`` and ``int8.onnx`` of the classifier in ``checkpoint`` to ``out``; existing ones are kept."""
     files = {"fp32": out / "fp32.onnx", "int8": out / "int8.onnx"}
     if all(file.is_file() for file in files.values()):
         return files

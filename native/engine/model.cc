@@ -43,6 +43,9 @@ void CheckConfig(const bp_config& c) {
     Refuse("config: hidden_size " + std::to_string(c.hidden_size) + " is not a multiple of num_heads " +
            std::to_string(c.num_heads));
   }
+  // An 8-bit attention sum runs over a head's columns or a text's tokens; int32 holds no longer one.
+  static_assert(kMaxPositions <= kMaxAttentionInputs, "positions are bounded below what attention can sum");
+  CheckSize("hidden_size / num_heads", c.hidden_size / c.num_heads, kMaxAttentionInputs);
   if (c.hidden_act > BP_ACT_SILU) {
     Refuse("config: hidden_act is " + std::to_string(c.hidden_act) + ", allowed are 0 to " +
            std::to_string(BP_ACT_SILU));

@@ -1,6 +1,6 @@
-"""bitpress presses a fine-tuned BERT encoder into a few bits a weight and runs it fast on the CPU that is already there.
+"""bitpress presses a fine-tuned BERT encoder into a few bits a weight and runs it fast on the CPU already there.
 
-``import bitpress`` never imports torch: ``load`` needs numpy and tokenizers only, ``compress`` imports torch when called.
+Importing it never imports torch: ``load`` needs numpy and tokenizers only, ``compress`` imports torch when called.
 """
 
 from __future__ import annotations

@@ -105,7 +105,7 @@ def test_tokenizer_of_another_model_is_refused(tiny: object, tmp_path: Path) -> 
     shutil.copytree(tiny.encoder, encoder)  # type: ignore[attr-defined]
     with (encoder / "vocab.txt").open("a") as file:
         file.write("more\nwords\n")
-    with pytest.raises(TrainingError, match="the tokenizer has .* tokens, the word embedding"):
+    with pytest.raises(TrainingError, match=r"the tokenizer has .* tokens, the word embedding"):
         finetune(encoder, train=tiny.train, dev=tiny.dev, out=tmp_path / "out")  # type: ignore[attr-defined]
 
 

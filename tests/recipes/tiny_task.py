@@ -13,7 +13,10 @@ from bitpress.encoder.names import to_hf_name
 
 GOOD = ["lovely", "superb", "brilliant", "charming", "delightful"]
 BAD = ["awful", "dull", "clumsy", "tedious", "horrid"]
-FILLER = "the a film plot actor scene was is with and of it this that very quite some one two at in".split()
+FILLER = [
+    *("the", "a", "film", "plot", "actor", "scene", "was", "is", "with", "and", "of"),
+    *("it", "this", "that", "very", "quite", "some", "one", "two", "at", "in"),
+]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 

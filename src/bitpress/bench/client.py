@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -17,13 +18,19 @@ from bitpress import errors
 _STDERR_LINES = 5
 
 
+# The program that runs artifacts and checkpoints. A benchmark of another engine brings its own, which answers alike.
+PROGRAM = ("-m", "bitpress.bench.worker")
+
+
 class Worker:
     """One worker process. A context manager: leaving it ends the process."""
 
-    def __init__(self, path: str | Path, *, threads: int, once: str | None = None) -> None:
+    def __init__(
+        self, path: str | Path, *, threads: int, once: str | None = None, program: Sequence[str] = PROGRAM
+    ) -> None:
         """Starts the process on the model directory ``path``; ``once``: run this text, report and end."""
         self.path = Path(path)
-        command = [sys.executable, "-m", "bitpress.bench.worker", str(path), "--threads", str(threads)]
+        command = [sys.executable, *program, str(path), "--threads", str(threads)]
         if once is not None:
             # one argument, so that a text that starts with a dash is not taken for an option
             command += [f"--once={once}"]

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bitpress.bench.client import Worker
+from bitpress.bench.client import PROGRAM, Worker
 from bitpress.bench.models import read_config
 from bitpress.errors import BitpressError
 
@@ -74,6 +74,7 @@ def measure(
     repeats: int = 20,
     texts: Sequence[str] | None = None,
     progress: Callable[[str], None] | None = None,
+    programs: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, Any]:
     """Measures ``models`` (name in the report -> directory) over ``grid``.
 
@@ -83,6 +84,7 @@ def measure(
         repeats: measured passes of each model in each cell.
         texts: real texts instead of random token ids; ``length`` is then where they are cut.
         progress: called with one line before each cell.
+        programs: name in the report -> worker program, for models that other engines run.
 
     Returns:
         ``rows`` (one a model and cell), ``ratios`` (each other model's median over the first model's), ``machine`` and
@@ -98,7 +100,9 @@ def measure(
     with ExitStack() as stack:
         workers, info = {}, {}
         for name, path in models.items():
-            workers[name] = stack.enter_context(Worker(path, threads=threads))
+            workers[name] = stack.enter_context(
+                Worker(path, threads=threads, program=(programs or {}).get(name, PROGRAM))
+            )
             info[name] = workers[name].receive()["info"]
         for cell in grid:
             if progress is not None:

@@ -158,8 +158,8 @@ def serve(model: LoadedModel, requests: TextIO, reply: Callable[[dict[str, Any]]
             reply({"ms": burst(model, batches, request["first"], request["warmup"], request["count"])})
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Entry point of the process."""
+def main(arguments: list[str] | None = None, load: Callable[[Path, int], LoadedModel] | None = None) -> int:
+    """Entry point of the process. ``load``: what makes a model of a path and a number of threads, for other engines."""
     parser = argparse.ArgumentParser(prog="python -m bitpress.bench.worker")
     parser.add_argument("path", type=Path)
     parser.add_argument("--threads", type=int, required=True)
@@ -179,7 +179,8 @@ def main(arguments: list[str] | None = None) -> int:
         if options.once is not None:
             reply(run_once(options.path, options.threads, options.once))
             return 0
-        load = load_artifact if model_kind(options.path) == "artifact" else load_checkpoint
+        if load is None:
+            load = load_artifact if model_kind(options.path) == "artifact" else load_checkpoint
         model = load(options.path, options.threads)
         reply({"info": model.info})
         serve(model, sys.stdin, reply)
