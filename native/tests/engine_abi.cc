@@ -144,9 +144,19 @@ TEST(LargestConfigAllocatesNothingInAdvance) {
   bp_config config = TinyConfig();
   config.vocab_size = 1u << 28;
   config.hidden_size = config.intermediate_size = 1u << 20;
+  config.num_heads = 64;
   config.num_layers = 1024;
   ModelPtr model = Create(config);
   CHECK_REFUSED(bp_model_finish(model.get()), BP_INCOMPLETE, "'embeddings.word.weight' (268435456 x 1048576)");
+}
+
+TEST(CreateRefusesHeadsThatAttentionCannotSum) {
+  bp_config config = TinyConfig();
+  config.num_heads = 1;
+  config.hidden_size = 33025;
+  bp_model* model = nullptr;
+  CHECK_REFUSED(bp_model_create(&config, &model), BP_INVALID_ARGUMENT,
+                "hidden_size / num_heads is 33025, allowed are 1 to 33024");
 }
 
 TEST(SettersRefuseNull) {

@@ -1,7 +1,7 @@
 """The only bridge from training to the engine: a fake-quantized student becomes an artifact.
 
 ``freeze`` asks each quantizer for the codes that its own forward pass used, so ``decode(file)`` equals the
-fake-quantized tensor bit for bit (DESIGN: numerics contract, point 2). It knows no byte layout: that is the writer's.
+fake-quantized tensor bit for bit (docs/numerics.md, point 1). It knows no byte layout: that is the writer's.
 """
 
 from __future__ import annotations

@@ -130,7 +130,7 @@ def test_every_choice_freezes_and_the_engine_follows_the_student(
 
 
 def test_codes_in_the_file_are_those_of_training(tiny: Any, tmp_path: Path) -> None:
-    """Post-training, so that the latent weights are at hand. File codes and scales equal the quantizers', bit for bit."""
+    """Post-training, so that the latent weights are at hand: codes and scales equal the quantizers', bit for bit."""
     post_training_artifact(tiny.teacher, "ternarybert", tmp_path / "packed", {"packing": "trits"})
     model = load_classifier(tiny.teacher)
     apply_policy(model, load_recipe("ternarybert").policy)

@@ -26,8 +26,9 @@ static_assert(kInt16Steps * 2 * 255 <= 32767, "int16 holds the sums of kInt16Ste
 
 // The unpacked panel block takes 12 KB of a 32 KB L1, next to one tile of activations (6 x 768) and the sums below.
 constexpr size_t kDepthBlock = 768;
-// Rows of a sweep: their int32 sums, kept between depth blocks, take 120 * 64 = 7.5 KB.
-constexpr size_t kRowBlock = 120;
+// Rows of a sweep: their int32 sums, kept between depth blocks, take 132 * 64 = 8.3 KB, which still fits beside them,
+// and a text of 128 tokens is one sweep.
+constexpr size_t kRowBlock = 132;
 static_assert(kRowBlock % kTileRows == 0 && kDepthBlock % kBlockInputs == 0, "whole tiles and blocks");
 
 struct alignas(64) Workspace {

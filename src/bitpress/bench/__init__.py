@@ -1,4 +1,4 @@
-"""Latency, memory and size, measured in fresh processes on what was written (DESIGN §4.7).
+"""Latency, memory and size, measured in fresh processes on what was written.
 
 Modules: ``models`` (what kind of directory is this), ``worker`` (the process that runs one model), ``client`` (its
 owner), ``latency`` and ``memory`` (the measurements), ``report`` (tables). Nothing here imports torch except the worker

@@ -1,4 +1,4 @@
-"""BERT with a classification head, as bitpress trains it (Devlin et al. 2018, arXiv 1810.04805; DESIGN §7).
+"""BERT with a classification head, as bitpress trains it (Devlin et al. 2018, arXiv 1810.04805).
 
 Shapes throughout: B texts, T tokens (padded), H hidden size, I intermediate size, h heads, d = H / h, L layers,
 C labels. Attribute names are the canonical tensor names, so ``state_dict()`` keys need no translation.

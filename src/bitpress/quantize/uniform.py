@@ -1,4 +1,4 @@
-"""Uniform 8-bit activations: x̂ = scale·code + offset with uint8 codes (TernaryBERT §3.2; DESIGN §4 for the ranges).
+"""Uniform 8-bit activations: x̂ = scale·code + offset with uint8 codes (TernaryBERT §3.2; ranges: docs/numerics.md).
 
 Training, codec and kernels compute exactly these formulas in fp32: IEEE division, round half to even, a multiplication
 and then an addition.
