@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 from artifact_samples import edit_entry, hf_config, make_config, write_sample
 
 from bitpress.artifact import (
+    WEIGHTS_DIGEST_KEY,
     ActivationSpec,
     ArtifactError,
     TernaryTensor,
@@ -150,3 +153,20 @@ def test_verify_needs_a_tokenizer(tmp_path: Path, content: bytes | None) -> None
         (tmp_path / "model" / "tokenizer.json").write_bytes(content)
     with pytest.raises(ArtifactError, match=r"tokenizer\.json"):
         verify(tmp_path / "model")
+
+
+def test_verify_finds_a_changed_fp32_value_by_the_recorded_checksum(tmp_path: Path) -> None:
+    """The format alone cannot: another finite number is as good a number. Oracle: hashlib over the file."""
+    path = tmp_path / "model"
+    write_sample(path)
+    provenance = json.loads((path / "provenance.json").read_text())
+    provenance[WEIGHTS_DIGEST_KEY] = hashlib.sha256((path / "model.safetensors").read_bytes()).hexdigest()
+    (path / "provenance.json").write_text(json.dumps(provenance))
+    assert "model.safetensors with the SHA-256 that provenance.json records" in [
+        check["check"] for check in verify(path)["checks"]
+    ]
+    edit_entry(path, "classifier.bias", lambda a: a.__setitem__(0, a[0] + 1))
+    with pytest.raises(ArtifactError, match=r"SHA-256 is [0-9a-f]{64}, provenance.json records"):
+        verify(path)
+    (path / "provenance.json").unlink()
+    assert verify(path)["ok"]

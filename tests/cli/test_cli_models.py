@@ -169,6 +169,8 @@ def test_bench_of_two_artifacts(artifact: Path, tmp_path: Path, monkeypatch: pyt
     assert "1 × 16" in out
     assert "real texts, 4 tokens on average" in err  # [CLS] good [SEP]; [CLS] the film is bad [SEP]: (3 + 6) / 2
     assert run("bench", artifact, "--vs", artifact)[0] == 2
+    code, out, _ = run("bench", artifact, *common, "--json")  # the default lengths are cut to the model's 40 positions
+    assert [(row["batch"], row["length"]) for row in json.loads(out)["rows"]] == [(1, 16), (1, 40), (8, 40)]
     assert "takes 1 to 40 tokens" in run("bench", artifact, "--length", 41)[2]
 
 

@@ -38,6 +38,12 @@ def test_override_given_twice_is_refused() -> None:
         parse_overrides(["epochs=1", "epochs=2"])
 
 
+def test_shorthands_are_overrides() -> None:
+    assert parse_overrides(["warmup=0"], epochs=2.0, max_length=None) == {"epochs": 2.0, "warmup": 0}
+    with pytest.raises(RecipeError, match="max_length: given twice, also as --max-length"):
+        parse_overrides(["max_length=8"], max_length=9)
+
+
 def test_json_takes_numpy_paths_and_non_finite_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     value = {"a": np.float32(0.5), "b": np.arange(2), "c": float("nan"), "d": Path("x"), "e": (np.inf, "ü")}
     emit_json(value)

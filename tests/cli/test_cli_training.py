@@ -90,6 +90,13 @@ def test_finetune_passes_everything_on(monkeypatch: pytest.MonkeyPatch) -> None:
         "seed": 7,
         "quiet": True,
     }
+    run("finetune", "encoder", *data, "--epochs", 2, "--learning-rate", 1e-3, "--batch-size", 8, "--max-length", 16)
+    assert recorder.calls[1][1]["overrides"] == {
+        "epochs": 2.0,
+        "learning_rate": 1e-3,
+        "batch_size": 8,
+        "max_length": 16,
+    }
     table = run("finetune", "encoder", *data)[1]
     assert "90.00 %" in table
     assert "80.00" in table
@@ -112,6 +119,13 @@ def test_compress_and_its_limit(within: bool | None, status: int, monkeypatch: p
         None if within is None else 1.5,
         {},
     )
+    run(*common, "--epochs", 0.5, "--learning-rate", 1e-3, "--batch-size", 8, "--max-length", 16)
+    assert recorder.calls[1][1]["overrides"] == {
+        "epochs": 0.5,
+        "learning_rate": 1e-3,
+        "batch_size": 8,
+        "max_length": 16,
+    }
     code, out, err = run(*common)
     assert code == status
     for text in ("90.00 %", "88.00 %", "-2.00 points", "15.0× smaller"):
@@ -166,6 +180,9 @@ def test_estimate_sizes_are_those_on_disk(monkeypatch: pytest.MonkeyPatch, check
         assert (row["batch"], row["length"], row["threads"]) == (1, 8, 1)
         assert row["ratio"] == pytest.approx(sizes["teacher (PyTorch fp32)"] / row["bytes"])
     assert "Accuracy is not estimated" in result["note"]
+    # The default is 128 tokens, or as many as the model has positions for: 40 here.
+    code, out, _ = run("estimate", checkpoint, "--repeats", 1, "--threads", 1, "--json")
+    assert (code, {row["length"] for row in json.loads(out)["rows"]}) == (0, {40})
 
 
 SIDE = {"bytes": 100, "load_ms": 50.0, "first_ms": 2.0, "peak_bytes": 1000, "latency_16_ms": 1.0, "latency_128_ms": 8.0}

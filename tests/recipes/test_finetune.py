@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,11 +18,11 @@ from bitpress.recipes.runner import evaluate_checkpoint, finetune
 from bitpress.runtime.tokenization import Tokenizer
 
 
-def test_the_teacher_learns_and_transformers_agrees_on_its_score(tiny: object) -> None:
+def test_the_teacher_learns_and_transformers_agrees_on_its_score(tiny: Any) -> None:
     """Oracle: AutoModelForSequenceClassification on the same tokens."""
     from transformers import AutoModelForSequenceClassification
 
-    teacher, dev = tiny.teacher, tiny.dev  # type: ignore[attr-defined]
+    teacher, dev = tiny.teacher, tiny.dev
     score = evaluate_checkpoint(teacher, dev)
     assert score["metric"] == "accuracy"
     assert score["n"] == 120
@@ -40,15 +41,15 @@ def test_the_teacher_learns_and_transformers_agrees_on_its_score(tiny: object) -
     assert hits / len(rows) == score["value"]
 
 
-def test_finished_is_not_repeated_and_other_settings_are_refused(tiny: object) -> None:
-    teacher = tiny.teacher  # type: ignore[attr-defined]
+def test_finished_is_not_repeated_and_other_settings_are_refused(tiny: Any) -> None:
+    teacher = tiny.teacher
     before = (teacher / "model.safetensors").stat().st_mtime_ns
-    arguments = {"train": tiny.train, "dev": tiny.dev, "out": teacher, "quiet": True}  # type: ignore[attr-defined]
-    again = finetune(tiny.encoder, overrides=tiny_task.FAST, **arguments)  # type: ignore[attr-defined]
+    arguments = {"train": tiny.train, "dev": tiny.dev, "out": teacher, "quiet": True}
+    again = finetune(tiny.encoder, overrides=tiny_task.FAST, **arguments)
     assert again.value > 0.9
     assert (teacher / "model.safetensors").stat().st_mtime_ns == before
     with pytest.raises(TrainingError, match=r"schedule.epochs = 10.*this one has 7.*another --out"):
-        finetune(tiny.encoder, overrides=tiny_task.FAST | {"epochs": 7}, **arguments)  # type: ignore[attr-defined]
+        finetune(tiny.encoder, overrides=tiny_task.FAST | {"epochs": 7}, **arguments)
 
 
 def test_regression_on_pairs(tmp_path: Path) -> None:
@@ -64,11 +65,11 @@ def test_regression_on_pairs(tmp_path: Path) -> None:
     assert evaluate_checkpoint(tmp_path / "t", dev)["value"] == pytest.approx(result.value)
 
 
-def test_nothing_of_another_hand_is_overwritten(tiny: object, tmp_path: Path) -> None:
+def test_nothing_of_another_hand_is_overwritten(tiny: Any, tmp_path: Path) -> None:
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "thesis.txt").write_text("x")
     with pytest.raises(TrainingError, match="exists and no run of bitpress is recorded"):
-        finetune(tiny.encoder, train=tiny.train, dev=tiny.dev, out=tmp_path / "precious")  # type: ignore[attr-defined]
+        finetune(tiny.encoder, train=tiny.train, dev=tiny.dev, out=tmp_path / "precious")
     assert (tmp_path / "precious" / "thesis.txt").read_text() == "x"
 
 
@@ -80,12 +81,12 @@ def test_nothing_of_another_hand_is_overwritten(tiny: object, tmp_path: Path) ->
         ({"max_length": 100000}, TrainingError, "max_length is 100000; the model has 64 positions"),
     ],
 )
-def test_bad_settings(tiny: object, tmp_path: Path, overrides: dict, error: type, text: str) -> None:  # type: ignore[type-arg]
+def test_bad_settings(tiny: Any, tmp_path: Path, overrides: dict[str, Any], error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         finetune(
-            tiny.encoder,  # type: ignore[attr-defined]
-            train=tiny.train,  # type: ignore[attr-defined]
-            dev=tiny.dev,  # type: ignore[attr-defined]
+            tiny.encoder,
+            train=tiny.train,
+            dev=tiny.dev,
             out=tmp_path / "out",
             overrides=overrides,
         )
@@ -93,20 +94,20 @@ def test_bad_settings(tiny: object, tmp_path: Path, overrides: dict, error: type
     assert not (tmp_path / "out.run").exists()
 
 
-def test_a_label_that_training_lacks_names_its_line(tiny: object, tmp_path: Path) -> None:
+def test_a_label_that_training_lacks_names_its_line(tiny: Any, tmp_path: Path) -> None:
     dev = tmp_path / "dev.tsv"
     dev.write_text("sentence\tlabel\na film\tpositive\nthe plot\tneutral\n")
     with pytest.raises(DataError, match=r"dev.tsv:3 \(column 'label'\).*neutral"):
-        finetune(tiny.encoder, train=tiny.train, dev=dev, out=tmp_path / "out")  # type: ignore[attr-defined]
+        finetune(tiny.encoder, train=tiny.train, dev=dev, out=tmp_path / "out")
 
 
-def test_tokenizer_of_another_model_is_refused(tiny: object, tmp_path: Path) -> None:
+def test_tokenizer_of_another_model_is_refused(tiny: Any, tmp_path: Path) -> None:
     encoder = tmp_path / "encoder"
-    shutil.copytree(tiny.encoder, encoder)  # type: ignore[attr-defined]
+    shutil.copytree(tiny.encoder, encoder)
     with (encoder / "vocab.txt").open("a") as file:
         file.write("more\nwords\n")
     with pytest.raises(TrainingError, match=r"the tokenizer has .* tokens, the word embedding"):
-        finetune(encoder, train=tiny.train, dev=tiny.dev, out=tmp_path / "out")  # type: ignore[attr-defined]
+        finetune(encoder, train=tiny.train, dev=tiny.dev, out=tmp_path / "out")
 
 
 def test_label_order_check() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -84,11 +85,11 @@ def test_unknown_recipe_lists_what_there_is() -> None:
         (lambda text: "a: [", "not valid YAML"),
     ],
 )
-def test_a_recipe_file_of_ones_own_is_checked(tmp_path: Path, change: object, text: str) -> None:
+def test_a_recipe_file_of_ones_own_is_checked(tmp_path: Path, change: Callable[[str], str], text: str) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(recipe_text("ternarybert"))
     assert load_recipe(file).name == "ternarybert"
-    file.write_text(change(recipe_text("ternarybert")))  # type: ignore[operator]
+    file.write_text(change(recipe_text("ternarybert")))
     with pytest.raises(RecipeError) as error:
         load_recipe(file)
     assert text in str(error.value)

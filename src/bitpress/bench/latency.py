@@ -18,7 +18,7 @@ import platform
 import random
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +51,17 @@ class Cell:
 
 
 DEFAULT_GRID = (Cell(1, 16), Cell(1, 128), Cell(8, 128))
+
+
+def most_tokens(models: Iterable[str | Path]) -> int:
+    """The longest text that every one of ``models`` (directories) has positions for."""
+    return min(int(read_config(path).get("max_position_embeddings", 512)) for path in models)
+
+
+def default_grid(models: Iterable[str | Path]) -> tuple[Cell, ...]:
+    """``DEFAULT_GRID``, its lengths cut to what the models take."""
+    limit = most_tokens(models)
+    return tuple(dict.fromkeys(Cell(cell.batch, min(cell.length, limit)) for cell in DEFAULT_GRID))
 
 
 def available_threads() -> int:
@@ -244,7 +255,7 @@ def _check(
     # [CLS] token [SEP] is the shortest text that a tokenizer makes; random ids need no more than one token.
     shortest = 1 if texts is None else 3
     for path in models.values():
-        positions = int(read_config(path).get("max_position_embeddings", 512))
+        positions = most_tokens([path])
         for cell in grid:
             if cell.batch < 1:
                 raise BitpressError(f"batch size {cell.batch}: must be at least 1")

@@ -41,7 +41,11 @@ class CommandGroup(TyperGroup):
         except BitpressError as error:
             _fail(str(error), 2, error)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError, FileExistsError, PermissionError) as error:
-            _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 2, error)
+            _fail(_where(error), 2, error)
+        except BrokenPipeError:
+            raise  # the reader of our output has gone; click ends quietly
+        except OSError as error:  # a full or failing disk
+            _fail(_where(error), 1, error)
         except ModuleNotFoundError as error:
             package = (error.name or "").split(".")[0]
             if package not in _EXTRAS:
@@ -51,6 +55,10 @@ class CommandGroup(TyperGroup):
         except KeyboardInterrupt as error:
             again = "; the same command goes on where it stopped" if ctx.invoked_subcommand in _RESUMABLE else ""
             _fail(f"interrupted{again}", 130, error, prefix="")
+
+
+def _where(error: OSError) -> str:
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error)
 
 
 def _fail(message: str, status: int, error: BaseException, prefix: str = "error: ") -> None:

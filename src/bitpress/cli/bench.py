@@ -18,9 +18,7 @@ def bench(
     vs: Annotated[
         list[Path] | None, typer.Option("--vs", help="Another model to run beside it, turn by turn; repeatable.")
     ] = None,
-    batch: Annotated[
-        list[int] | None, typer.Option(min=1, help="Texts a batch; repeatable.", show_default="1 and 8")
-    ] = None,
+    batch: Annotated[list[int] | None, typer.Option(min=1, help="Texts a batch; repeatable.", show_default="1")] = None,
     length: Annotated[
         list[int] | None, typer.Option(min=1, help="Tokens a text; repeatable.", show_default="16 and 128")
     ] = None,
@@ -37,9 +35,10 @@ def bench(
 ) -> None:
     """Measure median, minimum and 95th percentile over a grid of batch sizes and lengths.
 
-    Without --batch and --length the grid is 1 × 16, 1 × 128 and 8 × 128; with either, every combination.
+    Without --batch and --length the grid is 1 × 16, 1 × 128 and 8 × 128; with either, every combination. Lengths that
+    are not given are cut to what the models take.
     """
-    from bitpress.bench.latency import DEFAULT_GRID, Cell, measure
+    from bitpress.bench.latency import Cell, default_grid, measure
 
     models: dict[str, str | Path] = {}
     for path in [model, *(vs or [])]:
@@ -47,9 +46,10 @@ def bench(
         if str(path) in models:
             raise BitpressError(f"{path} is given twice; name each model once")
         models[str(path)] = path
-    grid: tuple[Cell, ...] = DEFAULT_GRID
+    grid = default_grid(models.values())
     if batch or length:
-        grid = tuple(Cell(b, n) for b in batch or [1] for n in length or [16, 128])
+        lengths = length or dict.fromkeys(cell.length for cell in grid)
+        grid = tuple(Cell(b, n) for b in batch or [1] for n in lengths)
     lines = None if texts is None else _read_texts(texts, text_column)
     with only_results_on_stdout():
         result = measure(

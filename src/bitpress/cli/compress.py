@@ -33,6 +33,10 @@ def compress(
     text_column: options.TextColumn = None,
     pair_column: options.PairColumn = None,
     label_column: options.LabelColumn = None,
+    epochs: options.Epochs = None,
+    learning_rate: options.LearningRate = None,
+    batch_size: options.BatchSize = None,
+    max_length: options.MaxLength = None,
     assignments: options.Set = None,
     max_drop: Annotated[
         float | None,
@@ -45,7 +49,9 @@ def compress(
     quiet: options.Quiet = False,
 ) -> None:
     """Compress a fine-tuned teacher; writes packed weights that run without PyTorch, and measures what it wrote."""
-    overrides = options.parse_overrides(assignments)
+    overrides = options.parse_overrides(
+        assignments, epochs=epochs, learning_rate=learning_rate, batch_size=batch_size, max_length=max_length
+    )
     from bitpress.recipes.runner import compress as run
 
     with only_results_on_stdout():

@@ -30,7 +30,9 @@ def estimate(
         list[str] | None, typer.Option(help="A recipe to estimate; repeatable.", show_default="every recipe")
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Texts a batch.")] = 1,
-    length: Annotated[int, typer.Option(min=1, help="Tokens a text.")] = 128,
+    length: Annotated[
+        int | None, typer.Option(min=1, help="Tokens a text.", show_default="128, or what the model takes")
+    ] = None,
     threads: options.Threads = None,
     repeats: Annotated[int, typer.Option(min=1, help="Measured passes of each.")] = 20,
     as_json: options.Json = False,
@@ -39,8 +41,10 @@ def estimate(
     """Pack the teacher with each recipe without training; measure bytes and latency here. Accuracy is not estimated."""
     if model_kind(teacher) != "checkpoint":
         raise BitpressError(f"{teacher}: this is an artifact already; estimate takes the teacher it came from")
+    from bitpress.bench.latency import most_tokens
     from bitpress.recipes.schema import list_recipes
 
+    length = length or min(128, most_tokens([teacher]))
     names = recipe or [known.name for known in list_recipes()]
     with only_results_on_stdout():
         result = measure_recipes(teacher, names, batch, length, threads, repeats, quiet)

@@ -22,13 +22,19 @@ def finetune(
     text_column: options.TextColumn = None,
     pair_column: options.PairColumn = None,
     label_column: options.LabelColumn = None,
+    epochs: options.Epochs = None,
+    learning_rate: options.LearningRate = None,
+    batch_size: options.BatchSize = None,
+    max_length: options.MaxLength = None,
     assignments: options.Set = None,
     seed: options.Seed = 0,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Fine-tune an encoder on labelled text; writes a teacher that transformers loads too."""
-    overrides = options.parse_overrides(assignments)
+    overrides = options.parse_overrides(
+        assignments, epochs=epochs, learning_rate=learning_rate, batch_size=batch_size, max_length=max_length
+    )
     from bitpress.recipes.runner import finetune as run
 
     with only_results_on_stdout():

@@ -14,7 +14,9 @@ from bitpress.cli.output import emit_json, format_bytes, format_ratio, print_tab
 
 def inspect(
     artifact: Annotated[Path, typer.Argument(help="An artifact.")],
-    verify: Annotated[bool, typer.Option("--verify", help="Also re-encode every tensor and compare.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Also re-encode every tensor and compare, and check the checksum.")
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Show scheme, bits, shape and bytes of every tensor, and the totals."""

@@ -22,29 +22,41 @@ Train = Annotated[Path, typer.Option(help="Labelled training data: csv, tsv or j
 Dev = Annotated[Path, typer.Option(help="Labelled data that chooses the best epoch and gives the reported score.")]
 Out = Annotated[Path, typer.Option(help="Directory to write; an unfinished run in it is resumed.")]
 Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one key of the recipe; repeatable.")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override one key of the recipe or schedule; repeatable."),
+]
+# Shorthands of --set for what is changed most; None leaves the default of the recipe.
+Epochs = Annotated[float | None, typer.Option(help="Passes over the training data.", show_default=False)]
+LearningRate = Annotated[float | None, typer.Option(help="Peak learning rate.", show_default=False)]
+BatchSize = Annotated[int | None, typer.Option(help="Texts a step, instead of tokens a step.", show_default=False)]
+MaxLength = Annotated[
+    int | None, typer.Option(help="Tokens a text, special ones included; longer texts are cut.", show_default=False)
 ]
 TextColumn = Annotated[str | None, typer.Option(help="Column of the text.", show_default="by common names")]
 PairColumn = Annotated[str | None, typer.Option(help="Column of the second text of a pair.", show_default=False)]
 LabelColumn = Annotated[str | None, typer.Option(help="Column of the label.", show_default="by common names")]
 
 
-def parse_overrides(assignments: Sequence[str] | None) -> dict[str, Any]:
+def parse_overrides(assignments: Sequence[str] | None, **shorthands: Any) -> dict[str, Any]:
     """``["epochs=3", "activations.range=static"]`` -> ``{"epochs": 3, "activations.range": "static"}``.
 
     A value that is valid JSON is taken as such (numbers, true, false, null, lists), anything else as a string.
 
+    Args:
+        shorthands: values of the options of the same name (``--max-length``: ``max_length``); None where not given.
+
     Raises:
         RecipeError: no ``=``, an empty key, or a key given twice.
     """
-    overrides: dict[str, Any] = {}
+    overrides = {key: value for key, value in shorthands.items() if value is not None}
     for assignment in assignments or []:
         key, separator, text = assignment.partition("=")
         key = key.strip()
         if not separator or not key:
             raise RecipeError(f"--set {assignment!r}: expected KEY=VALUE, for example --set epochs=3")
         if key in overrides:
-            raise RecipeError(f"--set {key}: given twice; give one value")
+            other = f", also as --{key.replace('_', '-')}" if key in shorthands else ""
+            raise RecipeError(f"--set {key}: given twice{other}; give one value")
         try:
             overrides[key] = json.loads(text)
         except json.JSONDecodeError:

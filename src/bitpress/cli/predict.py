@@ -23,7 +23,7 @@ BATCH = 32
 
 def predict(
     model: Annotated[Path, typer.Argument(help="An artifact.")],
-    texts: Annotated[list[str] | None, typer.Argument(metavar="[TEXT]...", help="Each argument is one text.")] = None,
+    texts: Annotated[list[str] | None, typer.Argument(metavar="TEXT", help="Each argument is one text.")] = None,
     pair: Annotated[
         list[str] | None, typer.Option("--pair", help="The second text of a pair; one for each TEXT, in order.")
     ] = None,

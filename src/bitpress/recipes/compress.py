@@ -14,7 +14,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 import bitpress
-from bitpress.artifact import TaskSpec, check_destination, describe
+from bitpress.artifact import WEIGHTS_DIGEST_KEY, TaskSpec, check_destination, describe
 from bitpress.data import Dataset
 from bitpress.distill import distillation_loss
 from bitpress.encoder import SequenceClassifier, load_classifier
@@ -26,6 +26,7 @@ from bitpress.recipes.evaluation import check_label_order, evaluation, headline,
 from bitpress.recipes.inputs import (
     DataOptions,
     TeacherTask,
+    check_same_form,
     check_tokenizer,
     file_digest,
     read_split,
@@ -182,8 +183,7 @@ def _read_inputs(
     known = teacher_task(teacher, task)
     train_set = read_split(train, known.task, columns, known.label_names)
     dev_set = read_split(dev, known.task, columns, known.label_names or train_set.label_names or None)
-    if (train_set.pairs is None) != (dev_set.pairs is None):
-        raise TrainingError(f"{train} and {dev} differ: one has pairs of texts, the other single texts")
+    check_same_form(train_set, dev_set)
     config = known.config
     if known.task.kind == "classification" and len(train_set.label_names) != config.num_labels:
         raise TrainingError(
@@ -326,6 +326,7 @@ def _write_artifact(
         "stages": stages,
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
+        WEIGHTS_DIGEST_KEY: file_digest(draft / WEIGHTS),
     }
     write(run.out, model_card(inputs.recipe, inputs.label_names, teacher_score, measured), provenance)
     if file_digest(draft / WEIGHTS) != file_digest(run.out / WEIGHTS):
@@ -354,6 +355,7 @@ def _announce(console: Console, inputs: _Inputs, score: dict[str, Any], quiet: b
             "warning: the teacher is no better than always giving the same answer; the student can learn nothing more",
             highlight=False,
             markup=False,
+            soft_wrap=True,
         )
 
 

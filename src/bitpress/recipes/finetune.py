@@ -22,6 +22,7 @@ from bitpress.recipes.evaluation import evaluation, headline, logits_of, summari
 from bitpress.recipes.inputs import (
     TASK_KEY,
     DataOptions,
+    check_same_form,
     check_tokenizer,
     read_split,
     resolve_max_length,
@@ -115,6 +116,7 @@ def finetune(
     known = get_task(task)
     train_set = read_split(train, known, columns, None)
     dev_set = read_split(dev, known, columns, train_set.label_names or None)
+    check_same_form(train_set, dev_set)
     config = load_config(encoder)
     max_length = resolve_max_length(settings.max_length, known.max_length, config)
     tokenizer = Tokenizer.from_directory(encoder)

@@ -43,6 +43,15 @@ def read_split(path: str | Path, task: Task, columns: DataOptions | None, label_
     return dataset
 
 
+def check_same_form(train_set: Dataset, dev_set: Dataset) -> None:
+    """TrainingError where one file has pairs of texts and the other single texts."""
+    if (train_set.pairs is None) != (dev_set.pairs is None):
+        raise TrainingError(
+            f"{train_set.path} and {dev_set.path} differ: one has pairs of texts, the other single texts; "
+            "give both the same columns, or name them with --text-column and --pair-column"
+        )
+
+
 def tokenize(tokenizer: Tokenizer, dataset: Dataset, max_length: int, pad_id: int) -> EncodedDataset:
     """Token ids of every text (and pair), special tokens included, cut to ``max_length``."""
     encodings = tokenizer.encode(dataset.texts, dataset.pairs, max_length=max_length)

@@ -23,11 +23,19 @@ class RunDirectory:
             settings: JSON values that determine it.
 
         Raises:
-            TrainingError: ``out`` or the run directory is of other settings; names the first that differs.
+            TrainingError: ``out`` or the run directory is of other settings, names the first that differs; or one of
+                them is a file.
         """
         self.out = Path(out)
-        self.path = self.out.with_name(self.out.name + ".run")
+        # "." and ".." have no name that the run directory could stand beside.
+        named = self.out if self.out.name not in ("", "..") else self.out.resolve()
+        if not named.name:
+            raise TrainingError(f"{self.out} has no directory around it to hold the run; choose another --out")
+        self.path = named.with_name(named.name + ".run")
         self.settings = json.loads(json.dumps(settings))
+        for path in (self.out, self.path):
+            if path.exists() and not path.is_dir():
+                raise TrainingError(f"{path} is a file where a directory is to be written; choose another --out")
         stored = self._read("settings.json")
         if stored is None:
             if self.out.exists() and any(self.out.iterdir()):
