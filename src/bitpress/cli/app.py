@@ -52,6 +52,11 @@ class CommandGroup(TyperGroup):
                 raise
             advice = f"pip install 'bitpress[{_EXTRAS[package]}]'"
             _fail(f"this needs the package {package!r}, which is not installed: {advice}", 1, error)
+        except Exception as error:
+            # safetensors has an error of its own for a full or failing disk.
+            if type(error).__name__ != "SafetensorError" or "(os error" not in str(error):
+                raise
+            _fail(str(error), 1, error)
         except KeyboardInterrupt as error:
             again = "; the same command goes on where it stopped" if ctx.invoked_subcommand in _RESUMABLE else ""
             _fail(f"interrupted{again}", 130, error, prefix="")

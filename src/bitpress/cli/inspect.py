@@ -49,10 +49,11 @@ def _print(path: Path, description: dict[str, Any]) -> None:
     if kind != "fp32":
         kind += f", {activations['bits']} bits, {'symmetric' if activations['symmetric'] else 'asymmetric'}"
         kind += f", range per {activations['range']}" if activations["range"] == "token" else ", static ranges"
+    answers = "one number" if task["kind"] == "regression" else ", ".join(task["labels"])
     paper = description["paper_accounting"]
     summary = [
         ["recipe", description["recipe"]],
-        ["task", f"{task['kind']}, {task['metric']}: {', '.join(task['labels']) or 'one number'}"],
+        ["task", f"{task['kind']}, {task['metric']}: {answers}"],
         ["activations", kind],
         ["parameters", f"{description['parameters']:,}"],
         ["the same in fp32", f"{format_bytes(description['fp32_bytes'])}  ({description['fp32_bytes']:,} bytes)"],
