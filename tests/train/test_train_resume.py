@@ -201,14 +201,20 @@ def test_directory_in_use_is_refused(tmp_path: Path) -> None:
     train_tiny(tmp_path, loss_fn=loss_fn, schedule=dataclasses.replace(SCHEDULE, max_steps=1))
 
 
-def test_interrupt_says_how_to_continue(tmp_path: Path) -> None:
+def test_interrupt_is_passed_on_and_the_next_call_starts(tmp_path: Path) -> None:
     def loss_fn(*_: object) -> Any:
         raise KeyboardInterrupt
 
-    output = io.StringIO()
     with pytest.raises(KeyboardInterrupt):
-        train_tiny(tmp_path, loss_fn=loss_fn, console=Console(file=output))
-    assert "the same command continues where it left off" in output.getvalue()
+        train_tiny(tmp_path, loss_fn=loss_fn)
+    assert train_tiny(tmp_path)[0].steps > 0
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_quiet_prints_no_evaluations(tmp_path: Path, quiet: bool) -> None:
+    output = io.StringIO()
+    train_tiny(tmp_path, console=Console(file=output), quiet=quiet)
+    assert ("tokens/s" in output.getvalue()) is not quiet
 
 
 def test_changed_thread_count_is_warned_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

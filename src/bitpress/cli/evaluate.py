@@ -10,7 +10,6 @@ import typer
 from bitpress.bench.models import model_kind
 from bitpress.cli import options
 from bitpress.cli.output import emit_json, format_metric, only_results_on_stdout, print_table
-from bitpress.data.tasks import TASK_NAMES
 from bitpress.errors import DataError
 
 
@@ -60,11 +59,11 @@ def evaluate_artifact(
         ArtifactError: the artifact is malformed.
     """
     import bitpress
-    from bitpress.data import get_task, majority_baseline, read_dataset
-    from bitpress.data.metrics import metric_name
+    from bitpress.data import get_task, read_dataset
+    from bitpress.runtime.pipeline import evaluation_task
 
     model = bitpress.load(path, threads=threads)
-    task = get_task(task_name or _own_task(model.config.model) or model.task.kind)
+    task = evaluation_task(model.config) if task_name is None else get_task(task_name)
     if task.kind != model.task.kind:
         raise DataError(f"--task {task_name} is {task.kind}, but {path} was trained for {model.task.kind}")
     dataset = read_dataset(
@@ -75,17 +74,4 @@ def evaluate_artifact(
         label_column=label_column,
         label_names=model.labels if task.kind == "classification" else None,
     )
-    result = model.evaluate(dataset)
-    if task_name is not None:  # the headline is the one that was asked for
-        assert dataset.labels is not None  # evaluate() has refused data without labels
-        metric = metric_name(task.metric, len(model.labels))
-        majority = majority_baseline(task, dataset.labels, len(model.labels))
-        result |= {"metric": metric, "value": result["metrics"][metric], "majority": majority}
-    return result
-
-
-def _own_task(config: dict[str, Any]) -> str | None:
-    """The task's name where `bitpress finetune` left it in config.json; it knows the file layout and the metric."""
-    own = config.get("bitpress")
-    name = own.get("task") if isinstance(own, dict) else None
-    return name if name in TASK_NAMES else None
+    return model.evaluate(dataset, task=task)

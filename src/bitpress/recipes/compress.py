@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -331,6 +332,7 @@ def _write_artifact(
     write(run.out, model_card(inputs.recipe, inputs.label_names, teacher_score, measured), provenance)
     if file_digest(draft / WEIGHTS) != file_digest(run.out / WEIGHTS):
         raise RecipeError(f"{run.out} differs from the measured draft {draft}: report this as a defect of bitpress")
+    shutil.rmtree(draft)
     return measured
 
 

@@ -15,7 +15,7 @@ from bitpress.artifact.reader import read_artifact
 from bitpress.artifact.schema import ArtifactConfig, TaskSpec
 from bitpress.data.metrics import compute_metrics, majority_baseline, metric_name
 from bitpress.data.readers import Dataset
-from bitpress.data.tasks import Task, get_task
+from bitpress.data.tasks import TASK_NAMES, Task, get_task
 from bitpress.errors import ArtifactError, DataError, UnsupportedModelError
 from bitpress.runtime.tokenization import Encoding, Tokenizer
 
@@ -90,11 +90,12 @@ class Model:
         """Raw outputs float32 [N, C] in the order of ``texts``; a text's row does not depend on the others."""
         return self._forward(self._tokenizer.encode(texts, pairs, max_length=self.config.max_length), batch_size)
 
-    def evaluate(self, dataset: Dataset, batch_size: int = 32) -> dict[str, Any]:
+    def evaluate(self, dataset: Dataset, batch_size: int = 32, task: Task | None = None) -> dict[str, Any]:
         """Score the model on labelled data: ``metric`` (its name), ``value``, ``n``, ``metrics``, ``majority``.
 
-        ``majority`` is the value that always answering the most frequent class would get. Raises DataError where the
-        data has no labels, other labels than the model, or one text where the model reads pairs.
+        ``task`` says which metrics; None: the task that the model was trained for. ``majority`` is the value that
+        always answering the most frequent class would get. Raises DataError where the data has no labels, other labels
+        than the model, or one text where the model reads pairs.
         """
         if dataset.labels is None or len(dataset) == 0:
             raise DataError("evaluation needs labelled rows, found none", dataset.path)
@@ -106,7 +107,7 @@ class Model:
             )
         if self.task.pair != (dataset.pairs is not None):
             raise DataError(f"{self._wants()}; choose the columns with --text-column and --pair-column", dataset.path)
-        task = evaluation_task(self.task)
+        task = task or evaluation_task(self.config)
         logits = self.logits(dataset.texts, dataset.pairs, batch_size)
         metrics = compute_metrics(task, logits, dataset.labels)
         name = metric_name(task.metric, logits.shape[1])
@@ -195,9 +196,14 @@ def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True))
 
 
-def evaluation_task(spec: TaskSpec) -> Task:
-    """The plain task of an artifact's kind (all its metrics), headed by the artifact's metric."""
-    return replace(get_task(spec.kind), metric=spec.metric)
+def evaluation_task(config: ArtifactConfig) -> Task:
+    """The task that the model was trained for, where ``bitpress finetune`` left its name in config.json (it knows file
+    layout and metrics); otherwise the plain task of the model's kind, headed by the model's metric."""
+    own = config.model.get("bitpress")
+    name = own.get("task") if isinstance(own, dict) else None
+    if name in TASK_NAMES and get_task(name).kind == config.task.kind:
+        return get_task(name)
+    return replace(get_task(config.task.kind), metric=config.task.metric)
 
 
 def load(path: str | Path, threads: int | None = None) -> Model:

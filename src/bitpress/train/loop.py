@@ -96,13 +96,13 @@ def run_stage(
         fingerprint: JSON values that must be equal when the stage is resumed. The schedule, the data, the initial
             weights and the metric are added to it here.
         console: where progress and warnings go; stderr if None.
-        quiet: plain lines at evaluations, as without a terminal.
+        quiet: neither a bar nor lines at evaluations; warnings still appear.
         on_progress: called at every log line and every evaluation.
 
     Raises:
         TrainingError: the run directory is of another configuration or in use, there is no data, the metric is not
             measured, or the loss is not finite.
-        KeyboardInterrupt: passed on after saying how to continue.
+        KeyboardInterrupt: passed on; the same call continues.
     """
     console = console or Console(stderr=True)
     if not len(train):
@@ -148,14 +148,6 @@ def run_stage(
             result = stage.restore(start, warn)
             if result is None:
                 result = stage.run(console, quiet, on_progress)
-        except KeyboardInterrupt:
-            console.print(
-                f"interrupted; {run_dir / name} is intact: the same command continues where it left off.",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
-            )
-            raise
         finally:
             scalars.close()
     # Whatever the caller draws next must not depend on whether this call trained, resumed or only loaded.

@@ -39,7 +39,7 @@ class ProgressDisplay:
         quiet: bool,
         on_progress: Callable[[ProgressEvent], None] | None,
     ) -> None:
-        self._console, self._stage, self._on_progress = console, stage, on_progress
+        self._console, self._stage, self._quiet, self._on_progress = console, stage, quiet, on_progress
         self._bar: Progress | None = None
         if console.is_terminal and not quiet:
             self._bar = Progress(
@@ -71,7 +71,7 @@ class ProgressDisplay:
         """Shows new figures."""
         if self._bar is not None:
             self._bar.update(self._task, completed=event.step, text=escape(describe(event)))
-        elif event.evaluated:
+        elif event.evaluated and not self._quiet:
             line = f"{event.stage}: step {event.step}/{event.total} · {describe(event)}"
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
             self._console.file.flush()
