@@ -58,14 +58,18 @@ def headline(task: Task, num_labels: int) -> str:
 
 def summarize(task: Task, logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     """``metric``, ``value``, ``n``, ``metrics`` and ``majority`` (the metric of always giving one answer)."""
-    metrics = compute_metrics(task, logits, labels)
-    metric = headline(task, logits.shape[1])
+    return summary(task, compute_metrics(task, logits, labels), labels, logits.shape[1])
+
+
+def summary(task: Task, metrics: dict[str, float], labels: np.ndarray, num_labels: int) -> dict[str, Any]:
+    """As ``summarize``, from metrics that were computed already."""
+    metric = headline(task, num_labels)
     return {
         "metric": metric,
         "value": metrics[metric],
         "n": len(labels),
         "metrics": metrics,
-        "majority": majority_baseline(task, labels, logits.shape[1]),
+        "majority": majority_baseline(task, labels, num_labels),
     }
 
 

@@ -18,7 +18,7 @@ import bitpress
 from bitpress.data import Dataset, Task, get_task
 from bitpress.encoder import SequenceClassifier, load_classifier, load_config, save_classifier
 from bitpress.errors import RecipeError
-from bitpress.recipes.evaluation import evaluation, headline, logits_of, summarize
+from bitpress.recipes.evaluation import evaluation, headline, summary
 from bitpress.recipes.inputs import (
     TASK_KEY,
     DataOptions,
@@ -143,13 +143,12 @@ def finetune(
     run.begin()
 
     pad = config.pad_token_id or 0
-    encoded_dev = tokenize(tokenizer, dev_set, max_length, pad)
     stage = run_stage(
         name=STAGE,
         model=model,
         train=tokenize(tokenizer, train_set, max_length, pad),
         loss_fn=_regression_loss if known.kind == "regression" else _classification_loss,
-        evaluate=evaluation(known, encoded_dev),
+        evaluate=evaluation(known, tokenize(tokenizer, dev_set, max_length, pad)),
         metric=headline(known, model.config.num_labels),
         schedule=settings.schedule,
         run_dir=run.path,
@@ -161,7 +160,8 @@ def finetune(
     model.config = dataclasses.replace(model.config, extra={**model.config.extra, TASK_KEY: own})
     save_classifier(model, out, tokenizer_from=encoder)
     assert dev_set.labels is not None, "read_split requires labels"
-    score = summarize(known, logits_of(model, encoded_dev), dev_set.labels)
+    # The weights that were saved are those that gave these metrics.
+    score = summary(known, stage.metrics, dev_set.labels, model.config.num_labels)
     result = FinetuneResult(
         out=str(out),
         task=known.name,
