@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +14,12 @@ from rich.console import Console
 from torch import Tensor, nn
 
 import bitpress
-from bitpress.artifact import WEIGHTS_DIGEST_KEY, TaskSpec, check_destination, describe
+from bitpress.artifact import WEIGHTS_DIGEST_KEY, TaskSpec, check_destination, describe, replace_file
+from bitpress.artifact.strict_json import dump_object
 from bitpress.data import Dataset
 from bitpress.distill import distillation_loss
 from bitpress.encoder import SequenceClassifier, load_classifier
-from bitpress.errors import RecipeError, TrainingError
+from bitpress.errors import TrainingError
 from bitpress.freeze import check_freezable, freeze
 from bitpress.quantize import AppliedPolicy, apply_policy
 from bitpress.recipes.card import model_card
@@ -286,34 +286,26 @@ def _write_artifact(
     student_logits: np.ndarray,
     stages: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    """Freeze twice: once to measure, once with what was measured in the model card. The weights are the same bytes."""
+    """Freeze, measure what was written, and put the measurements into its card and provenance."""
     task = inputs.known.task
-    draft = run.path / "draft"
-
-    def write(folder: Path, card: str, provenance: dict[str, Any]) -> None:
-        freeze(
-            student,
-            inputs.recipe.policy,
-            folder,
-            recipe=inputs.recipe.name,
-            packing=inputs.recipe.packing,
-            task=TaskSpec(task.kind, teacher_score["metric"], inputs.train_set.pairs is not None),
-            max_length=inputs.max_length,
-            tokenizer_files=Tokenizer.files(inputs.teacher_path),
-            card=card,
-            provenance=provenance,
-        )
-
-    write(draft, "", {})
-    with load(draft) as model:
+    freeze(
+        student,
+        inputs.recipe.policy,
+        run.out,
+        recipe=inputs.recipe.name,
+        packing=inputs.recipe.packing,
+        task=TaskSpec(task.kind, teacher_score["metric"], inputs.train_set.pairs is not None),
+        max_length=inputs.max_length,
+        tokenizer_files=Tokenizer.files(inputs.teacher_path),
+        card="Not measured yet.\n",
+        provenance=run.settings,
+    )
+    with load(run.out) as model:
         logits = model.logits(inputs.dev_set.texts, inputs.dev_set.pairs)
-    score = summarize(task, logits, _targets(inputs.dev_set))
-    sizes = describe(draft)
+    sizes = describe(run.out)
     measured = {
-        **score,
-        "total_bytes": sizes["total_bytes"],
-        "fp32_bytes": sizes["fp32_bytes"],
-        "ratio": sizes["ratio"],
+        **summarize(task, logits, _targets(inputs.dev_set)),
+        **{key: sizes[key] for key in ("total_bytes", "fp32_bytes", "ratio")},
         "engine_vs_student": {
             "max_logit_difference": float(np.abs(logits - student_logits).max()),
             "different_predictions": int((logits.argmax(axis=1) != student_logits.argmax(axis=1)).sum()),
@@ -327,12 +319,11 @@ def _write_artifact(
         "stages": stages,
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
-        WEIGHTS_DIGEST_KEY: file_digest(draft / WEIGHTS),
+        WEIGHTS_DIGEST_KEY: file_digest(run.out / WEIGHTS),
     }
-    write(run.out, model_card(inputs.recipe, inputs.label_names, teacher_score, measured), provenance)
-    if file_digest(draft / WEIGHTS) != file_digest(run.out / WEIGHTS):
-        raise RecipeError(f"{run.out} differs from the measured draft {draft}: report this as a defect of bitpress")
-    shutil.rmtree(draft)
+    card = model_card(inputs.recipe, inputs.label_names, teacher_score, measured)
+    replace_file(run.out, "README.md", card.encode())
+    replace_file(run.out, "provenance.json", dump_object(provenance))
     return measured
 
 
