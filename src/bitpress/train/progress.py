@@ -10,6 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 
+# Columns of a terminal in which stage, bar, steps and the full description fit side by side.
+FULL_WIDTH = 110
+
 
 @dataclass(frozen=True)
 class ProgressEvent:
@@ -41,6 +44,7 @@ class ProgressDisplay:
     ) -> None:
         self._console, self._stage, self._quiet, self._on_progress = console, stage, quiet, on_progress
         self._bar: Progress | None = None
+        self._brief = console.width < FULL_WIDTH
         if console.is_terminal and not quiet:
             self._bar = Progress(
                 TextColumn("[bold]{task.description}"),
@@ -70,7 +74,7 @@ class ProgressDisplay:
     def report(self, event: ProgressEvent) -> None:
         """Shows new figures."""
         if self._bar is not None:
-            self._bar.update(self._task, completed=event.step, text=escape(describe(event)))
+            self._bar.update(self._task, completed=event.step, text=escape(describe(event, self._brief)))
         elif event.evaluated and not self._quiet:
             line = f"{event.stage}: step {event.step}/{event.total} · {describe(event)}"
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -79,14 +83,16 @@ class ProgressDisplay:
             self._on_progress(event)
 
 
-def describe(event: ProgressEvent) -> str:
-    """Loss, metric with the best in brackets, tokens a second, time left: on one line."""
+def describe(event: ProgressEvent, brief: bool = False) -> str:
+    """Loss, metric with the best in brackets, tokens a second, time left: on one line. ``brief``: in 45 characters."""
     parts = []
     if event.loss is not None:
         parts.append(f"loss {event.loss:.4f}")
     if event.metric is not None:
-        best = "" if event.best_metric is None else f" (best {event.best_metric:.4f})"
+        best = "" if event.best_metric is None or brief else f" (best {event.best_metric:.4f})"
         parts.append(f"{event.metric_name} {event.metric:.4f}{best}")
     minutes, seconds = divmod(round(event.seconds_left), 60)
     left = f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}" if minutes >= 60 else f"{minutes}:{seconds:02d}"
-    return " · ".join([*parts, f"{event.tokens_per_second:,.0f} tokens/s", f"{left} left"])
+    if not brief:
+        parts.append(f"{event.tokens_per_second:,.0f} tokens/s")
+    return " · ".join([*parts, f"{left} left"])
