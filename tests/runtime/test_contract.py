@@ -59,8 +59,8 @@ def test_engine_and_student_agree_on_a_thousand_real_sentences(tmp_path: Path) -
     """At least 99.9 % equal predictions; logits within 0.25.
 
     Where a value lies within float error (1e-6 relative) of a rounding boundary, one code differs by one, 1/255 of its
-    range; about one code in 10^4 does. On students trained on this data that moved a logit by at most 0.09 and by 0.005
-    in the median, where logits span several units; 0.25 is three times the largest that was seen.
+    range, and later layers carry it on. On six-layer students that moved a logit by at most 0.095, where logits span
+    several units; 0.25 is between two and three times the largest that was seen.
     """
     assert ENCODER is not None
     assert ENCODER.origin is not None
