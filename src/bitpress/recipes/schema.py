@@ -6,7 +6,6 @@ values out of range are errors.
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -197,7 +196,5 @@ def _leaves(values: dict[str, Any], path: tuple[str, ...] = (), stage: str | Non
                 yield from _leaves({k: v for k, v in part.items() if k != "name"}, (), part["name"])
         elif isinstance(value, dict):
             yield from _leaves(value, (*path, key), stage)
-        elif dataclasses.is_dataclass(value):
-            raise TypeError(f"{key} was not dumped to a mapping")
         else:
             yield _Leaf((*path, key), stage, values)
