@@ -34,6 +34,9 @@ class Task:
     columns: tuple[str, ...] = ()
 
 
+# Under this key of config.json a teacher that bitpress fine-tuned says what it was trained for; transformers keeps it.
+TASK_KEY = "bitpress"
+
 _TASKS = {
     task.name: task
     for task in (

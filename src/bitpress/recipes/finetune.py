@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 import bitpress
 from bitpress.data import Dataset, Task, get_task
+from bitpress.data.tasks import TASK_KEY
 from bitpress.encoder import SequenceClassifier, load_classifier, load_config, save_classifier
 from bitpress.errors import RecipeError
 from bitpress.recipes.evaluation import evaluation, headline, summary
 from bitpress.recipes.inputs import (
-    TASK_KEY,
     DataOptions,
     check_same_form,
     check_tokenizer,

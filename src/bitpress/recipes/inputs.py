@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from bitpress.data import Dataset, Task, get_task, read_dataset
+from bitpress.data.tasks import TASK_KEY
 from bitpress.encoder import EncoderConfig, load_config
 from bitpress.errors import DataError, TrainingError
 from bitpress.runtime.tokenization import Tokenizer
 from bitpress.train import EncodedDataset
-
-# Under this key of config.json a teacher that bitpress fine-tuned says what it was trained for; transformers keeps it.
-TASK_KEY = "bitpress"
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from bitpress.artifact.reader import read_artifact
 from bitpress.artifact.schema import ArtifactConfig, TaskSpec
 from bitpress.data.metrics import compute_metrics, majority_baseline, metric_name
 from bitpress.data.readers import Dataset
-from bitpress.data.tasks import TASK_NAMES, Task, get_task
+from bitpress.data.tasks import TASK_KEY, TASK_NAMES, Task, get_task
 from bitpress.errors import ArtifactError, DataError, UnsupportedModelError
 from bitpress.runtime.tokenization import Encoding, Tokenizer
 
@@ -199,7 +199,7 @@ def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
 def evaluation_task(config: ArtifactConfig) -> Task:
     """The task that the model was trained for, where ``bitpress finetune`` left its name in config.json (it knows file
     layout and metrics); otherwise the plain task of the model's kind, headed by the model's metric."""
-    own = config.model.get("bitpress")
+    own = config.model.get(TASK_KEY)
     name = own.get("task") if isinstance(own, dict) else None
     if name in TASK_NAMES and get_task(name).kind == config.task.kind:
         return get_task(name)
