@@ -190,4 +190,18 @@ bp_status bp_quantize_rows(const float* x, size_t rows, size_t cols, int symmetr
   });
 }
 
+bp_status bp_apply(uint32_t function, float* x, size_t n) {
+  return Guard([&] {
+    static constexpr bitpress::Activation kFunctions[] = {bitpress::Activation::kGelu, bitpress::Activation::kGeluTanh,
+                                                          bitpress::Activation::kRelu, bitpress::Activation::kSilu,
+                                                          bitpress::Activation::kTanh, bitpress::Activation::kExp};
+    if (function > BP_FN_EXP) {
+      Refuse("function is " + std::to_string(function) + ", allowed are 0 to " + std::to_string(BP_FN_EXP));
+    }
+    if (n == 0) return;
+    RequireArgument(x, "x");
+    RequireKernels().activate(kFunctions[function], x, n);
+  });
+}
+
 }  // extern "C"

@@ -29,6 +29,16 @@ typedef enum {
 
 typedef enum { BP_ACT_GELU = 0, BP_ACT_GELU_TANH = 1, BP_ACT_RELU = 2, BP_ACT_SILU = 3 } bp_hidden_act;
 
+/* The elementwise functions of bp_apply: those of the layers, and what softmax and pooler need. */
+typedef enum {
+  BP_FN_GELU = 0,
+  BP_FN_GELU_TANH = 1,
+  BP_FN_RELU = 2,
+  BP_FN_SILU = 3,
+  BP_FN_TANH = 4,
+  BP_FN_EXP = 5
+} bp_function;
+
 /* How activations enter the linear layers and the attention products. */
 typedef enum { BP_FLOAT = 0, BP_UINT8_TOKEN = 1, BP_UINT8_STATIC = 2 } bp_activation_range;
 
@@ -88,6 +98,10 @@ BP_API bp_status bp_forward(const bp_model* model, const int32_t* ids, const int
  * training and engine agree bit for bit. codes: rows x cols; scale, offset: rows. */
 BP_API bp_status bp_quantize_rows(const float* x, size_t rows, size_t cols, int symmetric, float clip, uint8_t* codes,
                                   float* scale, float* offset);
+
+/* An elementwise function (bp_function) alone, in place on n floats, by the engine's own polynomial; for replaying a
+ * student with the engine's roundings. */
+BP_API bp_status bp_apply(uint32_t function, float* x, size_t n);
 
 #ifdef __cplusplus
 }

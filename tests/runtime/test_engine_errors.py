@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from bitpress.errors import EngineError
-from bitpress.runtime.engine import Engine, PackedTernary, quantize_rows
+from bitpress.runtime.engine import Engine, PackedTernary, apply_function, quantize_rows
 
 QUERY = "layers.0.attention.query.weight"
 WORD = "embeddings.word.weight"
@@ -251,3 +251,15 @@ def _some_library() -> str:
     import _ctypes
 
     return str(_ctypes.__file__)
+
+
+def test_apply_function() -> None:
+    x = np.array([-1.0, 0.0, 1.0], np.float32)
+    apply_function("exp", x)
+    assert np.allclose(x, np.exp([-1.0, 0.0, 1.0]), rtol=1e-6)
+    with pytest.raises(EngineError, match=r"function is 'sin', allowed are gelu, .*tanh, exp"):
+        apply_function("sin", x)
+    with pytest.raises(EngineError, match="x is float64, contiguous: True; expected float32, contiguous"):
+        apply_function("exp", np.zeros(3))  # type: ignore[arg-type]
+    with pytest.raises(EngineError, match="contiguous: False"):
+        apply_function("exp", np.zeros((3, 3), np.float32)[:, :2])

@@ -1,12 +1,12 @@
-// Elementwise functions, in place: GELU (erf and tanh forms), ReLU, SiLU, tanh. Own polynomials, absolute error stated
-// beside each in kernels/activation/polynomials.h.
+// Elementwise functions, in place: GELU (erf and tanh forms), ReLU, SiLU, tanh, exp. Own polynomials, absolute error
+// stated beside each in kernels/activation/polynomials.h.
 #pragma once
 
 #include "kernels/numerics.h"
 
 namespace bitpress {
 
-enum class Activation { kGelu, kGeluTanh, kRelu, kSilu, kTanh };
+enum class Activation { kGelu, kGeluTanh, kRelu, kSilu, kTanh, kExp };
 
 using ActivateFn = void (*)(Activation kind, float* x, size_t n);
 namespace reference {

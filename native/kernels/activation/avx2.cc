@@ -31,6 +31,8 @@ void Activate(Activation kind, float* x, size_t n) {
       return Map(x, n, [](F32 v) { return Silu(v); });
     case Activation::kTanh:
       return Map(x, n, [](F32 v) { return Tanh(v); });
+    case Activation::kExp:
+      return Map(x, n, [](F32 v) { return Exp(v); });
   }
 }
 

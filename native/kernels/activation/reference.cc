@@ -24,6 +24,9 @@ void Activate(Activation kind, float* x, size_t n) {
       case Activation::kTanh:
         x[i] = Tanh(v).v;
         break;
+      case Activation::kExp:
+        x[i] = Exp(v).v;
+        break;
     }
   }
 }

@@ -37,8 +37,9 @@ Recipe `{recipe.name}`: {recipe.summary}.
 {table}
 
 The teacher was measured in fp32 by PyTorch, the artifact on its packed weights by the engine that runs it. Engine and
-fake-quantized student differ by at most {check["max_logit_difference"]:.2g} in any logit and in
-{check["different_predictions"]} of {check["n"]} predictions. `provenance.json` has the whole configuration.
+fake-quantized student (in {check["arithmetic"]}'s arithmetic) gave the same bits for {check["identical_logits"]} of
+{check["n"]} texts and another prediction for {check["different_predictions"]}; logits differed by at most
+{check["max_logit_difference"]:.2g}. `provenance.json` has the whole configuration.
 
 ```python
 import bitpress

@@ -32,6 +32,7 @@ __all__ = [
     "Engine",
     "EngineConfig",
     "PackedTernary",
+    "apply_function",
     "available_isas",
     "describe_engine",
     "hardware_threads",
@@ -44,6 +45,7 @@ MAX_THREADS = 256  # ThreadTeam::kMaxThreads
 
 # The enums of bitpress.h. transformers computes gelu_new and gelu_pytorch_tanh by the same formula.
 HIDDEN_ACTS = {"gelu": 0, "gelu_new": 1, "gelu_pytorch_tanh": 1, "relu": 2, "silu": 3, "swish": 3}
+FUNCTIONS = HIDDEN_ACTS | {"tanh": 4, "exp": 5}
 _RANGES = {"fp32": 0, "token": 1, "static": 2}
 _CODES_PER_BYTE = {"2bit": 4, "trits": 5}
 _PACKINGS = {"2bit": 0, "trits": 1}
@@ -290,6 +292,14 @@ def quantize_rows(
     outputs = (codes.ctypes.data, scale.ctypes.data, offset.ctypes.data)
     check(library().bp_quantize_rows(x.ctypes.data, *x.shape, int(symmetric), clip or 0.0, *outputs))
     return codes, scale, offset
+
+
+def apply_function(name: str, x: Floats) -> None:
+    """An elementwise function of the engine in place on float32 ``x`` (C-contiguous): a hidden_act, "tanh" or "exp"."""
+    function = _choice("function", name, FUNCTIONS)
+    if x.dtype != np.float32 or not x.flags.c_contiguous:
+        raise EngineError(f"x is {x.dtype}, contiguous: {x.flags.c_contiguous}; expected float32, contiguous")
+    check(library().bp_apply(function, x.ctypes.data, x.size))
 
 
 def describe_engine() -> dict[str, Any]:

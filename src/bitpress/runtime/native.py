@@ -111,6 +111,7 @@ def library() -> ctypes.CDLL:
             (pointer, pointer, pointer, pointer, size, pointer, pointer, ctypes.c_uint32),
         ),
         ("bp_quantize_rows", ctypes.c_int, (pointer, size, size, ctypes.c_int, number, pointer, pointer, pointer)),
+        ("bp_apply", ctypes.c_int, (ctypes.c_uint32, pointer, size)),
     ):
         function = getattr(loaded, name)
         function.restype, function.argtypes = result, arguments
