@@ -1,5 +1,6 @@
 // The C ABI: checks every argument, turns exceptions into a status and a line of text.
 
+#include <algorithm>
 #include <cmath>
 #include <memory>
 #include <new>
@@ -85,6 +86,20 @@ size_t CheckBatch(const bp_config& config, const int32_t* ids, const int32_t* ty
   return token;
 }
 
+// bp_forward and bp_profile.
+void Run(const bp_model* model, const int32_t* ids, const int32_t* type_ids, const uint32_t* lengths,
+         size_t num_sequences, float* logits, float* hidden_states, uint32_t threads, uint64_t* nanoseconds) {
+  RequireArgument(model, "model");
+  if (model->builder != nullptr) Refuse("the model is not finished: call bp_model_finish first");
+  if (num_sequences == 0) return;
+  RequireArgument(ids, "ids");
+  RequireArgument(lengths, "lengths");
+  RequireArgument(logits, "logits");
+  const size_t tokens = CheckBatch(model->model.config, ids, type_ids, lengths, num_sequences);
+  bitpress::Forward(model->model, model->workspaces, {ids, type_ids, lengths, num_sequences, tokens}, logits,
+                    hidden_states, threads, nanoseconds);
+}
+
 }  // namespace
 
 extern "C" {
@@ -157,16 +172,15 @@ void bp_model_free(bp_model* model) { delete model; }
 
 bp_status bp_forward(const bp_model* model, const int32_t* ids, const int32_t* type_ids, const uint32_t* lengths,
                      size_t num_sequences, float* logits, float* hidden_states, uint32_t threads) {
+  return Guard([&] { Run(model, ids, type_ids, lengths, num_sequences, logits, hidden_states, threads, nullptr); });
+}
+
+bp_status bp_profile(const bp_model* model, const int32_t* ids, const int32_t* type_ids, const uint32_t* lengths,
+                     size_t num_sequences, float* logits, uint32_t threads, uint64_t* nanoseconds) {
   return Guard([&] {
-    RequireArgument(model, "model");
-    if (model->builder != nullptr) Refuse("the model is not finished: call bp_model_finish first");
-    if (num_sequences == 0) return;
-    RequireArgument(ids, "ids");
-    RequireArgument(lengths, "lengths");
-    RequireArgument(logits, "logits");
-    const size_t tokens = CheckBatch(model->model.config, ids, type_ids, lengths, num_sequences);
-    bitpress::Forward(model->model, model->workspaces, {ids, type_ids, lengths, num_sequences, tokens}, logits,
-                      hidden_states, threads);
+    RequireArgument(nanoseconds, "nanoseconds");
+    std::fill_n(nanoseconds, BP_OPERATIONS, 0);
+    Run(model, ids, type_ids, lengths, num_sequences, logits, nullptr, threads, nanoseconds);
   });
 }
 

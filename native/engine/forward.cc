@@ -1,7 +1,9 @@
 #include "engine/forward.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
+#include <optional>
 
 #include "engine/layers.h"
 #include "engine/thread_pool.h"
@@ -50,6 +52,7 @@ struct Pass {
   const Model& model;
   const Kernels& kernels;
   ThreadTeam& team;
+  Profile* profile;  // NULL: nobody asked
   const Batch& group;
   const Buffers& b;
 };
@@ -65,15 +68,20 @@ void DecodeWord(const Pass& pass, int32_t id, float* row) {
   decode(e.word_codes + word * e.word_row_bytes, hidden, e.word_scale[e.word_scale.size() == 1 ? 0 : word], row);
 }
 
-// hidden = LayerNorm((word + token type) + position), quantized for the first layer.
-void Embed(const Pass& pass) {
-  const Embeddings& e = pass.model.embeddings;
-  const size_t hidden = pass.model.config.hidden_size;
+// Where each sequence starts, and each token's position in its own.
+void LocateTokens(const Pass& pass) {
   for (size_t s = 0, token = 0; s < pass.group.sequences; ++s) {
     pass.b.starts[s] = token;
     for (uint32_t position = 0; position < pass.group.lengths[s]; ++position) pass.b.positions[token++] = position;
   }
-  ParallelRows(pass.team, pass.group.tokens, [&](size_t begin, size_t end) {
+}
+
+// Step: hidden = LayerNorm((word + token type) + position).
+template <typename Steps>
+void Embed(const Pass& pass, const Steps& steps) {
+  const Embeddings& e = pass.model.embeddings;
+  const size_t hidden = pass.model.config.hidden_size;
+  steps.Rows([&](size_t begin, size_t end, Stopwatch& watch) {
     for (size_t i = begin; i < end; ++i) {
       float* row = pass.b.hidden + i * hidden;
       const size_t type = pass.group.type_ids == nullptr ? 0 : static_cast<size_t>(pass.group.type_ids[i]);
@@ -81,23 +89,25 @@ void Embed(const Pass& pass) {
       pass.kernels.add_rows(e.token_type.data() + type * hidden, e.position.data() + pass.b.positions[i] * hidden,
                             hidden, row);
     }
+    watch.Lap(BP_OP_EMBEDDING);
     float* rows = pass.b.hidden + begin * hidden;
     pass.kernels.layer_norm(rows, nullptr, end - begin, hidden, e.norm.weight.data(), e.norm.bias.data(),
                             pass.model.config.layer_norm_eps, rows);
-    QuantizeInput(pass.kernels, pass.model.layers[0].attention_input, pass.b.hidden, hidden, begin, end,
-                  pass.b.hidden_codes);
+    watch.Lap(BP_OP_LAYER_NORM);
   });
 }
 
-// hidden = LayerNorm(x + hidden), quantized for `next`.
-void AddAndNormalize(const Pass& pass, size_t rows, const float* x, const Norm& norm, const InputPoint& next) {
-  const size_t hidden = pass.model.config.hidden_size;
-  ParallelRows(pass.team, rows, [&](size_t begin, size_t end) {
-    float* y = pass.b.hidden + begin * hidden;
-    pass.kernels.layer_norm(x + begin * hidden, y, end - begin, hidden, norm.weight.data(), norm.bias.data(),
-                            pass.model.config.layer_norm_eps, y);
-    QuantizeInput(pass.kernels, next, pass.b.hidden, hidden, begin, end, pass.b.hidden_codes);
+// Steps: query, key and value states of hidden.
+template <typename Steps>
+void Project(const Pass& pass, const Layer& layer, const Steps& steps) {
+  const Buffers& b = pass.b;
+  steps.Rows([&](size_t begin, size_t end, Stopwatch& watch) {
+    QuantizeInput(pass.kernels, layer.attention_input, b.hidden, pass.model.config.hidden_size, begin, end,
+                  b.hidden_codes, watch);
   });
+  steps.Linears({{&layer.query, b.hidden, &b.hidden_codes, b.query, BP_OP_QUERY_KEY_VALUE},
+                 {&layer.key, b.hidden, &b.hidden_codes, b.key, BP_OP_QUERY_KEY_VALUE},
+                 {&layer.value, b.hidden, &b.hidden_codes, b.value, BP_OP_QUERY_KEY_VALUE}});
 }
 
 // context = attention of each (sequence, head).
@@ -105,6 +115,7 @@ void Attend(const Pass& pass, const Layer& layer) {
   const size_t hidden = pass.model.config.hidden_size, heads = pass.model.config.num_heads;
   const size_t head_size = pass.model.head_size();
   pass.team.ParallelFor(pass.group.sequences * heads, [&](size_t task, size_t thread) {
+    Stopwatch watch(pass.profile, thread);
     const size_t sequence = task / heads, first = pass.b.starts[sequence] * hidden + task % heads * head_size;
     const AttentionHead head = {
         pass.b.query + first,         pass.b.key + first, pass.b.value + first, hidden, pass.b.context + first, hidden,
@@ -115,7 +126,55 @@ void Attend(const Pass& pass, const Layer& layer) {
     } else {
       pass.kernels.attention_float(head, scratch);
     }
+    watch.Lap(BP_OP_ATTENTION);
   });
+}
+
+// Step: quantizes x for `point`, runs `linear` to `projected` and sets hidden = LayerNorm(projected + hidden).
+template <typename Steps>
+void AddSublayer(const Pass& pass, const Steps& steps, const InputPoint& point, const float* x, size_t cols,
+                 const QuantizedRows& codes, const Linear& linear, Operation operation, const Norm& norm) {
+  const size_t hidden = pass.model.config.hidden_size;
+  float* projected = pass.b.query;  // the query states are no longer needed
+  steps.Rows([&](size_t begin, size_t end, Stopwatch& watch) {
+    QuantizeInput(pass.kernels, point, x, cols, begin, end, codes, watch);
+  });
+  steps.Linears({{&linear, x, &codes, projected, operation}});
+  steps.Rows([&](size_t begin, size_t end, Stopwatch& watch) {
+    float* y = pass.b.hidden + begin * hidden;
+    pass.kernels.layer_norm(projected + begin * hidden, y, end - begin, hidden, norm.weight.data(), norm.bias.data(),
+                            pass.model.config.layer_norm_eps, y);
+    watch.Lap(BP_OP_LAYER_NORM);
+  });
+}
+
+// Steps: all of a layer that follows attention; hidden becomes the layer's output.
+template <typename Steps>
+void FinishLayer(const Pass& pass, const Layer& layer, const Steps& steps) {
+  const Buffers& b = pass.b;
+  const size_t hidden = pass.model.config.hidden_size;
+  AddSublayer(pass, steps, layer.context, b.context, hidden, b.hidden_codes, layer.attention_output,
+              BP_OP_ATTENTION_OUTPUT, layer.attention_norm);
+  steps.Rows([&](size_t begin, size_t end, Stopwatch& watch) {
+    QuantizeInput(pass.kernels, layer.ffn_input, b.hidden, hidden, begin, end, b.hidden_codes, watch);
+  });
+  steps.Linears(
+      {{&layer.intermediate, b.hidden, &b.hidden_codes, b.intermediate, BP_OP_FFN_UP, &pass.model.activation}});
+  AddSublayer(pass, steps, layer.ffn_activation, b.intermediate, pass.model.config.intermediate_size,
+              b.intermediate_codes, layer.ffn_output, BP_OP_FFN_DOWN, layer.ffn_norm);
+}
+
+// Steps: logits = classifier(tanh(pooler(rows of hidden))).
+template <typename Steps>
+void PoolAndClassify(const Pass& pass, float* logits, const Steps& steps) {
+  static constexpr Activation kTanh = Activation::kTanh;
+  const Buffers& b = pass.b;
+  steps.Rows([&](size_t begin, size_t end, Stopwatch& watch) {
+    QuantizeInput(pass.kernels, pass.model.pooler_input, b.hidden, pass.model.config.hidden_size, begin, end,
+                  b.hidden_codes, watch);
+  });
+  steps.Linears({{&pass.model.pooler, b.hidden, &b.hidden_codes, b.query, BP_OP_HEAD, &kTanh}});
+  steps.Linears({{&pass.model.classifier, b.query, nullptr, logits, BP_OP_HEAD}});
 }
 
 // Moves the row of each sequence's first token to row s, in place: row s never lies behind its source.
@@ -126,75 +185,57 @@ void GatherFirstTokens(const Pass& pass, float* x) {
   }
 }
 
-// One encoder layer; its input rows are in hidden and, where needed, hidden_codes, and so are its output rows.
-// first_tokens_only: of the last layer only the first tokens' outputs are read, so after attention the rest is dropped.
-void RunLayer(const Pass& pass, const Layer& layer, const InputPoint& next, bool first_tokens_only) {
-  const Buffers& b = pass.b;
-  const size_t hidden = pass.model.config.hidden_size, intermediate = pass.model.config.intermediate_size;
-  size_t rows = pass.group.tokens;
-
-  const LinearCall projections[] = {{&layer.query, b.hidden, &b.hidden_codes, b.query},
-                                    {&layer.key, b.hidden, &b.hidden_codes, b.key},
-                                    {&layer.value, b.hidden, &b.hidden_codes, b.value}};
-  RunLinears(pass.team, pass.kernels, projections, 3, rows);
-  Attend(pass, layer);
-  if (first_tokens_only) {
-    GatherFirstTokens(pass, b.context);
-    GatherFirstTokens(pass, b.hidden);
-    rows = pass.group.sequences;
-  }
-
-  ParallelRows(pass.team, rows, [&](size_t begin, size_t end) {
-    QuantizeInput(pass.kernels, layer.context, b.context, hidden, begin, end, b.hidden_codes);
+// Step: copies hidden to the rows of `state`, where anybody wants them.
+template <typename Steps>
+void Keep(const Pass& pass, float* state, const Steps& steps) {
+  if (state == nullptr) return;
+  const size_t hidden = pass.model.config.hidden_size;
+  steps.Rows([&](size_t begin, size_t end, Stopwatch&) {
+    std::memcpy(state + begin * hidden, pass.b.hidden + begin * hidden, (end - begin) * hidden * sizeof(float));
   });
-  float* projected = b.query;  // the query states are no longer needed
-  const LinearCall output = {&layer.attention_output, b.context, &b.hidden_codes, projected};
-  RunLinears(pass.team, pass.kernels, &output, 1, rows);
-  AddAndNormalize(pass, rows, projected, layer.attention_norm, layer.ffn_input);
-
-  const LinearCall up = {&layer.intermediate, b.hidden, &b.hidden_codes, b.intermediate, &pass.model.activation};
-  RunLinears(pass.team, pass.kernels, &up, 1, rows);
-  ParallelRows(pass.team, rows, [&](size_t begin, size_t end) {
-    QuantizeInput(pass.kernels, layer.ffn_activation, b.intermediate, intermediate, begin, end, b.intermediate_codes);
-  });
-  const LinearCall down = {&layer.ffn_output, b.intermediate, &b.intermediate_codes, projected};
-  RunLinears(pass.team, pass.kernels, &down, 1, rows);
-  AddAndNormalize(pass, rows, projected, layer.ffn_norm, next);
 }
 
-// logits = classifier(tanh(pooler(first tokens))); the first tokens are rows 0..sequences-1 of hidden.
-void PoolAndClassify(const Pass& pass, float* logits) {
-  static constexpr Activation kTanh = Activation::kTanh;
-  const Buffers& b = pass.b;
-  const size_t hidden = pass.model.config.hidden_size, rows = pass.group.sequences;
-  ParallelRows(pass.team, rows, [&](size_t begin, size_t end) {
-    QuantizeInput(pass.kernels, pass.model.pooler_input, b.hidden, hidden, begin, end, b.hidden_codes);
-  });
-  const LinearCall pooler = {&pass.model.pooler, b.hidden, &b.hidden_codes, b.query, &kTanh};
-  RunLinears(pass.team, pass.kernels, &pooler, 1, rows);
-  const LinearCall classifier = {&pass.model.classifier, b.query, nullptr, logits};
-  RunLinears(pass.team, pass.kernels, &classifier, 1, rows);
-}
-
-// hidden_states: NULL, or where the group's rows of state 0 go; those of the next state lie `stride` floats further.
+// The pass alternates between attention, which needs all tokens of a sequence, and chains of steps that treat each
+// token on its own. hidden_states: NULL, or where the group's rows of state 0 go; those of the next state lie `stride`
+// floats further.
 void RunGroup(const Pass& pass, float* logits, float* hidden_states, size_t stride) {
-  static const InputPoint kNotQuantized;
-  const size_t num_layers = pass.model.layers.size();
-  const auto keep = [&](size_t state) {
-    if (hidden_states == nullptr) return;
-    std::memcpy(hidden_states + state * stride, pass.b.hidden,
-                pass.group.tokens * pass.model.config.hidden_size * sizeof(float));
+  const std::vector<Layer>& layers = pass.model.layers;
+  const auto state = [&](size_t i) { return hidden_states == nullptr ? nullptr : hidden_states + i * stride; };
+  const auto run = [&](size_t rows, const auto& chain) {
+    RunChain(pass.kernels, pass.team, rows, pass.profile, chain);
   };
-  Embed(pass);
-  keep(0);
-  for (size_t i = 0; i < num_layers; ++i) {
-    const bool last = i + 1 == num_layers;
-    const InputPoint& next = last ? kNotQuantized : pass.model.layers[i + 1].attention_input;
-    RunLayer(pass, pass.model.layers[i], next, last && hidden_states == nullptr);
-    keep(i + 1);
+  LocateTokens(pass);
+  run(pass.group.tokens, [&](const auto& steps) {
+    Embed(pass, steps);
+    Keep(pass, state(0), steps);
+    Project(pass, layers[0], steps);
+  });
+  for (size_t i = 0; i + 1 < layers.size(); ++i) {
+    Attend(pass, layers[i]);
+    run(pass.group.tokens, [&](const auto& steps) {
+      FinishLayer(pass, layers[i], steps);
+      Keep(pass, state(i + 1), steps);
+      Project(pass, layers[i + 1], steps);
+    });
   }
-  if (hidden_states != nullptr) GatherFirstTokens(pass, pass.b.hidden);
-  PoolAndClassify(pass, logits);
+  const Layer& last = layers.back();
+  Attend(pass, last);
+  if (hidden_states != nullptr) {
+    run(pass.group.tokens, [&](const auto& steps) {
+      FinishLayer(pass, last, steps);
+      Keep(pass, state(layers.size()), steps);
+    });
+    GatherFirstTokens(pass, pass.b.hidden);
+    run(pass.group.sequences, [&](const auto& steps) { PoolAndClassify(pass, logits, steps); });
+    return;
+  }
+  // Of the last layer only the first tokens' outputs are read.
+  GatherFirstTokens(pass, pass.b.context);
+  GatherFirstTokens(pass, pass.b.hidden);
+  run(pass.group.sequences, [&](const auto& steps) {
+    FinishLayer(pass, last, steps);
+    PoolAndClassify(pass, logits, steps);
+  });
 }
 
 // The number of sequences from `first` on that make up one group, at least one, and their tokens.
@@ -208,7 +249,8 @@ size_t GroupSize(const Batch& batch, size_t first, size_t* tokens) {
 }  // namespace
 
 void Forward(const Model& model, WorkspaceCache& workspaces, const Batch& batch, float* logits, float* hidden_states,
-             size_t threads) {
+             size_t threads, uint64_t* nanoseconds) {
+  const auto start = std::chrono::steady_clock::now();
   size_t most_tokens = 0, most_sequences = 0, longest = 0;
   for (size_t s = 0, tokens; s < batch.sequences;) {
     const size_t sequences = GroupSize(batch, s, &tokens);
@@ -224,17 +266,28 @@ void Forward(const Model& model, WorkspaceCache& workspaces, const Batch& batch,
   std::unique_ptr<Workspace> workspace = workspaces.Borrow();
   Arena arena(workspace->Reserve(measure.used()));
   const Buffers buffers = Carve(arena, model, most_tokens, most_sequences, longest, team.size());
+  std::optional<Profile> profile;
+  if (nanoseconds != nullptr) profile.emplace(team.size());
 
   const size_t hidden = model.config.hidden_size;
   for (size_t s = 0, first = 0, tokens; s < batch.sequences; first += tokens) {
     const size_t sequences = GroupSize(batch, s, &tokens);
     const Batch group = {batch.ids + first, batch.type_ids == nullptr ? nullptr : batch.type_ids + first,
                          batch.lengths + s, sequences, tokens};
-    RunGroup({model, *model.kernels, team, group, buffers}, logits + s * model.config.num_labels,
-             hidden_states == nullptr ? nullptr : hidden_states + first * hidden, batch.tokens * hidden);
+    RunGroup({model, *model.kernels, team, profile ? &*profile : nullptr, group, buffers},
+             logits + s * model.config.num_labels, hidden_states == nullptr ? nullptr : hidden_states + first * hidden,
+             batch.tokens * hidden);
     s += sequences;
   }
   workspaces.Return(std::move(workspace));
+  if (nanoseconds == nullptr) return;
+  const auto wall = std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - start);
+  uint64_t busy = 0;
+  for (int operation = 0; operation < BP_OP_WAITING; ++operation) {
+    busy += nanoseconds[operation] = profile->Total(static_cast<Operation>(operation));
+  }
+  const uint64_t all = static_cast<uint64_t>(wall.count()) * team.size();
+  nanoseconds[BP_OP_WAITING] = all > busy ? all - busy : 0;
 }
 
 }  // namespace bitpress

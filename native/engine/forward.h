@@ -19,8 +19,8 @@ struct Batch {
 };
 
 // logits: B x C. hidden_states: NULL or (L+1) x N x H. threads: 0 = all processors.
-// Throws std::bad_alloc.
+// nanoseconds: NULL, or BP_OPERATIONS times summed over threads. Throws std::bad_alloc.
 void Forward(const Model& model, WorkspaceCache& workspaces, const Batch& batch, float* logits, float* hidden_states,
-             size_t threads);
+             size_t threads, uint64_t* nanoseconds);
 
 }  // namespace bitpress

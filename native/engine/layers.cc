@@ -7,8 +7,10 @@ namespace {
 // and unpacking a panel is paid by enough rows to show as 1-3 % (each row is 1/100 to 1/150 of it).
 constexpr size_t kRowBlock = 128;
 
-void RunLinearBlock(const Kernels& kernels, const LinearCall& call, size_t row_begin, size_t row_end,
-                    size_t panel_begin, size_t panel_end) {
+}  // namespace
+
+void RunLinear(const Kernels& kernels, const LinearCall& call, size_t row_begin, size_t row_end, size_t panel_begin,
+               size_t panel_end, Stopwatch& watch) {
   const Linear& linear = *call.linear;
   const size_t rows = row_end - row_begin;
   float* y = call.y + row_begin * linear.outputs;
@@ -20,37 +22,37 @@ void RunLinearBlock(const Kernels& kernels, const LinearCall& call, size_t row_b
     kernels.float_linear(call.x + row_begin * linear.inputs, linear.inputs, rows, linear.dense, panel_begin, panel_end,
                          y, linear.outputs);
   }
+  watch.Lap(call.operation);
   if (call.activation == nullptr) return;
   const size_t first = panel_begin * linear.panel_columns();
   const size_t last = std::min(panel_end * linear.panel_columns(), linear.outputs);
   for (size_t r = 0; r < rows; ++r) kernels.activate(*call.activation, y + r * linear.outputs + first, last - first);
-}
-
-}  // namespace
-
-void RunLinears(ThreadTeam& team, const Kernels& kernels, const LinearCall* calls, size_t count, size_t rows) {
-  if (rows == 0) return;
-  const size_t row_blocks = (rows + kRowBlock - 1) / kRowBlock;
-  const size_t block = (rows + row_blocks - 1) / row_blocks;
-  // Column pieces of each layer: whole panels, so that no two tasks write the same output.
-  const size_t wanted_tasks = team.size() * kTasksPerThread;
-  const size_t pieces = (wanted_tasks + row_blocks * count - 1) / (row_blocks * count);
-  team.ParallelFor(count * row_blocks * pieces, [&](size_t task, size_t) {
-    const LinearCall& call = calls[task / (row_blocks * pieces)];
-    const size_t row_begin = task / pieces % row_blocks * block, row_end = std::min(rows, row_begin + block);
-    const size_t panels = call.linear->panels(), piece = task % pieces;
-    const size_t panel_begin = panels * piece / pieces, panel_end = panels * (piece + 1) / pieces;
-    if (row_begin < row_end && panel_begin < panel_end) {
-      RunLinearBlock(kernels, call, row_begin, row_end, panel_begin, panel_end);
-    }
-  });
+  watch.Lap(BP_OP_ACTIVATION);
 }
 
 void QuantizeInput(const Kernels& kernels, const InputPoint& point, const float* x, size_t cols, size_t begin,
-                   size_t end, const QuantizedRows& out) {
+                   size_t end, const QuantizedRows& out, Stopwatch& watch) {
   if (!point.quantized) return;
   kernels.quantize_rows(x + begin * cols, cols, end - begin, cols, point.spec, out.codes + begin * out.stride,
                         out.stride, out.scale + begin, out.offset + begin, nullptr);
+  watch.Lap(BP_OP_QUANTIZE);
+}
+
+void AllRows::RunLinears(const LinearCall* calls, size_t count) const {
+  const size_t row_blocks = (rows_ + kRowBlock - 1) / kRowBlock;
+  const size_t block = (rows_ + row_blocks - 1) / row_blocks;
+  // Column pieces of each layer: whole panels, so that no two tasks write the same output.
+  const size_t wanted_tasks = team_.size() * kTasksPerThread;
+  const size_t pieces = (wanted_tasks + row_blocks * count - 1) / (row_blocks * count);
+  team_.ParallelFor(count * row_blocks * pieces, [&](size_t task, size_t thread) {
+    const LinearCall& call = calls[task / (row_blocks * pieces)];
+    const size_t row_begin = task / pieces % row_blocks * block, row_end = std::min(rows_, row_begin + block);
+    const size_t panels = call.linear->panels(), piece = task % pieces;
+    const size_t panel_begin = panels * piece / pieces, panel_end = panels * (piece + 1) / pieces;
+    if (row_begin >= row_end || panel_begin >= panel_end) return;
+    Stopwatch watch(profile_, thread);
+    RunLinear(kernels_, call, row_begin, row_end, panel_begin, panel_end, watch);
+  });
 }
 
 }  // namespace bitpress

@@ -94,6 +94,28 @@ BP_API void bp_model_free(bp_model* model);
 BP_API bp_status bp_forward(const bp_model* model, const int32_t* ids, const int32_t* type_ids, const uint32_t* lengths,
                             size_t num_sequences, float* logits, float* hidden_states, uint32_t threads);
 
+/* What bp_profile attributes time to. The linear layers by their place; waiting is what the threads of a call did not
+ * spend in any other. */
+typedef enum {
+  BP_OP_EMBEDDING = 0,
+  BP_OP_QUERY_KEY_VALUE = 1,
+  BP_OP_ATTENTION_OUTPUT = 2,
+  BP_OP_FFN_UP = 3,
+  BP_OP_FFN_DOWN = 4,
+  BP_OP_HEAD = 5, /* pooler and classifier */
+  BP_OP_ATTENTION = 6,
+  BP_OP_ACTIVATION = 7,
+  BP_OP_LAYER_NORM = 8,
+  BP_OP_QUANTIZE = 9,
+  BP_OP_WAITING = 10,
+  BP_OPERATIONS = 11
+} bp_operation;
+
+/* As bp_forward, and nanoseconds[BP_OPERATIONS]: the time of each operation, summed over the threads of the call, so
+ * that all of them together are its duration times its threads. Reading clocks costs about 1 % of a short call. */
+BP_API bp_status bp_profile(const bp_model* model, const int32_t* ids, const int32_t* type_ids, const uint32_t* lengths,
+                            size_t num_sequences, float* logits, uint32_t threads, uint64_t* nanoseconds);
+
 /* The activation quantizer alone, as the linear layers use it: one range per row (docs/numerics). For checking that
  * training and engine agree bit for bit. codes: rows x cols; scale, offset: rows. */
 BP_API bp_status bp_quantize_rows(const float* x, size_t rows, size_t cols, int symmetric, float clip, uint8_t* codes,

@@ -215,6 +215,29 @@ TEST(ForwardNeedsAFinishedModel) {
                 "model is NULL");
 }
 
+TEST(ProfileGivesTheSameLogitsAndAllOfTheTime) {
+  ModelPtr model = Finished();
+  const int32_t ids[] = {1, 10, 3};
+  const uint32_t lengths[] = {2, 1};
+  float plain[4], profiled[4];
+  uint64_t nanoseconds[BP_OPERATIONS];
+  CHECK(bp_forward(model.get(), ids, nullptr, lengths, 2, plain, nullptr, 1) == BP_OK);
+  CHECK(bp_profile(model.get(), ids, nullptr, lengths, 2, profiled, 1, nanoseconds) == BP_OK);
+  CHECK(std::memcmp(plain, profiled, sizeof(plain)) == 0);
+  for (int operation = 0; operation < BP_OP_WAITING; ++operation) CHECK(nanoseconds[operation] > 0);
+  CHECK_REFUSED(bp_profile(model.get(), ids, nullptr, lengths, 2, profiled, 1, nullptr), BP_INVALID_ARGUMENT,
+                "nanoseconds is NULL");
+}
+
+TEST(FunctionsAlone) {
+  float x[] = {0.0f, 1.0f};
+  CHECK(bp_apply(BP_FN_EXP, x, 2) == BP_OK);
+  CHECK(x[0] == 1.0f && std::fabs(x[1] - 2.7182818f) < 1e-6f);
+  CHECK_REFUSED(bp_apply(6, x, 2), BP_INVALID_ARGUMENT, "function is 6, allowed are 0 to 5");
+  CHECK_REFUSED(bp_apply(BP_FN_EXP, nullptr, 2), BP_INVALID_ARGUMENT, "x is NULL");
+  CHECK(bp_apply(BP_FN_EXP, nullptr, 0) == BP_OK);
+}
+
 TEST(AFinishedModelCannotBeChanged) {
   ModelPtr model = Finished();
   const float one[6] = {};

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from bitpress.artifact import (
     write_artifact,
 )
 from bitpress.runtime.engine import Engine, quantize_rows
+from bitpress.runtime.native import OPERATIONS
 
 LENGTHS = [1, 5, 17, 40, 2]  # one token, and as many as the model has positions
 
@@ -205,3 +207,17 @@ def _artifact_config(model: oracle.TinyModel) -> ArtifactConfig:
     else:
         activations = ActivationSpec("uniform", 8, c.activation_symmetric, c.activation_range, c.activation_clip)
     return ArtifactConfig(hf, "test", activations, TaskSpec("classification", "accuracy", False), 40, tensors)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_profile_accounts_for_all_of_the_time(threads: int) -> None:
+    model = oracle.tiny_model()
+    ids, types = oracle.random_batch(model, [30] * 8)
+    with model.engine(threads=threads) as engine:
+        engine.forward(ids, types)
+        start = time.perf_counter()
+        spent = engine.profile(ids, types)
+        seconds = time.perf_counter() - start
+    assert set(spent) == set(OPERATIONS)
+    assert all(spent[name] > 0 for name in set(OPERATIONS) - {"waiting"})
+    assert 0 < sum(spent.values()) <= threads * seconds

@@ -193,6 +193,17 @@ class Engine:
         """
         return self._run(ids, type_ids, keep_hidden_states=True)[1]
 
+    def profile(self, ids: TokenIds, type_ids: TokenIds | None = None) -> dict[str, float]:
+        """Seconds that a forward call spends in each of native.OPERATIONS, summed over its threads.
+
+        "waiting" is what is left of duration times threads. Arguments and errors as `forward`.
+        """
+        batch = self._batch(ids, type_ids)
+        logits = np.empty((len(ids), self.config.num_labels), np.float32)
+        nanoseconds = np.zeros(len(native.OPERATIONS), np.uint64)
+        check(library().bp_profile(*batch.arguments, logits.ctypes.data, self._threads, nanoseconds.ctypes.data))
+        return {name: float(spent) * 1e-9 for name, spent in zip(native.OPERATIONS, nanoseconds, strict=True)}
+
     def close(self) -> None:
         """Free the model, as soon as calls of other threads have ended; later calls raise EngineError."""
         self._model = None
@@ -206,31 +217,43 @@ class Engine:
         self.close()
 
     def _run(self, ids: TokenIds, type_ids: TokenIds | None, keep_hidden_states: bool) -> tuple[Floats, Floats]:
-        model = self._model  # keeps it alive through this call whatever another thread closes
+        batch = self._batch(ids, type_ids)
+        logits = np.empty((len(ids), self.config.num_labels), np.float32)
+        states = (self.config.num_layers + 1) if keep_hidden_states else 0
+        hidden = np.empty((states, len(batch.ids), self.config.hidden_size), np.float32)
+        status = library().bp_forward(
+            *batch.arguments, logits.ctypes.data, hidden.ctypes.data if keep_hidden_states else None, self._threads
+        )
+        check(status)
+        return logits, hidden
+
+    def _batch(self, ids: TokenIds, type_ids: TokenIds | None) -> _Batch:
+        model = self._model
         if model is None:
             raise EngineError("the engine is closed")
         lengths = np.fromiter(map(len, ids), np.uint32, len(ids))
-        flat_ids = _flatten(ids, "ids")
         flat_types = None
         if type_ids is not None:
             if [len(row) for row in type_ids] != lengths.tolist():
                 raise EngineError("type_ids and ids differ in the number or the lengths of their sequences")
             flat_types = _flatten(type_ids, "type_ids")
-        logits = np.empty((len(ids), self.config.num_labels), np.float32)
-        states = (self.config.num_layers + 1) if keep_hidden_states else 0
-        hidden = np.empty((states, len(flat_ids), self.config.hidden_size), np.float32)
-        status = library().bp_forward(
-            model.pointer,
-            flat_ids.ctypes.data,
-            None if flat_types is None else flat_types.ctypes.data,
-            lengths.ctypes.data,
-            len(ids),
-            logits.ctypes.data,
-            hidden.ctypes.data if keep_hidden_states else None,
-            self._threads,
-        )
-        check(status)
-        return logits, hidden
+        return _Batch(model, _flatten(ids, "ids"), flat_types, lengths)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """One batch in native form. Keeps model and arrays alive through the call, whatever another thread closes."""
+
+    model: _Model
+    ids: NDArray[np.int32]
+    type_ids: NDArray[np.int32] | None
+    lengths: NDArray[np.uint32]
+
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        """The first five arguments of bp_forward and bp_profile."""
+        types = None if self.type_ids is None else self.type_ids.ctypes.data
+        return self.model.pointer, self.ids.ctypes.data, types, self.lengths.ctypes.data, len(self.lengths)
 
 
 class _Model:

@@ -15,6 +15,20 @@ import bitpress
 from bitpress.errors import EngineError
 
 LIBRARY_NAME = "libbitpress.so"
+# bp_operation, in order: what bp_profile attributes time to.
+OPERATIONS = (
+    "embedding",
+    "query_key_value",
+    "attention_output",
+    "ffn_up",
+    "ffn_down",
+    "head",
+    "attention",
+    "activation",
+    "layer_norm",
+    "quantize",
+    "waiting",
+)
 ABI_VERSION = 1  # BP_ABI_VERSION of native/include/bitpress.h
 
 
@@ -109,6 +123,11 @@ def library() -> ctypes.CDLL:
             "bp_forward",
             ctypes.c_int,
             (pointer, pointer, pointer, pointer, size, pointer, pointer, ctypes.c_uint32),
+        ),
+        (
+            "bp_profile",
+            ctypes.c_int,
+            (pointer, pointer, pointer, pointer, size, pointer, ctypes.c_uint32, pointer),
         ),
         ("bp_quantize_rows", ctypes.c_int, (pointer, size, size, ctypes.c_int, number, pointer, pointer, pointer)),
         ("bp_apply", ctypes.c_int, (ctypes.c_uint32, pointer, size)),
