@@ -8,6 +8,7 @@
 
 #include "engine/error.h"
 #include "engine/forward.h"
+#include "engine/limits.h"
 #include "engine/model.h"
 #include "engine/thread_pool.h"
 #include "include/bitpress.h"
@@ -181,6 +182,16 @@ bp_status bp_profile(const bp_model* model, const int32_t* ids, const int32_t* t
     RequireArgument(nanoseconds, "nanoseconds");
     std::fill_n(nanoseconds, BP_OPERATIONS, 0);
     Run(model, ids, type_ids, lengths, num_sequences, logits, nullptr, threads, nanoseconds);
+  });
+}
+
+bp_status bp_machine_limits(double* multiply_adds, double* copied_bytes) {
+  return Guard([&] {
+    RequireArgument(multiply_adds, "multiply_adds");
+    RequireArgument(copied_bytes, "copied_bytes");
+    const bitpress::Limits limits = bitpress::MeasureLimits(RequireKernels());
+    *multiply_adds = limits.multiply_adds;
+    *copied_bytes = limits.copied_bytes;
   });
 }
 

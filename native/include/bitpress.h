@@ -116,6 +116,10 @@ typedef enum {
 BP_API bp_status bp_profile(const bp_model* model, const int32_t* ids, const int32_t* type_ids, const uint32_t* lengths,
                             size_t num_sequences, float* logits, uint32_t threads, uint64_t* nanoseconds);
 
+/* What one thread of this machine can do, measured in some tens of milliseconds: fp32 multiply-adds a second in
+ * registers, with the chosen ISA, and bytes a second copied from memory to memory (each byte counted once). */
+BP_API bp_status bp_machine_limits(double* multiply_adds, double* copied_bytes);
+
 /* The activation quantizer alone, as the linear layers use it: one range per row (docs/numerics). For checking that
  * training and engine agree bit for bit. codes: rows x cols; scale, offset: rows. */
 BP_API bp_status bp_quantize_rows(const float* x, size_t rows, size_t cols, int symmetric, float clip, uint8_t* codes,

@@ -19,6 +19,7 @@ constexpr Kernels kReference = {
     reference::DecodeTwoBitRow,
     reference::DecodeTritsRow,
     reference::AddRows,
+    reference::MultiplyAdds,
 };
 
 #ifdef BITPRESS_HAVE_AVX2
@@ -35,6 +36,7 @@ constexpr Kernels kAvx2 = {
     avx2::DecodeTwoBitRow,
     avx2::DecodeTritsRow,
     avx2::AddRows,
+    avx2::MultiplyAdds,
 };
 bool CpuHasAvx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 #endif

@@ -8,6 +8,7 @@
 #include "kernels/embedding/embedding.h"
 #include "kernels/float_linear/float_linear.h"
 #include "kernels/layer_norm/layer_norm.h"
+#include "kernels/machine_limits/machine_limits.h"
 #include "kernels/quantize/quantize.h"
 #include "kernels/ternary_linear/ternary_linear.h"
 
@@ -26,6 +27,7 @@ struct Kernels {
   DecodeTwoBitRowFn decode_two_bit_row;
   DecodeTritsRowFn decode_trits_row;
   AddRowsFn add_rows;
+  MultiplyAddsFn multiply_adds;
 };
 
 // The kernels named by BITPRESS_ISA, or the best that build and CPU have. NULL, with the reason in *error, where

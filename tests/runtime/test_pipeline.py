@@ -92,6 +92,18 @@ def test_logits_come_back_in_the_order_given(n: int, batch_size: int) -> None:
     assert len(engine_of(loaded).batches) == -(-n // batch_size)
 
 
+@pytest.mark.parametrize("n", [4, 5, 9])
+def test_long_lists_are_tokenized_chunk_by_chunk(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bitpress.runtime.pipeline.CHUNK_TEXTS", 4)
+    loaded, given = model(), texts(n)
+    for text, row in zip(given, loaded.logits(given), strict=True):
+        np.testing.assert_array_equal(row, expected(text))
+    assert [len(batch) for batch in engine_of(loaded).batches] == {4: [4], 5: [4, 1], 9: [4, 4, 1]}[n]
+    assert [found["text"] for found in loaded(given)] == given
+    with pytest.raises(ValueError, match="lone surrogate at character 0"):
+        loaded.logits([*given, "\ud800"])
+
+
 def test_a_text_gives_a_dict_and_a_list_gives_a_list() -> None:
     loaded = model()
     one = loaded("w1 w2")

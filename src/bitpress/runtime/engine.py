@@ -38,6 +38,7 @@ __all__ = [
     "hardware_threads",
     "isa",
     "library_path",
+    "machine_limits",
     "quantize_rows",
 ]
 
@@ -323,6 +324,13 @@ def apply_function(name: str, x: Floats) -> None:
     if x.dtype != np.float32 or not x.flags.c_contiguous:
         raise EngineError(f"x is {x.dtype}, contiguous: {x.flags.c_contiguous}; expected float32, contiguous")
     check(library().bp_apply(function, x.ctypes.data, x.size))
+
+
+def machine_limits() -> tuple[float, float]:
+    """What one thread can do at most: fp32 multiply-adds a second in registers, bytes a second copied in memory."""
+    multiply_adds, copied_bytes = ctypes.c_double(), ctypes.c_double()
+    check(library().bp_machine_limits(ctypes.byref(multiply_adds), ctypes.byref(copied_bytes)))
+    return multiply_adds.value, copied_bytes.value
 
 
 def describe_engine() -> dict[str, Any]:

@@ -129,6 +129,7 @@ def library() -> ctypes.CDLL:
             ctypes.c_int,
             (pointer, pointer, pointer, pointer, size, pointer, ctypes.c_uint32, pointer),
         ),
+        ("bp_machine_limits", ctypes.c_int, (pointer, pointer)),
         ("bp_quantize_rows", ctypes.c_int, (pointer, size, size, ctypes.c_int, number, pointer, pointer, pointer)),
         ("bp_apply", ctypes.c_int, (ctypes.c_uint32, pointer, size)),
     ):

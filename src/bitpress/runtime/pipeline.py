@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,11 @@ from bitpress.runtime.tokenization import Encoding, Tokenizer
 Text = str | tuple[str, str]
 Texts = list[str] | list[tuple[str, str]] | list[Text]
 Floats = NDArray[np.float32]
+
+
+# Texts that are tokenized, ordered by length and run together: enough that texts of like length meet, few enough that
+# tokenizing the first chunk, while the engine has nothing to do, does not show.
+CHUNK_TEXTS = 512
 
 
 class ForwardEngine(Protocol):
@@ -88,7 +94,7 @@ class Model:
 
     def logits(self, texts: Sequence[str], pairs: Sequence[str] | None = None, batch_size: int = 32) -> Floats:
         """Raw outputs float32 [N, C] in the order of ``texts``; a text's row does not depend on the others."""
-        return self._forward(self._tokenizer.encode(texts, pairs, max_length=self.config.max_length), batch_size)
+        return self._run(texts, pairs, batch_size)[1]
 
     def evaluate(self, dataset: Dataset, batch_size: int = 32, task: Task | None = None) -> dict[str, Any]:
         """Score the model on labelled data: ``metric`` (its name), ``value``, ``n``, ``metrics``, ``majority``.
@@ -134,13 +140,37 @@ class Model:
     def _predict(self, rows: list[dict[str, str]], batch_size: int) -> list[dict[str, Any]]:
         first = [row["text"] for row in rows]
         second = [row["pair"] for row in rows] if self.task.pair else None
-        encodings = self._tokenizer.encode(first, second, max_length=self.config.max_length)
-        logits = self._forward(encodings, batch_size)
+        encodings, logits = self._run(first, second, batch_size)
         predictions: list[dict[str, Any]] = []
         for row, encoding, output in zip(rows, encodings, logits, strict=True):
             cut = {"truncated": True} if encoding.truncated else {}
             predictions.append(row | self._answer(output) | cut)
         return predictions
+
+    def _run(self, texts: Sequence[str], pairs: Sequence[str] | None, batch_size: int) -> tuple[list[Encoding], Floats]:
+        """Encodings and logits [N, C] in the order of ``texts``; tokenizes one chunk while the engine runs another."""
+
+        def encode(start: int) -> list[Encoding]:
+            part = slice(start, start + CHUNK_TEXTS)
+            return self._tokenizer.encode(
+                texts[part], None if pairs is None else pairs[part], max_length=self.config.max_length
+            )
+
+        if pairs is not None and len(pairs) != len(texts):
+            raise ValueError(f"found {len(texts)} texts and {len(pairs)} pairs; they must be as many")
+        if len(texts) <= CHUNK_TEXTS:
+            encodings = encode(0)
+            return encodings, self._forward(encodings, batch_size)
+        encodings, logits = [], []
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="bitpress-tokenize") as ahead:
+            pending = ahead.submit(encode, 0)
+            for start in range(0, len(texts), CHUNK_TEXTS):
+                chunk = pending.result()
+                if start + CHUNK_TEXTS < len(texts):
+                    pending = ahead.submit(encode, start + CHUNK_TEXTS)
+                logits.append(self._forward(chunk, batch_size))
+                encodings += chunk
+        return encodings, np.concatenate(logits)
 
     def _forward(self, encodings: Sequence[Encoding], batch_size: int) -> Floats:
         if batch_size < 1:
