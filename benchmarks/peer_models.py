@@ -13,6 +13,7 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,9 @@ class Scheme:
     recipe: str
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
+    def __str__(self) -> str:
+        return " ".join([self.recipe, *(f"{key}={value}" for key, value in self.overrides.items())])
+
 
 # One row for each stored form to compare. What this checkout has no recipe for is skipped with its reason; a recipe
 # without a row here is measured as it comes.
@@ -67,10 +71,11 @@ SCHEMES = {
 
 @dataclass(frozen=True)
 class Engine:
-    """One engine on one model: the directory, and the worker program that runs it."""
+    """One engine on one model: the directory, the worker program that runs it, and what the report says of both."""
 
     path: Path
-    program: tuple[str, ...] = PROGRAM
+    program: tuple[str, ...]
+    note: str
 
 
 @dataclass(frozen=True)
@@ -92,8 +97,6 @@ def build(shape: str, work: Path, only: str, say: Callable[[str], None]) -> tupl
     Returns:
         name -> engine, and name -> reason of what cannot be built here.
     """
-    from fnmatch import fnmatch
-
     folder = work / shape
     teacher = folder / "teacher"
     _once(teacher, lambda out: _teacher(SHAPES[shape], out), say)
@@ -102,15 +105,16 @@ def build(shape: str, work: Path, only: str, say: Callable[[str], None]) -> tupl
     for name, scheme in _schemes().items():
         if fnmatch(OURS + name, only):
             try:
-                engines[OURS + name] = Engine(_artifact(teacher, scheme, folder, say))
+                path = _artifact(teacher, scheme, folder, say)
+                engines[OURS + name] = Engine(path, PROGRAM, f"recipe {scheme}, packed without training")
             except (BitpressError, NotImplementedError) as error:
-                skipped[OURS + name] = f"{scheme.recipe} {dict(scheme.overrides)}: {error}"
+                skipped[OURS + name] = f"recipe {scheme}: {error}"
     for name, peer in PEERS.items():
         if fnmatch(name, only):
             path = folder / name.lower().replace(" ", "-")
             try:
                 _once(path, lambda out, peer=peer: peer.build(teacher, out), say)
-                engines[name] = Engine(path, peer.program)
+                engines[name] = Engine(path, peer.program, peer.note)
             except ModuleNotFoundError as error:
                 skipped[name] = f"{error}; pip install -c constraints.txt '.[peers]'"
     return engines, skipped

@@ -14,6 +14,7 @@ from typing import Any
 
 from bitpress.bench.client import Worker
 from bitpress.bench.latency import Watch, turns
+from bitpress.runtime.tokenization import Tokenizer
 from peer_models import MAX_LENGTH, Engine
 
 DATA = Path(os.environ.get("BITPRESS_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
@@ -76,7 +77,7 @@ def measure_texts(
         }
         for worker in workers.values():
             worker.receive()
-        tokenizer_of = next(iter(engines.values())).path
+        tokenizer = Tokenizer.from_directory(next(iter(engines.values())).path)
         for one in sets:
             say(f"{one.name}: {len(one.texts)} texts")
             chunks = [one.texts[i : i + CHUNK] for i in range(0, len(one.texts), CHUNK)] * one.rounds
@@ -87,8 +88,9 @@ def measure_texts(
                 for name in turns(list(workers), i, len(chunks)):
                     watch.pause()
                     ms[name] += workers[name].request({"texts": chunk})["ms"]
-            lengths = _token_counts(tokenizer_of, one.texts)
-            texts, tokens = len(one.texts) * one.rounds, sum(lengths) * one.rounds
+            encodings = tokenizer.encode(one.texts, max_length=MAX_LENGTH)
+            found = sum(len(encoding.ids) for encoding in encodings)
+            texts, tokens = len(one.texts) * one.rounds, found * one.rounds
             rows = [
                 {"engine": name, "texts_per_second": 1e3 * texts / t, "tokens_per_second": 1e3 * tokens / t}
                 for name, t in ms.items()
@@ -98,15 +100,9 @@ def measure_texts(
                     "name": one.name,
                     "texts": len(one.texts),
                     "rounds": one.rounds,
-                    "mean_tokens": sum(lengths) / len(lengths),
-                    "truncated": sum(length == MAX_LENGTH for length in lengths),
+                    "mean_tokens": found / len(encodings),
+                    "truncated": sum(encoding.truncated for encoding in encodings),
                     "rows": rows,
                 }
             )
     return results, watch.busy_share()
-
-
-def _token_counts(path: Path, texts: Sequence[str]) -> list[int]:
-    from bitpress.runtime.tokenization import Tokenizer
-
-    return [len(e.ids) for e in Tokenizer.from_directory(path).encode(texts, max_length=MAX_LENGTH)]

@@ -1,7 +1,7 @@
 """bitpress beside PyTorch, ONNX Runtime, OpenVINO and CTranslate2 on this machine: latency, real texts, memory, limits.
 
     pip install -c constraints.txt '.[peers]'
-    python benchmarks/peers.py                    # everything; about 25 minutes with ten engines on two cores, plus building once
+    python benchmarks/peers.py                    # everything; by estimate 25 minutes with ten engines, plus building
     python benchmarks/peers.py --quick            # one shape, two lengths, few texts: within 3 minutes
     python benchmarks/performance_page.py build/peers/peers.json --plot docs/performance.svg > docs/performance.md
 
@@ -29,7 +29,7 @@ from bitpress.bench.latency import PAUSE_SECONDS, Cell, available_threads, machi
 from bitpress.bench.memory import measure_process
 from bitpress.bench.models import weight_bytes
 from bitpress.bench.report import busy_warning
-from peer_models import MAX_LENGTH, OURS, PEERS, SHAPES, Engine, build
+from peer_models import MAX_LENGTH, OURS, SHAPES, Engine, build
 from peer_texts import measure_texts, text_sets
 from performance_page import plain_text
 
@@ -89,9 +89,7 @@ def main() -> int:
             "max_length": MAX_LENGTH,
         },
         "shapes": {shape: SHAPES[shape].title for shape in options.shapes},
-        "engines": {
-            name: {"note": engine_note(name)} for name in dict.fromkeys(n for e in engines.values() for n in e)
-        },
+        "engines": {name: {"note": engine.note} for found in engines.values() for name, engine in found.items()},
         "skipped": skipped,
         "limits": limits(options.work),
         "agreement": [],
@@ -118,13 +116,11 @@ def main() -> int:
             result["busy_elsewhere"][f"{shape}, {threads} threads"] = measured["busy_elsewhere"]
             save(options.json, result)
 
-    threads = max(options.threads)
+    threads, runs = max(options.threads), 1 if options.quick else 3
     for shape in dict.fromkeys([options.shapes[0], texts_on]):
         for name, engine in engines[shape].items():
             say(f"load time and memory, {shape}: {name}")
-            found = measure_process(
-                engine.path, threads=threads, program=engine.program, runs=1 if options.quick else 3
-            )
+            found = measure_process(engine.path, threads=threads, program=engine.program, runs=runs)
             row = {"shape": shape, "engine": name, "threads": threads, "file_bytes": model_bytes(engine.path)}
             result["processes"].append(row | found)
     sets, absent = text_sets(options.quick)
@@ -141,10 +137,6 @@ def main() -> int:
         print(warning)
     print(f"{result['minutes']['measuring']:.1f} minutes of measuring; everything is in {options.json}")
     return 0
-
-
-def engine_note(name: str) -> str:
-    return PEERS[name].note if name in PEERS else "packed without training; 8-bit activations unless the name says else"
 
 
 def versions() -> dict[str, str]:
@@ -193,10 +185,9 @@ def kernel_rates(printed: str) -> list[dict[str, Any]]:
     )
     found = []
     for match in filter(None, map(pattern.match, printed.splitlines())):
-        numbers = {key: int(match[key]) for key in ("rows", "k", "n")}
-        found.append(
-            {"kernel": match["kernel"]} | numbers | {key: float(match[key]) for key in ("us", "gmacs", "share")}
-        )
+        sizes = {key: int(match[key]) for key in ("rows", "k", "n")}
+        rates = {key: float(match[key]) for key in ("us", "gmacs", "share")}
+        found.append({"kernel": match["kernel"]} | sizes | rates)
     return found
 
 

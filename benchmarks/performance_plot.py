@@ -52,7 +52,7 @@ def draw(result: Mapping[str, Any], file: Path) -> None:
         right.set_xlabel("tokens", fontsize=7)
         right.set_title(f"{title}: times faster than {BASELINE}", fontsize=9)
         right.tick_params(labelsize=7)
-        right.legend(fontsize=6)
+        right.legend(fontsize=6, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.tight_layout()
     figure.savefig(file, format="svg", metadata={"Date": None})
     pyplot.close(figure)
