@@ -28,11 +28,11 @@ constexpr int kStretches = 3;
 constexpr size_t kBytesACall = size_t{1} << 20;
 
 // Every 64-byte line of `data` is read with full-width loads; the sum keeps the compiler from leaving any out.
-using Vector [[gnu::vector_size(32)]] = int64_t;
+using Vector [[gnu::vector_size(32)]] = uint64_t;
 #ifdef __x86_64__
 [[gnu::target("avx2")]]
 #endif
-int64_t Read(const char* data, size_t bytes) {
+uint64_t Read(const char* data, size_t bytes) {
   const Vector* v = reinterpret_cast<const Vector*>(data);
   Vector a{}, b{}, c{}, d{};
   for (size_t i = 0; i < bytes / sizeof(Vector); i += 4) {
@@ -90,8 +90,8 @@ void Level(const char* name, size_t bytes, int processors, const char* end) {
     buffers.emplace_back(static_cast<char*>(std::aligned_alloc(64, bytes)));
     std::memset(buffers.back().get(), 1, bytes);
   }
-  std::vector<int64_t> sums(processors * 8);  // a cache line apart
-  const auto read = [&](int t) { static_cast<volatile int64_t&>(sums[t * 8]) = Read(buffers[t].get(), bytes); };
+  std::vector<uint64_t> sums(processors * 8);  // a cache line apart
+  const auto read = [&](int t) { static_cast<volatile uint64_t&>(sums[t * 8]) = Read(buffers[t].get(), bytes); };
   const size_t half = bytes / 2;
   const auto copy = [&](int t) {
     std::memcpy(buffers[t].get() + half, buffers[t].get(), half);
