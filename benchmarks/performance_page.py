@@ -262,8 +262,9 @@ def setup_section(result: Mapping[str, Any]) -> list[str]:
         f"{found['system']}, Python {found['python']}; {result['date']}; other jobs took at most {100 * worst:.0f} % "
         f"of the processors in any part. {result['minutes']['measuring']:.0f} minutes of measuring.",
         "Random weights of each shape, batches of random tokens without padding. Every engine in a process of its own; "
-        f"they take turns in rotating order. A turn is a pause of {settings['pause_seconds']} s, warm-up passes, and "
-        f"measured passes that fill {settings['burst_seconds']} s (one to ten of them); {settings['bursts']} turns a cell.",
+        f"they take turns in rotating order, {settings['bursts']} turns a cell. A turn is a pause of "
+        f"{settings['pause_seconds']} s, warm-up passes, and one to ten measured passes, as many as fill "
+        f"{settings['burst_seconds']} s.",
         "\n".join(
             f"- **{name}**: {' '.join(filter(None, (engine['engine'], engine['isa'])))}; {engine['note']}."
             for name, engine in result["engines"].items()
