@@ -4,39 +4,16 @@
 //   build/bench_kernels
 //
 // Each figure is the best of many short repetitions, so that other work on the machine disturbs it little.
-#include <time.h>
-
-#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <random>
 #include <vector>
 
 #include "kernels/dispatch.h"
+#include "timing.h"
 
 namespace bitpress {
 namespace {
-
-constexpr double kSecondsEach = 0.4;
-
-// Seconds that this thread has run for: without those in which others had the processor.
-double ThreadSeconds() {
-  timespec t;
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-  return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_nsec) * 1e-9;
-}
-
-template <class F>
-double BestSeconds(F f) {
-  double best = 1e9;
-  const double begin = ThreadSeconds();
-  while (ThreadSeconds() - begin < kSecondsEach) {
-    const double start = ThreadSeconds();
-    f();
-    best = std::min(best, ThreadSeconds() - start);
-  }
-  return best;
-}
 
 std::vector<float> RandomFloats(size_t n) {
   static std::mt19937 engine(1);
@@ -45,24 +22,6 @@ std::vector<float> RandomFloats(size_t n) {
   for (float& v : x) v = normal(engine);
   return x;
 }
-
-// Multiply-adds a second of twelve independent chains in registers, billions.
-#ifdef __x86_64__
-[[gnu::target("avx2,fma")]] double PeakFloat() {
-  using Vector [[gnu::vector_size(32)]] = float;
-  constexpr int kChains = 12, kSteps = 20000;
-  const double seconds = BestSeconds([]() __attribute__((target("avx2,fma"))) {
-    Vector acc[kChains] = {};
-    Vector x = Vector{} + 0.5f, y = Vector{} + 0.25f;
-    for (int i = 0; i < kSteps; ++i) {
-      for (Vector& a : acc) asm volatile("vfmadd231ps %1, %2, %0" : "+x"(a) : "x"(x), "x"(y));
-    }
-  });
-  return 8.0 * kChains * kSteps / seconds * 1e-9;
-}
-#else
-double PeakFloat() { return 0.0; }
-#endif
 
 void Print(const char* name, size_t m, size_t k, size_t n, double seconds, double peak) {
   const double rate = static_cast<double>(m * k * n) / seconds * 1e-9;

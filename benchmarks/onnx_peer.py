@@ -11,8 +11,6 @@ import math
 import warnings
 from pathlib import Path
 
-import numpy as np
-
 
 def export(checkpoint: Path, out: Path) -> dict[str, Path]:
     """Write ``fp32.onnx`` and ``int8.onnx`` of the classifier in ``checkpoint`` to ``out``; existing ones are kept."""
@@ -91,19 +89,3 @@ def export(checkpoint: Path, out: Path) -> dict[str, Path]:
     )
     raw.unlink()
     return files
-
-
-def session(file: Path, threads: int):  # type: ignore[no-untyped-def]
-    """An inference session with every graph optimization and ``threads`` threads within an operation."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-
-
-def feed(ids: np.ndarray) -> dict[str, np.ndarray]:
-    """Inputs of a session for int64 token ids [batch, length] without padding."""
-    return {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}

@@ -104,7 +104,7 @@ def test_a_busy_machine_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter([(0, 0), (0, 10), (100, 200), (103, 210)])
     monkeypatch.setattr(latency, "_processor_ticks", lambda: next(ticks))
     monkeypatch.setattr(latency, "PAUSE_SECONDS", 0.0)
-    watch = latency._Watch()
+    watch = latency.Watch()
     assert watch.busy_share() == 0
     watch.pause()
     assert watch.busy_share() == 0

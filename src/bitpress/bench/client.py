@@ -26,14 +26,25 @@ class Worker:
     """One worker process. A context manager: leaving it ends the process."""
 
     def __init__(
-        self, path: str | Path, *, threads: int, once: str | None = None, program: Sequence[str] = PROGRAM
+        self,
+        path: str | Path,
+        *,
+        threads: int,
+        once: str | None = None,
+        texts: bool = False,
+        program: Sequence[str] = PROGRAM,
     ) -> None:
-        """Starts the process on the model directory ``path``; ``once``: run this text, report and end."""
+        """Starts the process on the model directory ``path``.
+
+        ``once``: run this text, report and end. ``texts``: serve lists of texts instead of batches of token ids.
+        """
         self.path = Path(path)
         command = [sys.executable, *program, str(path), "--threads", str(threads)]
         if once is not None:
             # one argument, so that a text that starts with a dash is not taken for an option
             command += [f"--once={once}"]
+        if texts:
+            command += ["--texts"]
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  closed in close()
         self._process = subprocess.Popen(
             command,
@@ -106,7 +117,8 @@ def _environment(threads: int) -> dict[str, str]:
         "OMP_NUM_THREADS": count,
         "MKL_NUM_THREADS": count,
         "OPENBLAS_NUM_THREADS": count,
-        "TOKENIZERS_PARALLELISM": "false",
+        "RAYON_NUM_THREADS": count,
+        "TOKENIZERS_PARALLELISM": "true" if threads > 1 else "false",
         "HF_HUB_OFFLINE": "1",
     }
 

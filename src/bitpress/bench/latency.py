@@ -38,6 +38,8 @@ WATCHED = 0.2
 BUSY_LIMIT = 0.1
 # Measured passes between two turns: long enough that warm-up is the smaller part, short enough to interleave.
 BURST = 5
+# Where a burst is as many passes as fill a given time: no more than this many, which is plenty for a median of rounds.
+_MOST_PASSES = 10
 # Distinct random batches a cell: more than one, so that no engine answers from the embedding rows of one text only.
 _RANDOM_BATCHES = 4
 
@@ -86,6 +88,7 @@ def measure(
     texts: Sequence[str] | None = None,
     progress: Callable[[str], None] | None = None,
     programs: Mapping[str, Sequence[str]] | None = None,
+    burst_seconds: float | None = None,
 ) -> dict[str, Any]:
     """Measures ``models`` (name in the report -> directory) over ``grid``.
 
@@ -96,6 +99,9 @@ def measure(
         texts: real texts instead of random token ids; ``length`` is then where they are cut.
         progress: called with one line before each cell.
         programs: name in the report -> worker program, for models that other engines run.
+        burst_seconds: for grids whose cells differ by orders of magnitude. A burst then is as many passes as fill this
+            time, one to ten, after half as many warm-up passes (one at least); ``repeats`` counts bursts, and
+            ``warmup`` is not used.
 
     Returns:
         ``rows`` (one a model and cell), ``ratios`` (each other model's median over the first model's), ``machine`` and
@@ -107,7 +113,7 @@ def measure(
     threads = available_threads() if threads is None else threads
     _check(models, grid, threads, warmup, repeats, texts)
     rows: list[dict[str, Any]] = []
-    watch = _Watch()
+    watch = Watch()
     with ExitStack() as stack:
         workers, info = {}, {}
         for name, path in models.items():
@@ -121,10 +127,18 @@ def measure(
             batches = {
                 name: make_batches(path, cell, texts, _smallest_vocabulary(models)) for name, path in models.items()
             }
-            times = _take_turns(workers, batches, warmup, repeats, watch)
+            for name, worker in workers.items():
+                worker.request({"op": "prepare", "batches": batches[name]})
+            if burst_seconds is None:
+                counts = [min(BURST, repeats - done) for done in range(0, repeats, BURST)]
+                plans = {name: Plan(warmup, tuple(counts)) for name in models}
+            else:
+                plans = {name: _plan(worker, burst_seconds, repeats) for name, worker in workers.items()}
+            times = _take_turns(workers, plans, watch)
             for name in models:
                 row = {"model": name, "batch": cell.batch, "length": cell.length, "threads": threads}
-                row |= summarize(times[name]) | info[name] | {"warmup": warmup, "repeats": repeats}
+                row |= summarize(times[name]) | info[name]
+                row |= {"warmup": plans[name].warmup, "repeats": len(times[name])}
                 if texts is not None:
                     row["mean_tokens"] = _mean_tokens(batches[name])
                 rows.append(row)
@@ -190,7 +204,7 @@ def machine() -> dict[str, Any]:
     }
 
 
-class _Watch:
+class Watch:
     """Pauses between bursts, and how busy the machine was with other jobs during them."""
 
     def __init__(self) -> None:
@@ -217,21 +231,46 @@ def _processor_ticks() -> tuple[int, int]:
     return sum(ticks) - ticks[3] - ticks[4], sum(ticks)
 
 
-def _take_turns(
-    workers: Mapping[str, Worker], batches: Mapping[str, list[Any]], warmup: int, repeats: int, watch: _Watch
-) -> dict[str, list[float]]:
-    """Times of each model in milliseconds; the order of turns is reversed every round, so nobody is always second."""
-    for name, worker in workers.items():
-        worker.request({"op": "prepare", "batches": batches[name]})
+@dataclass(frozen=True)
+class Plan:
+    """How one model is measured in one cell: ``warmup`` unmeasured passes before each burst, ``counts`` measured ones
+    in it. All models of a cell have the same number of bursts."""
+
+    warmup: int
+    counts: tuple[int, ...]
+
+
+def plan(ms: float, burst_seconds: float, rounds: int) -> Plan:
+    """Bursts of ``burst_seconds`` for passes of ``ms`` milliseconds."""
+    passes = min(max(int(burst_seconds * 1e3 / ms), 1), _MOST_PASSES)
+    return Plan(max(passes // 2, 1), (passes,) * rounds)
+
+
+def turns(names: Sequence[str], round_: int, rounds: int) -> list[str]:
+    """The order of turns in a round: who begins moves on, far enough that ``rounds`` rounds go once around."""
+    start = round_ * max(1, len(names) // rounds) % len(names)
+    return [*names[start:], *names[:start]]
+
+
+def _plan(worker: Worker, burst_seconds: float, rounds: int) -> Plan:
+    """Bursts by what a pass takes. A first pass may be slow because engines prepare for its shape, so a short one gets
+    a second chance."""
+    probe = {"op": "burst", "first": 0, "warmup": 0, "count": 1}
+    ms = worker.request(probe)["ms"][0]
+    if ms < burst_seconds * 1e3:
+        ms = worker.request(probe)["ms"][0]
+    return plan(ms, burst_seconds, rounds)
+
+
+def _take_turns(workers: Mapping[str, Worker], plans: Mapping[str, Plan], watch: Watch) -> dict[str, list[float]]:
+    """Times of each model in milliseconds, on batches that are prepared."""
     times: dict[str, list[float]] = {name: [] for name in workers}
-    order = list(workers)
-    for done in range(0, repeats, BURST):
-        count = min(BURST, repeats - done)
-        for name in order:
+    rounds = len(next(iter(plans.values())).counts)
+    for i in range(rounds):
+        for name in turns(list(workers), i, rounds):
             watch.pause()
-            reply = workers[name].request({"op": "burst", "first": done, "warmup": warmup, "count": count})
-            times[name] += reply["ms"]
-        order.reverse()
+            burst = {"warmup": plans[name].warmup, "count": plans[name].counts[i]}
+            times[name] += workers[name].request({"op": "burst", "first": len(times[name]), **burst})["ms"]
     return times
 
 

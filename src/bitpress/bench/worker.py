@@ -8,10 +8,17 @@ prints goes to stderr. The worker ends when stdin does, so it cannot outlive its
     <- {}
     -> {"op": "burst", "first": 0, "warmup": 2, "count": 5}
     <- {"ms": [1.9, ...]}
+    -> {"op": "logits", "batch": {"ids": ..., "type_ids": ...}}
+    <- {"logits": [[0.3, -0.1], ...]}
 
 With ``--once TEXT`` it loads tokenizer and model as a user would, runs the text, reports times and peak memory, ends.
+With ``--texts`` it loads both too, and answers requests of whole lists of texts:
 
-What is timed: lists of token ids in, logits in a numpy array out, the same for each engine. Tokenization is not timed.
+    -> {"op": "texts", "texts": ["...", ...]}
+    <- {"ms": 812.5}
+
+What is timed in a burst: lists of token ids in, logits in a numpy array out, the same for each engine; tokenization is
+not. What is timed in ``texts``: from strings to answers.
 """
 
 from __future__ import annotations
@@ -26,7 +33,7 @@ import json  # noqa: E402
 import os  # noqa: E402
 import signal  # noqa: E402
 import sys  # noqa: E402
-from collections.abc import Callable  # noqa: E402
+from collections.abc import Callable, Sequence  # noqa: E402
 from dataclasses import dataclass  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any, TextIO  # noqa: E402
@@ -34,6 +41,10 @@ from typing import Any, TextIO  # noqa: E402
 from bitpress.bench.models import model_kind  # noqa: E402
 
 Batch = dict[str, list[list[int]]]  # "ids" and "type_ids": B sequences of token ids, unpadded
+Predictor = Callable[[list[str]], Any]  # from texts to an answer each
+
+# Texts a batch where a predictor makes the batches itself; `bitpress.load(...)(texts)` has the same default.
+TEXTS_A_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -111,33 +122,54 @@ def peak_resident_bytes() -> int:
     raise OSError("/proc/self/status has no VmHWM line; peak memory can be measured on Linux only")
 
 
-def run_once(path: Path, threads: int, text: str) -> dict[str, Any]:
-    """Loads tokenizer and model as a user would and runs one text.
+def artifact_predictor(path: Path, threads: int) -> Predictor:
+    """An artifact as a user loads it."""
+    import bitpress
+
+    return bitpress.load(path, threads=threads)
+
+
+def checkpoint_predictor(path: Path, threads: int) -> Predictor:
+    """``transformers`` with its own tokenizer, texts cut to the tokenizer's ``model_max_length``."""
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)
+
+    def encode(texts: list[str]) -> Batch:
+        encoded = tokenizer(texts, truncation=True, return_token_type_ids=True, return_attention_mask=False)
+        return {"ids": encoded["input_ids"], "type_ids": encoded["token_type_ids"]}
+
+    return in_batches_of_like_length(encode, load_checkpoint(path, threads).forward)
+
+
+def in_batches_of_like_length(encode: Callable[[list[str]], Batch], forward: Callable[[Batch], Any]) -> Predictor:
+    """The usual practice of engines that pad: all texts are tokenized, then run sorted by length, longest first."""
+
+    def predict(texts: list[str]) -> list[Any]:
+        encoded = encode(texts)
+        answers: list[Any] = [None] * len(texts)
+        for pick in batches_of_like_length([len(ids) for ids in encoded["ids"]]):
+            rows = forward({key: [sequences[i] for i in pick] for key, sequences in encoded.items()})
+            for i, row in zip(pick, rows, strict=True):
+                answers[i] = row
+        return answers
+
+    return predict
+
+
+def batches_of_like_length(lengths: Sequence[int], size: int = TEXTS_A_BATCH) -> list[list[int]]:
+    """Positions of ``lengths`` from the longest to the shortest, ``size`` at a time."""
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def run_once(predict: Predictor, text: str) -> dict[str, Any]:
+    """Runs one text through what was just loaded.
 
     Returns ``load_ms`` (imports, tokenizer, model), ``first_ms`` (the first text) and ``peak_bytes``.
     """
-    predict: Callable[[], Any]
-    if model_kind(path) == "artifact":
-        import bitpress
-
-        artifact_model = bitpress.load(path, threads=threads)
-        predict = lambda: artifact_model(text)  # noqa: E731
-    else:
-        import torch
-        import transformers
-
-        torch.set_num_threads(threads)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)
-        model = transformers.AutoModelForSequenceClassification.from_pretrained(
-            path, dtype=torch.float32, attn_implementation="sdpa", local_files_only=True
-        ).eval()
-
-        def predict() -> Any:
-            with torch.inference_mode():
-                return model(**tokenizer(text, truncation=True, return_tensors="pt")).logits.numpy()
-
     loaded = time.perf_counter()
-    predict()
+    predict([text])
     done = time.perf_counter()
     return {
         "load_ms": (loaded - _START) * 1e3,
@@ -154,16 +186,36 @@ def serve(model: LoadedModel, requests: TextIO, reply: Callable[[dict[str, Any]]
         if request["op"] == "prepare":
             batches = request["batches"]
             reply({})
+        elif request["op"] == "logits":
+            reply({"logits": model.forward(request["batch"]).tolist()})
         else:
             reply({"ms": burst(model, batches, request["first"], request["warmup"], request["count"])})
 
 
-def main(arguments: list[str] | None = None, load: Callable[[Path, int], LoadedModel] | None = None) -> int:
-    """Entry point of the process. ``load``: what makes a model of a path and a number of threads, for other engines."""
+def serve_texts(predict: Predictor, requests: TextIO, reply: Callable[[dict[str, Any]], None]) -> None:
+    """Answers requests of texts until the owner closes the pipe."""
+    for line in requests:
+        texts = json.loads(line)["texts"]
+        start = time.perf_counter()
+        predict(texts)
+        reply({"ms": (time.perf_counter() - start) * 1e3})
+
+
+def main(
+    arguments: list[str] | None = None,
+    load: Callable[[Path, int], LoadedModel] | None = None,
+    predictor: Callable[[Path, int], Predictor] | None = None,
+) -> int:
+    """Entry point of the process.
+
+    ``load`` and ``predictor``: what makes a model, and a function of texts, of a path and a number of threads; other
+    engines bring their own.
+    """
     parser = argparse.ArgumentParser(prog="python -m bitpress.bench.worker")
     parser.add_argument("path", type=Path)
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--once", metavar="TEXT")
+    parser.add_argument("--texts", action="store_true")
     options = parser.parse_args(arguments)
 
     # Ctrl-C reaches the whole process group; the owner decides what it means and closes the pipe.
@@ -176,14 +228,20 @@ def main(arguments: list[str] | None = None, load: Callable[[Path, int], LoadedM
         out.flush()
 
     try:
+        if load is None or predictor is None:
+            ours = model_kind(options.path) == "artifact"
+            load = load_artifact if ours else load_checkpoint
+            predictor = artifact_predictor if ours else checkpoint_predictor
         if options.once is not None:
-            reply(run_once(options.path, options.threads, options.once))
-            return 0
-        if load is None:
-            load = load_artifact if model_kind(options.path) == "artifact" else load_checkpoint
-        model = load(options.path, options.threads)
-        reply({"info": model.info})
-        serve(model, sys.stdin, reply)
+            reply(run_once(predictor(options.path, options.threads), options.once))
+        elif options.texts:
+            predict = predictor(options.path, options.threads)
+            reply({})
+            serve_texts(predict, sys.stdin, reply)
+        else:
+            model = load(options.path, options.threads)
+            reply({"info": model.info})
+            serve(model, sys.stdin, reply)
     except Exception as error:  # the owner raises it again under its own type
         module = error.name if isinstance(error, ModuleNotFoundError) else None
         reply({"error": {"type": type(error).__name__, "message": str(error), "module": module}})
