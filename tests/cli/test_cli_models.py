@@ -173,6 +173,10 @@ def test_bench_of_two_artifacts(artifact: Path, tmp_path: Path, monkeypatch: pyt
     assert code == 0
     assert "1 × 16" in out
     assert "real texts, 4 tokens on average" in err  # [CLS] good [SEP]; [CLS] the film is bad [SEP]: (3 + 6) / 2
+    code, out, _ = run("bench", artifact, *common, "--length", 5, "--explain", "--json")
+    assert code == 0
+    assert {row["operation"] for row in json.loads(out)["explain"]["rows"]} > {"ffn_up", "waiting", "tokenization"}
+    assert "query key value" in run("bench", artifact, *common, "--length", 5, "--explain")[1]
     assert run("bench", artifact, "--vs", artifact)[0] == 2
     code, out, _ = run("bench", artifact, *common, "--json")  # the default lengths are cut to the model's 40 positions
     assert [(row["batch"], row["length"]) for row in json.loads(out)["rows"]] == [(1, 16), (1, 40), (8, 40)]

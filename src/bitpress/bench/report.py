@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -27,6 +27,20 @@ def bench_rows(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
             cells.append(f"{found:.2f}")
         table.append(cells)
     return columns + (["times the first"] if ratio else []), table
+
+
+def explain_tables(result: Mapping[str, Any]) -> Iterator[tuple[list[str], list[list[str]]]]:
+    """Column names and rows of one table a cell, for a result of ``explain.explain``."""
+    for cell in dict.fromkeys((row["batch"], row["length"]) for row in result["rows"]):
+        columns = [f"{cell[0]} × {cell[1]} tokens", "kernel", "ms", "share", "× fp32 peak"]
+        rows = []
+        for row in result["rows"]:
+            if (row["batch"], row["length"]) != cell:
+                continue
+            share = "" if row["share"] is None else f"{100 * row['share']:.1f} %"
+            rate = f"{row['of_fp32_peak']:.2f}" if "of_fp32_peak" in row else ""
+            rows.append([row["operation"].replace("_", " "), row.get("kernel", ""), f"{row['ms']:.3f}", share, rate])
+        yield columns, rows
 
 
 def engine_lines(result: Mapping[str, Any]) -> list[str]:

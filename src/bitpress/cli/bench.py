@@ -30,6 +30,9 @@ def bench(
         typer.Option(help="Real texts (text, csv, tsv, jsonl), cut at LENGTH tokens.", show_default="random token ids"),
     ] = None,
     text_column: options.TextColumn = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Also show where MODEL's time goes, operation by operation.")
+    ] = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -43,6 +46,8 @@ def bench(
     models: dict[str, str | Path] = {}
     for path in [model, *(vs or [])]:
         model_kind(path)  # a wrong path is refused before any worker starts
+        if explain and path == model and model_kind(path) != "artifact":
+            raise BitpressError(f"--explain profiles bitpress's own engine; {path} is a checkpoint, not an artifact")
         if str(path) in models:
             raise BitpressError(f"{path} is given twice; name each model once")
         models[str(path)] = path
@@ -61,6 +66,11 @@ def bench(
             texts=lines,
             progress=lambda cell: note(f"measuring {cell}", quiet),
         )
+        if explain:
+            from bitpress.bench.explain import explain as explain_model
+
+            note("profiling", quiet)
+            result["explain"] = explain_model(model, grid, threads, repeats)
     if as_json:
         emit_json(result)
     else:
@@ -76,10 +86,26 @@ def _read_texts(path: Path, text_column: str | None) -> list[str]:
 
 def print_result(result: dict[str, Any]) -> None:
     """The table of ``bench``: one row a model and cell; the last column is a multiple of the first model's median."""
-    from bitpress.bench.report import bench_rows, busy_warning, engine_lines, machine_line
+    from bitpress.bench.report import (
+        bench_rows,
+        busy_warning,
+        engine_lines,
+        explain_tables,
+        machine_line,
+    )
 
     columns, rows = bench_rows(result)
     print_table(columns, rows)
     for line in (*engine_lines(result), machine_line(result), busy_warning(result["busy_elsewhere"])):
         if line is not None:
             note(line)
+    if "explain" not in result:
+        return
+    profile = result["explain"]
+    for columns, rows in explain_tables(profile):
+        print_table(columns, rows, words=2)
+    peak = f"{profile['fp32_peak'] / 1e9:.1f} billion a second as measured now"
+    note(
+        f"ISA {profile['isa']}, {profile['isa_reason']}; 1.00 is the fp32 multiply-add peak of a thread, {peak}. "
+        "Operations add up to the pass; tokenization comes before it"
+    )

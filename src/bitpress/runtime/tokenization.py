@@ -85,6 +85,10 @@ class Tokenizer:
         """Number of token ids, added tokens included: the word embedding needs at least as many rows."""
         return int(self._backend.get_vocab_size(with_added_tokens=True))
 
+    def words(self) -> list[str]:
+        """The vocabulary, in no particular order."""
+        return list(self._backend.get_vocab())
+
     def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None, max_length: int = 128) -> list[Encoding]:
         """Encode texts (and their pairs) with special tokens, cut to ``max_length`` tokens, the longer text first.
 

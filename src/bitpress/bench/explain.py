@@ -1,0 +1,130 @@
+"""Where the time of an artifact goes: milliseconds by operation, and how near its products come to the machine's limit.
+
+Measured by the engine's own clocks during real passes (``bp_profile``), in this process. A thread's waiting is counted
+as well, so the operations of a cell add up to the duration of a pass.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bitpress.artifact import ArtifactConfig, read_artifact
+from bitpress.bench.latency import Cell, make_batches
+from bitpress.runtime.engine import Engine, available_isas, machine_limits
+from bitpress.runtime.tokenization import Tokenizer
+
+# Operations in the order of a pass, and the tensors that each multiplies by, in layer 0.
+LINEARS = {
+    "query_key_value": ("attention.query", "attention.key", "attention.value"),
+    "attention_output": ("attention.output",),
+    "ffn_up": ("ffn.intermediate",),
+    "ffn_down": ("ffn.output",),
+}
+
+
+def explain(path: str | Path, cells: Sequence[Cell], threads: int | None = None, repeats: int = 20) -> dict[str, Any]:
+    """Profile the artifact at ``path`` over ``cells``, on random token ids.
+
+    Returns:
+        ``isa``, ``isa_reason``, ``threads``, ``fp32_peak`` (multiply-adds a second of one thread, measured here) and
+        ``rows``, one a cell and operation: ``operation``, ``ms`` (of a pass's duration; the medians of ``repeats``
+        passes), ``share`` of the pass, and for products ``multiply_adds`` (of a pass), ``of_fp32_peak`` (their rate in
+        multiples of the peak) and ``kernel``. "tokenization" stands beside the pass, not in it.
+
+    Raises:
+        ArtifactError, EngineError: the artifact or the engine cannot be used.
+    """
+    artifact = read_artifact(path)
+    engine = Engine.from_artifact(artifact, threads=threads)
+    tokenizer = Tokenizer.from_directory(path)
+    peak, _ = machine_limits()
+    rows = []
+    for cell in cells:
+        (batch, *_) = make_batches(path, cell, None, artifact.config.vocab_size)
+        engine.forward(batch["ids"], batch["type_ids"])
+        profiles = [engine.profile(batch["ids"], batch["type_ids"]) for _ in range(repeats)]
+        seconds = {name: statistics.median(p[name] for p in profiles) / engine.threads for name in profiles[0]}
+        total = sum(seconds.values())
+        work = multiply_adds(artifact.config, cell)
+        for name, spent in seconds.items():
+            row = {"batch": cell.batch, "length": cell.length, "operation": name}
+            row |= {"ms": 1e3 * spent, "share": spent / total}
+            if name in work:
+                # Busy threads only: waiting is a row of its own.
+                row |= {"multiply_adds": work[name], "of_fp32_peak": work[name] / (spent * engine.threads) / peak}
+                row["kernel"] = kernel(artifact.config, name)
+            rows.append(row)
+        spent = tokenization_seconds(tokenizer, cell, repeats)
+        rows.append({**_cell(cell), "operation": "tokenization", "ms": 1e3 * spent, "share": None})
+    return {
+        "model": str(path),
+        "isa": engine.isa,
+        "isa_reason": _isa_reason(),
+        "threads": engine.threads,
+        "fp32_peak": peak,
+        "rows": rows,
+    }
+
+
+def _isa_reason() -> str:
+    if os.environ.get("BITPRESS_ISA"):
+        return "forced by BITPRESS_ISA"
+    return f"the best of {', '.join(available_isas())}, which this CPU has"
+
+
+def multiply_adds(config: ArtifactConfig, cell: Cell) -> dict[str, int]:
+    """Multiply-adds of a pass by operation. Of the last layer only first tokens go through what follows attention."""
+    tokens, layers = cell.batch * cell.length, config.num_hidden_layers
+    h, i = config.hidden_size, config.intermediate_size
+    after_attention = (layers - 1) * tokens + cell.batch
+    return {
+        "query_key_value": layers * tokens * 3 * h * h,
+        "attention": layers * cell.batch * 2 * cell.length**2 * h,
+        "attention_output": after_attention * h * h,
+        "ffn_up": after_attention * h * i,
+        "ffn_down": after_attention * h * i,
+        "head": cell.batch * h * (h + config.num_labels),
+    }
+
+
+def kernel(config: ArtifactConfig, operation: str) -> str:
+    """What multiplies in ``operation``: stored form of the weights and kind of the activations."""
+    activations = "fp32" if config.activations.scheme == "fp32" else f"{config.activations.bits}-bit"
+    if operation == "attention":
+        return f"{activations} × {activations}"
+    if operation == "head":
+        names = ["pooler.dense.weight", "classifier.weight"]
+    else:
+        names = [f"layers.{i}.{part}.weight" for i in range(config.num_hidden_layers) for part in LINEARS[operation]]
+    schemes = dict.fromkeys(_form(config, name, activations) for name in names)
+    return ", ".join(schemes)
+
+
+def _form(config: ArtifactConfig, name: str, activations: str) -> str:
+    spec = config.tensors[name]
+    if spec.scheme == "fp32":
+        return "fp32 × fp32"
+    return f"{activations} × {spec.scheme} {spec.bits:g}-bit"
+
+
+def tokenization_seconds(tokenizer: Tokenizer, cell: Cell, repeats: int) -> float:
+    """Median seconds to encode ``cell.batch`` texts of about ``cell.length`` tokens, words of the vocabulary."""
+    rng = random.Random(0)
+    words = [word for word in tokenizer.words() if word.isalpha()] or ["a"]
+    texts = [" ".join(rng.choice(words) for _ in range(max(1, cell.length - 2))) for _ in range(cell.batch)]
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        tokenizer.encode(texts, max_length=max(cell.length, 3))
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def _cell(cell: Cell) -> dict[str, int]:
+    return {"batch": cell.batch, "length": cell.length}
