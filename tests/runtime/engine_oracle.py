@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitpress.artifact.codec import pack_ternary
-from bitpress.runtime.engine import Engine, EngineConfig, PackedTernary
+from bitpress.runtime.engine import Engine, EngineConfig, PackedTensor
 
 Array = NDArray[Any]
 F32 = np.float32
@@ -34,13 +34,21 @@ class TinyModel:
     def tensors(self) -> dict[str, Any]:
         """As the engine takes them."""
         packed = {
-            name: PackedTernary(pack_ternary(codes, self.packing), codes.shape[1], self.packing, scale)
+            name: packed_ternary(codes, scale, self.packing)
             for name, (codes, scale) in self.codes.items()
         }
         return self.dense | packed
 
     def engine(self, threads: int | None = None) -> Engine:
         return Engine(self.config, self.tensors(), self.ranges, threads=threads)
+
+
+def packed_ternary(codes: Array, scale: Array, packing: str) -> PackedTensor:
+    """Codes in {−1, 0, 1}; one scale a matrix or a row."""
+    packed = pack_ternary(codes, packing)
+    rows = None if scale.size == 1 else 1
+    engine_packing = "trits" if packing == "trits" else "bits"
+    return PackedTensor("ternary", 2, packed, codes.shape[1], scale, packing=engine_packing, group_rows=rows)
 
 
 def linear_names(layers: int) -> list[str]:
