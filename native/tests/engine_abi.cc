@@ -315,12 +315,12 @@ TEST(PackedTensorsAreChecked) {
 
 TEST(PackedWeightsHaveAMostColumns) {
   bp_config config = TinyConfig();
-  config.intermediate_size = 32769;
+  config.intermediate_size = 65537;
   ModelPtr model = Create(config);
-  const std::vector<uint8_t> codes(6 * 32769);
-  const bp_packed tensor = Uniform(codes, 6, 32769, 8);
+  const std::vector<uint8_t> codes(6 * 65537);
+  const bp_packed tensor = Uniform(codes, 6, 65537, 8);
   CHECK_REFUSED(bp_model_set_packed(model.get(), "layers.0.ffn.output.weight", &tensor), BP_INVALID_ARGUMENT,
-                "packed weights of 32769 columns, allowed are 1 to 32768");
+                "packed weights of 65537 columns, allowed are 1 to 65536");
 }
 
 TEST(PanelsOfAModel) {

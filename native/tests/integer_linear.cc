@@ -60,12 +60,12 @@ struct Problem {
   size_t Groups() const { return (inputs + group_inputs - 1) / group_inputs; }
   size_t Stride() const { return RoundUp(inputs, 64); }
 
-  // The integer of a weight, with the center.
+  // The integer of a weight.
   int Weight(size_t n, size_t k) const {
     const int code = codes[n * inputs + k];
     if (format.scheme == CodeScheme::kTernary) return code == 2 ? -1 : code;
     if (format.scheme == CodeScheme::kCodebook) return table[code];
-    return format.symmetric ? code - (1 << (format.bits - 1)) : code;
+    return code - (1 << (format.bits - 1));
   }
   float Expected(size_t row, size_t n) const {
     float total = 0.0f, weight_sum = 0.0f;
@@ -83,8 +83,9 @@ struct Problem {
       total = std::fma(static_cast<float>(sum), scale[at], total);
       weight_sum = std::fma(static_cast<float>(code_sum), scale[at], weight_sum);
       if (offset.empty()) continue;
-      total = std::fma(static_cast<float>(a_sum), offset[at], total);
-      weight_sum = std::fma(static_cast<float>(count), offset[at], weight_sum);
+      const float moved = std::fma(static_cast<float>(1 << (format.bits - 1)), scale[at], offset[at]);
+      total = std::fma(static_cast<float>(a_sum), moved, total);
+      weight_sum = std::fma(static_cast<float>(count), moved, weight_sum);
     }
     if (Groups() > 1 || !offset.empty()) {
       return std::fma(a_scale[row], total, std::fma(a_offset[row], weight_sum, bias[n]));
@@ -173,7 +174,7 @@ TEST(ExtremeCodesDoNotSaturate) {
       p.a_scale.assign(p.rows, 1.0f);
       p.a_offset.assign(p.rows, 0.0f);
       p.scale.assign(1, 1.0f);
-      p.offset.assign(p.offset.size(), 0.0f);
+      p.offset.assign(p.offset.size(), -static_cast<float>(1 << (format.bits - 1)));  // value = w
       p.Repack();
       const float expected = 255.0f * 4096.0f * static_cast<float>(p.Weight(0, 0));
       ForEachIsa([&](const Kernels& kernels) {
@@ -225,14 +226,14 @@ TEST(NoWindowOfStepsPassesTheLimit) {
       Problem p(format, 1, 16, 700);
       for (int8_t& t : p.table) t = static_cast<int8_t>(t / divisor);
       p.Repack();
-      const int steps = p.w.int16_steps[0], center = p.w.center;
+      const int steps = p.w.int16_steps[0];
       int longest = 0;
       for (size_t n = 0; n < 16; ++n) {
         for (size_t lane = 0; lane < 2; ++lane) {
           for (size_t begin = 0; begin < p.inputs; begin += 32) {
             int sum = 0;
             for (size_t k = begin; k < std::min(p.inputs, begin + 4 * steps); k += 4) {
-              sum += std::abs(p.Weight(n, k + 2 * lane) - center) + std::abs(p.Weight(n, k + 2 * lane + 1) - center);
+              sum += std::abs(p.Weight(n, k + 2 * lane)) + std::abs(p.Weight(n, k + 2 * lane + 1));
             }
             longest = std::max(longest, sum);
           }

@@ -138,7 +138,6 @@ TileSums SumsFrom(const IntegerMatrix& w, size_t panel, size_t k, Workspace& wor
   to.all_steps = (w.padded_inputs - k) / kStepInputs;
   to.scale = w.scale.data() + at;
   to.offset = w.offset.empty() ? nullptr : w.offset.data() + at;
-  to.center = w.center;
   to.code_sums = work.code_sums + group;
   to.code_stride = w.groups;
   return to;

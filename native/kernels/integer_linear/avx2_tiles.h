@@ -80,19 +80,16 @@ struct TileSums {
   size_t all_steps;  // the end of the last group
   // Of the first group: its 16 columns; offset NULL: none.
   const float *scale, *offset;
-  int center;
   const int32_t* code_sums;  // of the first row, of the next one code_stride further
   size_t code_stride;
 };
 
 inline void AddToTotal(const TileSums& to, int r, size_t half, I32 sum) {
   float* total = to.totals[r] + half;
-  const F32 scale = Load(to.scale + half);
-  if (to.offset == nullptr) return Store(total, Fma(ToFloat(sum), scale, Load(total)));
-  const int32_t code_sum = to.code_sums[r * to.code_stride];
-  sum = sum + I32{_mm256_set1_epi32(to.center * code_sum)};
-  const F32 scaled = Fma(ToFloat(sum), scale, Load(total));
-  Store(total, Fma(F32::Broadcast(static_cast<float>(code_sum)), Load(to.offset + half), scaled));
+  const F32 scaled = Fma(ToFloat(sum), Load(to.scale + half), Load(total));
+  if (to.offset == nullptr) return Store(total, scaled);
+  const F32 code_sum = F32::Broadcast(static_cast<float>(to.code_sums[r * to.code_stride]));
+  Store(total, Fma(code_sum, Load(to.offset + half), scaled));
 }
 
 // multiply(step, count, tile) over pieces of at most `interval` steps of one group, until `steps`.

@@ -1,14 +1,14 @@
 // 8-bit activations times weights of few-bit codes: y = x w^T + bias, one kernel family for every stored form.
 //
-// An activation is s_x q + o_x: code q in 0..255, scale and offset of its row. A weight is scale * (w + center) +
-// offset: w the signed 8-bit integer that its code stands for (ternary: -1..1; uniform: code - 2^(bits - 1); codebook:
-// the table's entry). scale and offset are those of its group. Where there is no offset, center is 0; where there is
-// one, center is 2^(bits - 1), so that w + center is the stored code.
+// An activation is s_x q + o_x: code q in 0..255, scale and offset of its row. A weight is scale * w + offset: w the
+// signed 8-bit integer that its code stands for (ternary: -1..1; uniform: code - 2^(bits - 1); codebook: the table's
+// entry), scale and offset those of its group. Stored offsets are those of code 0; the ones here are those of w = 0,
+// fma(2^(bits - 1), scale, stored offset): small numbers, where large ones would cancel in the sums below.
 //
 // All sums of integers are exact. In floats, in exactly this order, n an output, g its groups along the inputs:
 //   no offset, one group      y = fma(float(sum q w), s_x * scale[n], fma(o_x * scale[n], float(sum w), bias[n]))
-//   otherwise                 t = fma(float(sum_g q (w + center)), scale[g][n], t) for each g in order, from +0, after
-//                             each one t = fma(float(sum_g q), offset[g][n], t) where there are offsets;
+//   otherwise                 t = fma(float(sum_g q w), scale[g][n], t) for each g in order, from +0, after each one
+//                             t = fma(float(sum_g q), offset[g][n], t) where there are offsets;
 //                             y = fma(s_x, t, fma(o_x, weight_sum[n], bias[n]))
 // where weight_sum[n] is the same chain with every q = 1: the sum of the row's weights.
 #pragma once
@@ -26,9 +26,9 @@ namespace bitpress {
 constexpr size_t kPanelColumns = 16;
 constexpr size_t kPanelDepth = 4;
 
-// sum q (w + center) is at most 255 * 255 * inputs: int32 holds 33,025 inputs.
-constexpr size_t kMaxIntegerInputs = 32768;
-static_assert(kMaxIntegerInputs * 255 * 255 < (size_t{1} << 31), "int32 holds every sum");
+// |sum q w| is at most 255 * 128 * inputs: int32 holds 65,793 inputs.
+constexpr size_t kMaxIntegerInputs = 65536;
+static_assert(kMaxIntegerInputs * 255 * 128 < (size_t{1} << 31), "int32 holds every sum");
 // Groups along the inputs are whole multiples of this many.
 constexpr size_t kGroupGranularity = 32;
 
@@ -58,7 +58,6 @@ struct IntegerMatrix {
   unsigned bits = 0;         // a weight
   size_t panel_bytes = 0;
   int8_t table[16] = {};  // fewer than 8 bits: the integer of each code; 8 bits are stored as the integers themselves
-  int center = 0;
   size_t group_inputs = 0, groups = 0;             // along the inputs; one group covers padded_inputs
   std::unique_ptr<uint8_t[], FreeAligned> packed;  // panels x panel_bytes, on a cache line
   std::vector<float> scale, offset;                // panels x groups x kPanelColumns; offset may be empty

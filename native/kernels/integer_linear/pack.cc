@@ -134,7 +134,6 @@ IntegerMatrix MakeIntegerMatrix(const PackedWeights& weights, const float* bias)
     for (uint8_t i = 0; i < 16; ++i) codes[i] = i;
     ToIntegers(format, weights.table, codes, size_t{1} << m.bits, m.table);
   }
-  if (weights.offset != nullptr) m.center = 1 << (m.bits - 1);
   m.groups = (m.inputs + weights.group_inputs - 1) / weights.group_inputs;
   m.group_inputs = m.groups == 1 ? m.padded_inputs : weights.group_inputs;
   m.packed.reset(static_cast<uint8_t*>(std::aligned_alloc(kCacheLine, RoundUp(m.panels * m.panel_bytes, kCacheLine))));
@@ -160,6 +159,7 @@ size_t PackPanel(const PackedWeights& weights, size_t panel, uint8_t* scratch, I
   // zero, and outputs past the last are not written.
   std::memset(scratch, 0, PackScratchBytes(m));
   auto* pairs = reinterpret_cast<int16_t*>(integers + m.padded_inputs);
+  const auto center = static_cast<float>(1 << (m.bits - 1));
   LaneLimit limit;
   for (size_t c = 0; c < kPanelColumns && first + c < m.outputs; ++c) {
     const size_t n = first + c;
@@ -176,9 +176,9 @@ size_t PackPanel(const PackedWeights& weights, size_t panel, uint8_t* scratch, I
       const int32_t sum = Sum(integers + begin, count);
       m.code_sum[n] += sum;
       m.scale[at] = weights.scale[source];
-      weight_sum = std::fma(static_cast<float>(sum + m.center * static_cast<int32_t>(count)), m.scale[at], weight_sum);
+      weight_sum = std::fma(static_cast<float>(sum), m.scale[at], weight_sum);
       if (m.offset.empty()) continue;
-      m.offset[at] = weights.offset[source];
+      m.offset[at] = std::fma(center, m.scale[at], weights.offset[source]);
       weight_sum = std::fma(static_cast<float>(count), m.offset[at], weight_sum);
     }
     m.weight_sum[n] = weight_sum;

@@ -31,7 +31,7 @@ void IntegerLinear(const uint8_t* a, size_t lda, const float* a_scale, const flo
         int32_t code_sum = 0;
         sum = 0;
         for (size_t k = g * w.group_inputs; k < std::min(w.inputs, (g + 1) * w.group_inputs); ++k) {
-          sum += (Weight(w, n, k) + w.center) * a[row * lda + k];
+          sum += Weight(w, n, k) * a[row * lda + k];
           code_sum += a[row * lda + k];
         }
         total = std::fma(static_cast<float>(sum), OfGroup(w, w.scale, n, g), total);

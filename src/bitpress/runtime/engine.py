@@ -114,8 +114,8 @@ class PackedTensor:
     "uniform"     2, 3, 4, 8    scale·code + offset, or, where ``offset`` is None, scale·(code − 2^(bits−1))
     "codebook"    2, 3, 4       scale·table[code], ``table`` int8 [2^bits]
 
-    ``scale`` and ``offset``, float32, are shared by blocks of ``group_rows`` × ``group_cols`` weights, None for all rows
-    or columns: [ceil(rows / group_rows), ceil(cols / group_cols)], or the same numbers in one dimension.
+    ``scale`` and ``offset``, float32, are shared by blocks of ``group_rows`` × ``group_cols`` weights, None for all
+    rows or columns: [ceil(rows / group_rows), ceil(cols / group_cols)], or the same numbers in one dimension.
     """
 
     scheme: str
