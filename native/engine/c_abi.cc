@@ -62,6 +62,11 @@ bitpress::ModelBuilder& RequireBuilder(bp_model* model) {
   return *model->builder;
 }
 
+void RequireFinished(const bp_model* model) {
+  RequireArgument(model, "model");
+  if (model->builder != nullptr) Refuse("the model is not finished: call bp_model_finish first");
+}
+
 // Checks lengths, ids and types; the number of tokens.
 size_t CheckBatch(const bp_config& config, const int32_t* ids, const int32_t* type_ids, const uint32_t* lengths,
                   size_t num_sequences) {
@@ -90,8 +95,7 @@ size_t CheckBatch(const bp_config& config, const int32_t* ids, const int32_t* ty
 // bp_forward and bp_profile.
 void Run(const bp_model* model, const int32_t* ids, const int32_t* type_ids, const uint32_t* lengths,
          size_t num_sequences, float* logits, float* hidden_states, uint32_t threads, uint64_t* nanoseconds) {
-  RequireArgument(model, "model");
-  if (model->builder != nullptr) Refuse("the model is not finished: call bp_model_finish first");
+  RequireFinished(model);
   if (num_sequences == 0) return;
   RequireArgument(ids, "ids");
   RequireArgument(lengths, "lengths");
@@ -143,14 +147,14 @@ bp_status bp_model_set_float(bp_model* model, const char* name, const float* dat
   });
 }
 
-bp_status bp_model_set_ternary(bp_model* model, const char* name, const uint8_t* codes, size_t rows, size_t cols,
-                               uint32_t packing, const float* scale, size_t scale_count) {
+bp_status bp_model_set_packed(bp_model* model, const char* name, const bp_packed* tensor) {
   return Guard([&] {
     bitpress::ModelBuilder& builder = RequireBuilder(model);
     RequireArgument(name, "name");
-    RequireArgument(codes, "codes");
-    RequireArgument(scale, "scale");
-    builder.SetTernary(name, codes, rows, cols, packing, scale, scale_count);
+    RequireArgument(tensor, "tensor");
+    RequireArgument(tensor->codes, "tensor->codes");
+    RequireArgument(tensor->scale, "tensor->scale");
+    builder.SetPacked(name, *tensor);
   });
 }
 
@@ -170,6 +174,18 @@ bp_status bp_model_finish(bp_model* model) {
 }
 
 void bp_model_free(bp_model* model) { delete model; }
+
+bp_status bp_model_panels(const bp_model* model, const char* name, size_t* panels, size_t* fast_panels) {
+  return Guard([&] {
+    RequireFinished(model);
+    RequireArgument(name, "name");
+    RequireArgument(panels, "panels");
+    RequireArgument(fast_panels, "fast_panels");
+    const bitpress::Linear& linear = bitpress::FindLinear(model->model, name);
+    *panels = linear.is_integer ? linear.integer.panels : 0;
+    *fast_panels = linear.is_integer ? linear.integer.fast_panels() : 0;
+  });
+}
 
 bp_status bp_forward(const bp_model* model, const int32_t* ids, const int32_t* type_ids, const uint32_t* lengths,
                      size_t num_sequences, float* logits, float* hidden_states, uint32_t threads) {

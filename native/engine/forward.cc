@@ -60,12 +60,21 @@ struct Pass {
 void DecodeWord(const Pass& pass, int32_t id, float* row) {
   const Embeddings& e = pass.model.embeddings;
   const size_t hidden = pass.model.config.hidden_size, word = static_cast<size_t>(id);
-  if (e.word_codes == nullptr) {
+  if (e.word_packed.codes == nullptr) {
     std::memcpy(row, e.word.data() + word * hidden, hidden * sizeof(float));
     return;
   }
-  const auto decode = e.word_packing == BP_PACK_2BIT ? pass.kernels.decode_two_bit_row : pass.kernels.decode_trits_row;
-  decode(e.word_codes + word * e.word_row_bytes, hidden, e.word_scale[e.word_scale.size() == 1 ? 0 : word], row);
+  const CodeFormat& format = e.word_packed.format;
+  const uint8_t* codes = e.word_packed.codes + word * PackedRowBytes(format, hidden);
+  const size_t group = word / e.word_packed.group_rows;
+  const float scale = e.word_scale[group];
+  if (format.scheme == CodeScheme::kUniform) {
+    const int zero = format.symmetric ? 1 << (format.bits - 1) : 0;
+    const float offset = format.symmetric ? 0.0f : e.word_offset[group];
+    pass.kernels.decode_uniform_row(codes, hidden, format.bits, zero, scale, offset, row);
+  } else {
+    (format.trits ? pass.kernels.decode_trits_row : pass.kernels.decode_two_bit_row)(codes, hidden, scale, row);
+  }
 }
 
 // Where each sequence starts, and each token's position in its own.

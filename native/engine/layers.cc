@@ -14,10 +14,10 @@ void RunLinear(const Kernels& kernels, const LinearCall& call, size_t row_begin,
   const Linear& linear = *call.linear;
   const size_t rows = row_end - row_begin;
   float* y = call.y + row_begin * linear.outputs;
-  if (linear.is_ternary) {
+  if (linear.is_integer) {
     const QuantizedRows& a = *call.codes;
-    kernels.ternary_linear(a.codes + row_begin * a.stride, a.stride, a.scale + row_begin, a.offset + row_begin, rows,
-                           linear.ternary, panel_begin, panel_end, y, linear.outputs);
+    kernels.integer_linear(a.codes + row_begin * a.stride, a.stride, a.scale + row_begin, a.offset + row_begin, rows,
+                           linear.integer, panel_begin, panel_end, y, linear.outputs);
   } else {
     kernels.float_linear(call.x + row_begin * linear.inputs, linear.inputs, rows, linear.dense, panel_begin, panel_end,
                          y, linear.outputs);

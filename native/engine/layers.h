@@ -14,7 +14,7 @@
 
 namespace bitpress {
 
-// Rows quantized to 8 bits; what a ternary linear layer reads.
+// Rows quantized to 8 bits; what an integer linear layer reads.
 struct QuantizedRows {
   uint8_t* codes;  // rows x stride, zero past the columns
   size_t stride;
@@ -22,7 +22,7 @@ struct QuantizedRows {
   float* offset;  // [rows]
 };
 
-// One linear layer: reads `codes` where the weights are ternary, `x` where they are fp32.
+// One linear layer: reads `codes` where the weights are integers, `x` where they are fp32.
 struct LinearCall {
   const Linear* linear;
   const float* x;  // rows x inputs

@@ -4,25 +4,17 @@
 #include <cmath>
 
 #include "engine/error.h"
+#include "engine/packed_tensor.h"
+#include "engine/thread_pool.h"
 
 namespace bitpress {
 namespace {
 
-// Bounds of the configuration. They keep every integer sum exact in int32 (255 * 2^20 < 2^31 for a ternary linear,
-// 255^2 * 2^15 < 2^31 for probabilities times values) and every product of two sizes far inside size_t.
+// Bounds of the configuration. They keep every product of two sizes far inside size_t, and the sums of probabilities
+// times values in int32 (255^2 * 2^15 < 2^31); integer linear layers have a bound of their own, kMaxIntegerInputs.
 constexpr uint32_t kMaxInputs = 1u << 20, kMaxPositions = 1u << 15, kMaxLayers = 1u << 10, kMaxRows = 1u << 28;
 
 std::string Shape(size_t rows, size_t cols) { return std::to_string(rows) + " x " + std::to_string(cols); }
-
-// A name from outside, fit for one line of text.
-std::string Quoted(const char* name) {
-  constexpr size_t kLongest = 120;
-  std::string text(name);
-  if (text.size() > kLongest) text = text.substr(0, kLongest) + "...";
-  for (char& c : text)
-    if (c < ' ' || c > '~') c = '?';
-  return "'" + text + "'";
-}
 
 void CheckSize(const char* field, uint32_t found, uint32_t limit) {
   if (found >= 1 && found <= limit) return;
@@ -78,7 +70,32 @@ Activation ActivationOf(uint32_t hidden_act) {
   }
 }
 
+// Small tensors are not worth waking other threads for: this many weights take about 0.1 ms.
+size_t LoadingThreads(const PackedWeights& weights) {
+  constexpr size_t kWorthSharing = 1 << 18;
+  return weights.outputs * weights.inputs < kWorthSharing ? 1 : 0;
+}
+
+// Calls body(first row, thread) for every `step` rows, which returns the first invalid row it finds or `rows`.
+template <typename Body>
+void RefuseInvalidRows(const char* name, const CodeFormat& format, ThreadTeam& team, size_t rows, size_t step,
+                       const Body& body) {
+  std::vector<size_t> invalid((rows + step - 1) / step);
+  team.ParallelFor(invalid.size(), [&](size_t task, size_t thread) { invalid[task] = body(task * step, thread); });
+  for (const size_t row : invalid) {
+    if (row < rows) {
+      Refuse("tensor " + Quoted(name) + ": row " + std::to_string(row) + " holds bytes that are no " + Codes(format));
+    }
+  }
+}
+
 }  // namespace
+
+const Linear& FindLinear(const Model& model, const char* weight) {
+  const auto found = model.linears.find(weight);
+  if (found == model.linears.end()) Refuse("tensor " + Quoted(weight) + ": unknown name of a linear weight");
+  return *found->second;
+}
 
 ModelBuilder::ModelBuilder(const bp_config& config, const Kernels* kernels, Model* model) : model_(*model) {
   CheckConfig(config);
@@ -130,6 +147,7 @@ void ModelBuilder::AddTensor(const std::string& name, Kind kind, size_t rows, si
 
 void ModelBuilder::AddLinear(const std::string& name, size_t outputs, size_t inputs, Linear* linear) {
   AddTensor(name + ".weight", Kind::kLinearWeight, outputs, inputs, linear, nullptr);
+  model_.linears.emplace(name + ".weight", linear);
   AddTensor(name + ".bias", Kind::kLinearBias, 1, outputs, linear, nullptr);
 }
 
@@ -186,51 +204,62 @@ void ModelBuilder::SetFloat(const char* name, const float* data, size_t rows, si
   tensor.given = true;
 }
 
-void ModelBuilder::SetTernary(const char* name, const uint8_t* codes, size_t rows, size_t cols, uint32_t packing_number,
-                              const float* scale, size_t scale_count) {
-  Tensor& tensor = Expect(name, rows, cols);
+void ModelBuilder::SetPacked(const char* name, const bp_packed& packed) {
+  Tensor& tensor = Expect(name, packed.rows, packed.cols);
   const bool is_word = tensor.kind == Kind::kWordEmbedding;
-  if (!is_word && tensor.kind != Kind::kLinearWeight) {
-    Refuse("tensor " + Quoted(name) + ": given as ternary, must be fp32");
-  }
+  if (!is_word && tensor.kind != Kind::kLinearWeight) Refuse("tensor " + Quoted(name) + ": given packed, must be fp32");
   if (!is_word && model_.config.activation_range == BP_FLOAT) {
-    Refuse("tensor " + Quoted(name) + ": ternary linear weights need 8-bit activations, the model has fp32 ones");
+    Refuse("tensor " + Quoted(name) + ": packed linear weights need 8-bit activations, the model has fp32 ones");
   }
-  if (packing_number > BP_PACK_TRITS) {
-    Refuse("tensor " + Quoted(name) + ": packing is " + std::to_string(packing_number) +
-           ", allowed are 0 (2 bits) and 1 (trits)");
-  }
-  const auto packing = static_cast<bp_packing>(packing_number);
-  if (scale_count != 1 && !(is_word && scale_count == rows)) {
-    Refuse("tensor " + Quoted(name) + ": it has " + std::to_string(scale_count) + " scales, expected 1" +
-           (is_word ? " or " + std::to_string(rows) : std::string(" for a linear weight")));
-  }
-  for (size_t i = 0; i < scale_count; ++i) {
-    if (std::isfinite(scale[i]) && scale[i] > 0.0f) continue;
-    Refuse("tensor " + Quoted(name) + ": scale " + std::to_string(i) + " is " + std::to_string(scale[i]) +
-           ", must be finite and positive");
-  }
-  const size_t row_bytes = PackedRowBytes(cols, packing);
-  for (size_t r = 0; r < rows; ++r) {
-    if (PackedRowIsValid(codes + r * row_bytes, cols, packing)) continue;
-    Refuse("tensor " + Quoted(name) + ": row " + std::to_string(r) + " holds bytes that are no " +
-           (packing == BP_PACK_2BIT ? "2-bit" : "base-3") + " ternary codes");
-  }
+  const PackedWeights weights = CheckPacked(name, packed);
   if (is_word) {
-    Embeddings& e = model_.embeddings;
-    e.word_codes = codes;
-    e.word_packing = packing;
-    e.word_row_bytes = row_bytes;
-    e.word_scale.assign(scale, scale + scale_count);
+    SetPackedWord(name, weights);
   } else {
-    std::vector<int8_t> unpacked(rows * cols);
-    for (size_t r = 0; r < rows; ++r) UnpackRow(codes + r * row_bytes, cols, packing, unpacked.data() + r * cols);
-    tensor.linear->outputs = rows;
-    tensor.linear->inputs = cols;
-    tensor.linear->is_ternary = true;
-    tensor.linear->ternary = PackTernary(unpacked.data(), rows, cols, scale[0], std::vector<float>(rows).data());
+    SetPackedLinear(name, weights, tensor.linear);
   }
   tensor.given = true;
+}
+
+void ModelBuilder::SetPackedWord(const char* name, const PackedWeights& weights) {
+  if (weights.format.scheme == CodeScheme::kCodebook || weights.group_inputs != weights.inputs) {
+    Refuse("tensor " + Quoted(name) + ": the word embedding takes ternary and uniform codes with scales of whole rows");
+  }
+  constexpr size_t kRowsPerTask = 64;
+  ThreadTeam team(LoadingThreads(weights));
+  std::vector<uint8_t> codes(team.size() * weights.inputs);
+  const size_t row_bytes = PackedRowBytes(weights.format, weights.inputs);
+  RefuseInvalidRows(name, weights.format, team, weights.outputs, kRowsPerTask, [&](size_t begin, size_t thread) {
+    const size_t end = std::min(weights.outputs, begin + kRowsPerTask);
+    uint8_t* scratch = codes.data() + thread * weights.inputs;
+    for (size_t r = begin; r < end; ++r) {
+      if (!UnpackCodes(weights.format, weights.codes + r * row_bytes, weights.inputs, scratch)) return r;
+    }
+    return weights.outputs;
+  });
+  Embeddings& e = model_.embeddings;
+  const size_t groups = (weights.outputs + weights.group_rows - 1) / weights.group_rows;
+  e.word_packed = weights;
+  e.word_scale.assign(weights.scale, weights.scale + groups);
+  if (weights.offset != nullptr) e.word_offset.assign(weights.offset, weights.offset + groups);
+  e.word_packed.scale = e.word_packed.offset = nullptr;
+}
+
+void ModelBuilder::SetPackedLinear(const char* name, const PackedWeights& weights, Linear* linear) {
+  if (weights.inputs > kMaxIntegerInputs) {
+    Refuse("tensor " + Quoted(name) + ": packed weights of " + std::to_string(weights.inputs) +
+           " columns, allowed are 1 to " + std::to_string(kMaxIntegerInputs));
+  }
+  IntegerMatrix matrix = MakeIntegerMatrix(weights, nullptr);
+  ThreadTeam team(LoadingThreads(weights));
+  const size_t scratch_bytes = RoundUp(PackScratchBytes(matrix), kAlignment);
+  std::vector<uint8_t> scratch(team.size() * scratch_bytes);
+  RefuseInvalidRows(name, weights.format, team, weights.outputs, kPanelColumns, [&](size_t begin, size_t thread) {
+    return PackPanel(weights, begin / kPanelColumns, scratch.data() + thread * scratch_bytes, &matrix);
+  });
+  linear->outputs = weights.outputs;
+  linear->inputs = weights.inputs;
+  linear->is_integer = true;
+  linear->integer = std::move(matrix);
 }
 
 void ModelBuilder::SetRange(const char* point, float scale, float offset) {
@@ -261,12 +290,12 @@ void ModelBuilder::Finish() {
     if (missing++ == 0) first = "tensor '" + tensor.name + "' (" + Shape(tensor.rows, tensor.cols) + ")";
   }
   for (Layer& layer : model_.layers) {
-    layer.attention_input.quantized = layer.query.is_ternary || layer.key.is_ternary || layer.value.is_ternary;
-    layer.context.quantized = layer.attention_output.is_ternary;
-    layer.ffn_input.quantized = layer.intermediate.is_ternary;
-    layer.ffn_activation.quantized = layer.ffn_output.is_ternary;
+    layer.attention_input.quantized = layer.query.is_integer || layer.key.is_integer || layer.value.is_integer;
+    layer.context.quantized = layer.attention_output.is_integer;
+    layer.ffn_input.quantized = layer.intermediate.is_integer;
+    layer.ffn_activation.quantized = layer.ffn_output.is_integer;
   }
-  model_.pooler_input.quantized = model_.pooler.is_ternary;
+  model_.pooler_input.quantized = model_.pooler.is_integer;
   for (const Range& range : ranges_) {
     const bool used = range.point == nullptr || range.point->quantized;
     if (!range.spec->is_static || !used || range.given) continue;
@@ -279,11 +308,11 @@ void ModelBuilder::Finish() {
   for (const Tensor& tensor : tensors_) {
     if (tensor.kind == Kind::kLinearBias) {
       Linear& linear = *tensor.linear;
-      std::vector<float>& padded = linear.is_ternary ? linear.ternary.bias : linear.dense.bias;
+      std::vector<float>& padded = linear.is_integer ? linear.integer.bias : linear.dense.bias;
       std::copy(tensor.bias.begin(), tensor.bias.end(), padded.begin());
-    } else if (tensor.kind == Kind::kLinearWeight && tensor.linear->is_ternary) {
+    } else if (tensor.kind == Kind::kLinearWeight && tensor.linear->is_integer) {
       // H may equal I: then both strides see every matrix, which only pads.
-      const size_t stride = RoundUp(tensor.linear->ternary.padded_inputs, kAlignment);
+      const size_t stride = RoundUp(tensor.linear->integer.padded_inputs, kAlignment);
       if (tensor.cols == model_.config.hidden_size) {
         model_.hidden_code_stride = std::max(model_.hidden_code_stride, stride);
       }

@@ -1,7 +1,7 @@
 // A model as the engine runs it, and the builder that fills it from named tensors.
 //
 // Names and shapes are those of artifacts (docs/artifact.md). Linear weights are re-laid for the kernels when they are
-// given; everything else is copied, except the codes of a ternary word embedding, which stay where they are.
+// given; everything else is copied, except the codes of a packed word embedding, which stay where they are.
 #pragma once
 
 #include <memory>
@@ -9,42 +9,39 @@
 #include <unordered_map>
 #include <vector>
 
-#include "engine/packed_codes.h"
 #include "engine/workspace.h"
 #include "include/bitpress.h"
 #include "kernels/dispatch.h"
 
 namespace bitpress {
 
-// y = x wT + bias, with either ternary weights (8-bit activations) or fp32 ones.
+// y = x wT + bias, with either few-bit weights (8-bit activations) or fp32 ones.
 struct Linear {
   size_t outputs = 0, inputs = 0;
-  bool is_ternary = false;
-  TernaryMatrix ternary;
+  bool is_integer = false;
+  IntegerMatrix integer;
   FloatMatrix dense;
 
-  size_t panels() const { return is_ternary ? ternary.panels : dense.panels; }
-  size_t panel_columns() const { return is_ternary ? kPanelColumns : kFloatPanelColumns; }
+  size_t panels() const { return is_integer ? integer.panels : dense.panels; }
+  size_t panel_columns() const { return is_integer ? kPanelColumns : kFloatPanelColumns; }
 };
 
 struct Norm {
   std::vector<float> weight, bias;  // [H]
 };
 
-// The input of linear layers: quantized once where at least one of them is ternary.
+// The input of linear layers: quantized once where at least one of them has integer weights.
 struct InputPoint {
   QuantizeSpec spec;
   bool quantized = false;
 };
 
 struct Embeddings {
-  std::vector<float> word;              // [V, H], empty where ternary
-  const uint8_t* word_codes = nullptr;  // V rows of word_row_bytes; not owned
-  bp_packing word_packing = BP_PACK_2BIT;
-  size_t word_row_bytes = 0;
-  std::vector<float> word_scale;  // [1] or [V]
-  std::vector<float> position;    // [P, H]
-  std::vector<float> token_type;  // [T, H]
+  std::vector<float> word;                     // [V, H], empty where packed
+  PackedWeights word_packed;                   // codes NULL where fp32; codes not owned, scales those below
+  std::vector<float> word_scale, word_offset;  // a group of rows
+  std::vector<float> position;                 // [P, H]
+  std::vector<float> token_type;               // [T, H]
   Norm norm;
 };
 
@@ -64,11 +61,15 @@ struct Model {
   std::vector<Layer> layers;
   InputPoint pooler_input;
   Linear pooler, classifier;
-  // Row strides of quantized inputs with H and I columns: what the ternary kernels read, rounded to kAlignment.
+  std::unordered_map<std::string, const Linear*> linears;  // by the names of their weights
+  // Row strides of quantized inputs with H and I columns: what the integer kernels read, rounded to kAlignment.
   size_t hidden_code_stride = 0, intermediate_code_stride = 0;
 
   size_t head_size() const { return config.hidden_size / config.num_heads; }
 };
+
+// The linear layer of that weight. An unknown name is refused.
+const Linear& FindLinear(const Model& model, const char* weight);
 
 // Fills a model. Every refusal is an Error that names the tensor, what was found and what is expected.
 class ModelBuilder {
@@ -77,8 +78,7 @@ class ModelBuilder {
   ModelBuilder(const bp_config& config, const Kernels* kernels, Model* model);
 
   void SetFloat(const char* name, const float* data, size_t rows, size_t cols);
-  void SetTernary(const char* name, const uint8_t* codes, size_t rows, size_t cols, uint32_t packing,
-                  const float* scale, size_t scale_count);
+  void SetPacked(const char* name, const bp_packed& tensor);
   void SetRange(const char* point, float scale, float offset);
   // BP_INCOMPLETE names the first missing tensor or range in the model's order.
   void Finish();
@@ -107,7 +107,9 @@ class ModelBuilder {
   void AddNorm(const std::string& name, Norm* norm);
   void AddPoint(const std::string& name, InputPoint* point);
   void AddAttentionPoint(const std::string& name, QuantizeSpec* spec);
-  // The tensor of that name and shape, not given before; marks it as given.
+  void SetPackedWord(const char* name, const PackedWeights& weights);
+  void SetPackedLinear(const char* name, const PackedWeights& weights, Linear* linear);
+  // The tensor of that name and shape, not given before.
   Tensor& Expect(const char* name, size_t rows, size_t cols);
 
   Model& model_;

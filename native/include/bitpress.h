@@ -16,7 +16,7 @@ extern "C" {
 #endif
 
 #define BP_API __attribute__((visibility("default")))
-#define BP_ABI_VERSION 1
+#define BP_ABI_VERSION 2
 
 typedef enum {
   BP_OK = 0,
@@ -42,8 +42,9 @@ typedef enum {
 /* How activations enter the linear layers and the attention products. */
 typedef enum { BP_FLOAT = 0, BP_UINT8_TOKEN = 1, BP_UINT8_STATIC = 2 } bp_activation_range;
 
-/* A parameter `packing` is one of these, checked: an enum parameter could not hold, so not refuse, anything else. */
-typedef enum { BP_PACK_2BIT = 0, BP_PACK_TRITS = 1 } bp_packing;
+/* How the weights of a packed tensor are stored (docs/artifact.md). */
+typedef enum { BP_TERNARY = 0, BP_UNIFORM = 1, BP_CODEBOOK = 2 } bp_scheme;
+typedef enum { BP_PACK_BITS = 0, BP_PACK_TRITS = 1 } bp_packing;
 
 typedef struct {
   uint32_t abi_version; /* BP_ABI_VERSION */
@@ -55,6 +56,30 @@ typedef struct {
   float activation_clip;         /* c of clamp(x, -c, c) before quantization; 0 means none */
   float layer_norm_eps;
 } bp_config;
+
+/* A packed tensor: rows x cols weights.
+ *   ternary    bits 2    value = scale * code, code -1, 0 or 1; packing BP_PACK_BITS or BP_PACK_TRITS
+ *   uniform    2,3,4,8   value = scale * code + offset, or without offsets ("symmetric") scale * (code - 2^(bits-1)),
+ *                        where code 0 does not occur
+ *   codebook   2, 3, 4   value = scale * table[code]
+ * Blocks of group_rows x group_cols weights share a scale and an offset; 0 stands for all rows or columns. Allowed are
+ * blocks of whole rows, or of one row and a multiple of 32 columns; ternary and codebook weights have one scale a
+ * matrix or a row. scale and offset: [ceil(rows / group_rows), ceil(cols / group_cols)]. Enums are numbers here,
+ * checked: an enum could not hold, so not refuse, anything else. */
+typedef struct {
+  uint32_t scheme;  /* bp_scheme */
+  uint32_t bits;    /* a code */
+  uint32_t packing; /* bp_packing */
+  size_t rows, cols;
+  size_t group_rows, group_cols;
+  const uint8_t* codes; /* rows x row_bytes: cols * bits / 8 (trits: cols / 5), rounded up */
+  const float* scale;
+  size_t scale_count;
+  const float* offset; /* NULL: none */
+  size_t offset_count;
+  const int8_t* table; /* codebook: 2^bits entries; otherwise NULL */
+  size_t table_count;
+} bp_packed;
 
 typedef struct bp_model bp_model;
 
@@ -72,18 +97,21 @@ BP_API uint32_t bp_hardware_threads(void);
 BP_API bp_status bp_model_create(const bp_config* config, bp_model** model);
 /* fp32 tensor of rows x cols (vectors: rows = 1). Copied. */
 BP_API bp_status bp_model_set_float(bp_model* model, const char* name, const float* data, size_t rows, size_t cols);
-/* Ternary tensor: rows x row_bytes packed codes, row_bytes = cols / 4 (2 bits) or cols / 5 (trits), rounded up
- * (docs/artifact.md). Linear weights of layers and pooler take one scale, need 8-bit activations and are re-laid; the
- * word embedding takes 1 or `rows` scales and is used in place, so its `codes` must outlive the model. Everything else
- * is fp32 only. Invalid codes, padding that is not zero and scales that are not finite and positive are refused. */
-BP_API bp_status bp_model_set_ternary(bp_model* model, const char* name, const uint8_t* codes, size_t rows, size_t cols,
-                                      uint32_t packing, const float* scale, size_t scale_count);
+/* Packed tensor. Linear weights of layers and pooler need 8-bit activations and at most 65,536 columns, and are
+ * re-laid; the word embedding takes ternary and uniform codes with scales of whole rows and is used in place, so its
+ * `codes` must outlive the model. Everything else is fp32 only. Invalid codes, padding that is not zero, scales that
+ * are not finite and positive and offsets that are not finite are refused. */
+BP_API bp_status bp_model_set_packed(bp_model* model, const char* name, const bp_packed* tensor);
 /* Static range of an activation point: value = scale * code + offset. Only with BP_UINT8_STATIC. A range is needed for
- * the points inside attention and for every input of a ternary linear layer. */
+ * the points inside attention and for every input of a packed linear layer. */
 BP_API bp_status bp_model_set_range(bp_model* model, const char* point, float scale, float offset);
 /* Checks that nothing is missing, frees what building needed. */
 BP_API bp_status bp_model_finish(bp_model* model);
 BP_API void bp_model_free(bp_model* model);
+/* Of a finished model's linear weight: its panels of 16 outputs, and how many of them the fast kernel multiplies. A
+ * panel with two neighbouring 8-bit weights whose magnitudes add up to more than 128 takes a slower one. fp32 weights:
+ * 0, 0. */
+BP_API bp_status bp_model_panels(const bp_model* model, const char* name, size_t* panels, size_t* fast_panels);
 
 /* Runs a batch without padding. ids and type_ids: the B sequences one after another (N = sum of lengths); type_ids may
  * be NULL (all 0). lengths[B], each 1..max_positions. logits: B x C, written. hidden_states: NULL, or (L+1) x N x H,

@@ -10,7 +10,7 @@ constexpr Kernels kReference = {
     "reference",
     reference::QuantizeRows,
     reference::QuantizeBlock,
-    reference::TernaryLinear,
+    reference::IntegerLinear,
     reference::FloatLinear,
     reference::AttentionUint8,
     reference::AttentionFloat,
@@ -18,6 +18,7 @@ constexpr Kernels kReference = {
     reference::Activate,
     reference::DecodeTwoBitRow,
     reference::DecodeTritsRow,
+    reference::DecodeUniformRow,
     reference::AddRows,
     reference::MultiplyAdds,
 };
@@ -27,7 +28,7 @@ constexpr Kernels kAvx2 = {
     "avx2",
     avx2::QuantizeRows,
     avx2::QuantizeBlock,
-    avx2::TernaryLinear,
+    avx2::IntegerLinear,
     avx2::FloatLinear,
     avx2::AttentionUint8,
     avx2::AttentionFloat,
@@ -35,6 +36,7 @@ constexpr Kernels kAvx2 = {
     avx2::Activate,
     avx2::DecodeTwoBitRow,
     avx2::DecodeTritsRow,
+    avx2::DecodeUniformRow,
     avx2::AddRows,
     avx2::MultiplyAdds,
 };

@@ -7,10 +7,10 @@
 #include "kernels/attention/attention.h"
 #include "kernels/embedding/embedding.h"
 #include "kernels/float_linear/float_linear.h"
+#include "kernels/integer_linear/integer_linear.h"
 #include "kernels/layer_norm/layer_norm.h"
 #include "kernels/machine_limits/machine_limits.h"
 #include "kernels/quantize/quantize.h"
-#include "kernels/ternary_linear/ternary_linear.h"
 
 namespace bitpress {
 
@@ -18,7 +18,7 @@ struct Kernels {
   const char* isa;
   QuantizeRowsFn quantize_rows;
   QuantizeBlockFn quantize_block;
-  TernaryLinearFn ternary_linear;
+  IntegerLinearFn integer_linear;
   FloatLinearFn float_linear;
   AttentionUint8Fn attention_uint8;
   AttentionFloatFn attention_float;
@@ -26,6 +26,7 @@ struct Kernels {
   ActivateFn activate;
   DecodeTwoBitRowFn decode_two_bit_row;
   DecodeTritsRowFn decode_trits_row;
+  DecodeUniformRowFn decode_uniform_row;
   AddRowsFn add_rows;
   MultiplyAddsFn multiply_adds;
 };

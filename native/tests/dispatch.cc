@@ -57,9 +57,9 @@ TEST(EveryAvailableIsaIsComplete) {
     const size_t end = std::min(names.find(',', begin), names.size());
     const std::string name = names.substr(begin, end - begin);
     const Kernels* k = KernelsFor(name.c_str());
-    CHECK(k && k->isa == name && k->quantize_rows && k->quantize_block && k->ternary_linear && k->float_linear &&
+    CHECK(k && k->isa == name && k->quantize_rows && k->quantize_block && k->integer_linear && k->float_linear &&
           k->attention_uint8 && k->attention_float && k->layer_norm && k->activate && k->decode_two_bit_row &&
-          k->decode_trits_row && k->add_rows && k->multiply_adds(3) > 0);
+          k->decode_trits_row && k->decode_uniform_row && k->add_rows && k->multiply_adds(3) > 0);
     begin = end + 1;
   }
 }

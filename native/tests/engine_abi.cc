@@ -4,7 +4,6 @@
 #include <map>
 #include <thread>
 
-#include "engine/packed_codes.h"
 #include "include/bitpress.h"
 #include "tests/check.h"
 
@@ -45,6 +44,37 @@ ModelPtr Create(const bp_config& config = TinyConfig()) {
   return ModelPtr(model);
 }
 
+// Valid tensors on `codes`, to be changed into invalid ones: one scale 0.5, and one offset or 2^bits table entries.
+bp_packed Ternary(const std::vector<uint8_t>& codes, size_t rows, size_t cols) {
+  static const float scale = 0.5f;
+  bp_packed t{};
+  t.scheme = BP_TERNARY;
+  t.bits = 2;
+  t.rows = rows;
+  t.cols = cols;
+  t.codes = codes.data();
+  t.scale = &scale;
+  t.scale_count = 1;
+  return t;
+}
+bp_packed Uniform(const std::vector<uint8_t>& codes, size_t rows, size_t cols, uint32_t bits) {
+  bp_packed t = Ternary(codes, rows, cols);
+  t.scheme = BP_UNIFORM;
+  t.bits = bits;
+  t.offset = t.scale;
+  t.offset_count = 1;
+  return t;
+}
+bp_packed Codebook(const std::vector<uint8_t>& codes, size_t rows, size_t cols, uint32_t bits) {
+  static const int8_t table[16] = {-100, -50, -20, -10, -5, -2, -1, 0, 1, 2, 5, 10, 20, 50, 100, 127};
+  bp_packed t = Ternary(codes, rows, cols);
+  t.scheme = BP_CODEBOOK;
+  t.bits = bits;
+  t.table = table;
+  t.table_count = size_t{1} << bits;
+  return t;
+}
+
 // All matrices of linear layers ternary (codes 0, +1, -1 in turn), the rest small floats.
 ModelPtr Finished() {
   ModelPtr model = Create();
@@ -81,13 +111,11 @@ ModelPtr Finished() {
       {"layers.0.ffn.intermediate.weight", {c.intermediate_size, c.hidden_size}},
       {"layers.0.ffn.output.weight", {c.hidden_size, c.intermediate_size}},
       {"pooler.dense.weight", {c.hidden_size, c.hidden_size}}};
-  const float scale = 0.5f;
   for (const auto& [name, shape] : matrices) {
     std::vector<uint8_t> codes(shape.first * 2, 0b00110100);  // two bytes a row of 6 or 7
     for (size_t row = 0; row < shape.first; ++row) codes[2 * row + 1] = 0b0100;
-    CHECK_MSG(bp_model_set_ternary(model.get(), name.c_str(), codes.data(), shape.first, shape.second, BP_PACK_2BIT,
-                                   &scale, 1) == BP_OK,
-              name + ": " + bp_last_error());
+    const bp_packed tensor = Ternary(codes, shape.first, shape.second);
+    CHECK_MSG(bp_model_set_packed(model.get(), name.c_str(), &tensor) == BP_OK, name + ": " + bp_last_error());
   }
   CHECK_MSG(bp_model_finish(model.get()) == BP_OK, std::string(bp_last_error()));
   return model;
@@ -106,7 +134,7 @@ TEST(CreateRefusesOtherVersionsAndNull) {
   bp_config config = TinyConfig();
   bp_model* model = nullptr;
   config.abi_version = 7;
-  CHECK_REFUSED(bp_model_create(&config, &model), BP_INVALID_ARGUMENT, "abi_version is 7, this library has 1");
+  CHECK_REFUSED(bp_model_create(&config, &model), BP_INVALID_ARGUMENT, "abi_version is 7, this library has 2");
   CHECK(model == nullptr);
   CHECK_REFUSED(bp_model_create(nullptr, &model), BP_INVALID_ARGUMENT, "config is NULL");
   config = TinyConfig();
@@ -162,14 +190,17 @@ TEST(CreateRefusesHeadsThatAttentionCannotSum) {
 TEST(SettersRefuseNull) {
   ModelPtr model = Create();
   const float one = 1.0f;
-  const uint8_t byte = 0;
+  const std::vector<uint8_t> byte(1);
+  bp_packed tensor = Ternary(byte, 1, 1);
   CHECK_REFUSED(bp_model_set_float(nullptr, "a", &one, 1, 1), BP_INVALID_ARGUMENT, "model is NULL");
   CHECK_REFUSED(bp_model_set_float(model.get(), nullptr, &one, 1, 1), BP_INVALID_ARGUMENT, "name is NULL");
   CHECK_REFUSED(bp_model_set_float(model.get(), "a", nullptr, 1, 1), BP_INVALID_ARGUMENT, "data is NULL");
-  CHECK_REFUSED(bp_model_set_ternary(model.get(), "a", nullptr, 1, 1, BP_PACK_2BIT, &one, 1), BP_INVALID_ARGUMENT,
-                "codes is NULL");
-  CHECK_REFUSED(bp_model_set_ternary(model.get(), "a", &byte, 1, 1, BP_PACK_2BIT, nullptr, 1), BP_INVALID_ARGUMENT,
-                "scale is NULL");
+  CHECK_REFUSED(bp_model_set_packed(model.get(), "a", nullptr), BP_INVALID_ARGUMENT, "tensor is NULL");
+  tensor.codes = nullptr;
+  CHECK_REFUSED(bp_model_set_packed(model.get(), "a", &tensor), BP_INVALID_ARGUMENT, "tensor->codes is NULL");
+  tensor = Ternary(byte, 1, 1);
+  tensor.scale = nullptr;
+  CHECK_REFUSED(bp_model_set_packed(model.get(), "a", &tensor), BP_INVALID_ARGUMENT, "tensor->scale is NULL");
   CHECK_REFUSED(bp_model_set_range(model.get(), nullptr, 1, 0), BP_INVALID_ARGUMENT, "point is NULL");
   CHECK_REFUSED(bp_model_finish(nullptr), BP_INVALID_ARGUMENT, "model is NULL");
   bp_model_free(nullptr);
@@ -183,9 +214,10 @@ TEST(SettersRefuseDuplicates) {
   CHECK_REFUSED(bp_model_set_float(model.get(), "embeddings.norm.bias", data.data(), 1, 6), BP_INVALID_ARGUMENT,
                 "'embeddings.norm.bias': given twice");
   const char* pooler = "pooler.dense.weight";
-  CHECK(bp_model_set_ternary(model.get(), pooler, codes.data(), 6, 6, BP_PACK_TRITS, data.data(), 1) == BP_OK);
-  CHECK_REFUSED(bp_model_set_ternary(model.get(), pooler, codes.data(), 6, 6, BP_PACK_TRITS, data.data(), 1),
-                BP_INVALID_ARGUMENT, "'pooler.dense.weight': given twice");
+  const bp_packed tensor = Ternary(codes, 6, 6);
+  CHECK(bp_model_set_packed(model.get(), pooler, &tensor) == BP_OK);
+  CHECK_REFUSED(bp_model_set_packed(model.get(), pooler, &tensor), BP_INVALID_ARGUMENT,
+                "'pooler.dense.weight': given twice");
 }
 
 TEST(RangesRefuseDuplicates) {
@@ -196,12 +228,110 @@ TEST(RangesRefuseDuplicates) {
   CHECK_REFUSED(bp_model_set_range(model.get(), "pooler.input", 1.0f, -3.0f), BP_INVALID_ARGUMENT, "given twice");
 }
 
-TEST(UnknownPackingIsRefused) {
-  ModelPtr model = Create();
-  const std::vector<uint8_t> codes(12, 0);
-  const float scale = 1.0f;
-  CHECK_REFUSED(bp_model_set_ternary(model.get(), "pooler.dense.weight", codes.data(), 6, 6, 2, &scale, 1),
-                BP_INVALID_ARGUMENT, "packing is 2, allowed are 0 (2 bits) and 1 (trits)");
+// Each tensor is the valid one with one field changed.
+TEST(PackedTensorsAreChecked) {
+  bp_config config = TinyConfig();
+  config.intermediate_size = 70;  // for groups along the inputs
+  ModelPtr model = Create(config);
+  const std::vector<uint8_t> codes(70 * 70, 0x55);  // 2 bits: 1, 1, ...
+  const char *pooler = "pooler.dense.weight", *down = "layers.0.ffn.output.weight";
+  const auto refused = [&](const char* name, const bp_packed& tensor, const char* text) {
+    CHECK_REFUSED(bp_model_set_packed(model.get(), name, &tensor), BP_INVALID_ARGUMENT, text);
+  };
+  const std::vector<float> numbers(70, 1.0f), infinite(6, INFINITY), negative(1, -1.0f);
+  bp_packed t = Ternary(codes, 6, 6);
+  t.scheme = 3;
+  refused(pooler, t, "scheme is 3, allowed are 0 (ternary), 1 (uniform) and 2 (codebook)");
+  t = Ternary(codes, 6, 6);
+  t.packing = 2;
+  refused(pooler, t, "packing is 2, allowed are 0 (bits) and 1 (trits)");
+  t = Ternary(codes, 6, 6);
+  t.bits = 3;
+  refused(pooler, t, "bits is 3, allowed are 2 for ternary codes");
+  for (uint32_t bits : {0, 1, 5, 7, 9})
+    refused(pooler, Uniform(codes, 6, 6, bits), "allowed are 2, 3, 4 and 8 for uniform codes");
+  t = Codebook(codes, 6, 6, 4);
+  t.bits = 8;
+  refused(pooler, t, "bits is 8, allowed are 2, 3 and 4 for codebook codes");
+  t = Uniform(codes, 6, 6, 2);
+  t.packing = BP_PACK_TRITS;
+  refused(pooler, t, "only ternary codes are packed as trits");
+  t = Ternary(codes, 6, 6);
+  t.offset = t.scale;
+  t.offset_count = 1;
+  refused(pooler, t, "only uniform codes have offsets");
+  t = Ternary(codes, 6, 6);
+  t.group_rows = 2;
+  refused(pooler, t, "ternary and codebook weights have one scale a matrix or a row");
+  t = Ternary(codes, 6, 6);
+  t.group_rows = 7;
+  refused(pooler, t, "groups of 7 rows x 6 columns, allowed are whole rows, or one row and a multiple of 32 columns");
+  t = Uniform(codes, 6, 70, 2);
+  t.group_cols = 32;
+  refused(down, t, "groups of 6 rows x 32 columns");
+  t.group_rows = 1;
+  t.group_cols = 33;
+  refused(down, t, "groups of 1 rows x 33 columns");
+  t.group_cols = 96;
+  refused(down, t, "groups of 1 rows x 96 columns");
+  t.group_cols = 64;
+  refused(down, t, "it has 1 scales, expected 12");
+  t.scale = numbers.data();
+  t.scale_count = 12;
+  refused(down, t, "it has 1 offsets, expected 12");
+  t = Uniform(codes, 6, 6, 2);
+  t.group_rows = 4;
+  refused(pooler, t, "it has 1 scales, expected 2");
+  t = Codebook(codes, 6, 6, 4);
+  t.table_count = 15;
+  refused(pooler, t, "it has 15 table entries, expected 16");
+  t.table = nullptr;
+  refused(pooler, t, "it has 0 table entries, expected 16");
+  t = Uniform(codes, 6, 6, 2);
+  t.scale = negative.data();
+  refused(pooler, t, "scale 0 is -1.0");
+  t = Uniform(codes, 6, 6, 2);
+  t.offset = infinite.data();
+  refused(pooler, t, "offset 0 is inf");
+
+  const char* word = "embeddings.word.weight";
+  refused(word, Codebook(codes, 11, 6, 2),
+          "the word embedding takes ternary and uniform codes with scales of whole rows");
+  refused("embeddings.position.weight", Uniform(codes, 9, 6, 8), "given packed, must be fp32");
+
+  // The codes: 2-bit ternary 10; symmetric code 0; bits above the last code.
+  std::vector<uint8_t> bad(70 * 70, 0x55);
+  for (size_t row = 0; row < 6; ++row) bad[2 * row + 1] = 5;  // two codes in the second byte of a row
+  bad[2 * 3] = 0x56;
+  refused(pooler, Ternary(bad, 6, 6), "row 3 holds bytes that are no 2-bit ternary codes");
+  t = Uniform(bad, 6, 6, 2);
+  t.offset = nullptr;
+  t.offset_count = 0;
+  bad[2 * 3] = 0x51;
+  refused(pooler, t, "row 3 holds bytes that are no 2-bit symmetric codes");
+  refused(word, Uniform(codes, 11, 6, 2), "row 0 holds bytes that are no 2-bit codes");
+  refused(pooler, Codebook(codes, 6, 6, 2), "row 0 holds bytes that are no 2-bit codes");
+}
+
+TEST(PackedWeightsHaveAMostColumns) {
+  bp_config config = TinyConfig();
+  config.intermediate_size = 65537;
+  ModelPtr model = Create(config);
+  const std::vector<uint8_t> codes(6 * 65537);
+  const bp_packed tensor = Uniform(codes, 6, 65537, 8);
+  CHECK_REFUSED(bp_model_set_packed(model.get(), "layers.0.ffn.output.weight", &tensor), BP_INVALID_ARGUMENT,
+                "packed weights of 65537 columns, allowed are 1 to 65536");
+}
+
+TEST(PanelsOfAModel) {
+  ModelPtr model = Finished();
+  size_t panels = 9, fast = 9;
+  CHECK(bp_model_panels(model.get(), "pooler.dense.weight", &panels, &fast) == BP_OK && panels == 1 && fast == 1);
+  CHECK_REFUSED(bp_model_panels(model.get(), "pooler.dense", &panels, &fast), BP_INVALID_ARGUMENT,
+                "'pooler.dense': unknown name of a linear weight");
+  CHECK_REFUSED(bp_model_panels(nullptr, "pooler.dense.weight", &panels, &fast), BP_INVALID_ARGUMENT, "model is NULL");
+  CHECK_REFUSED(bp_model_panels(Create().get(), "pooler.dense.weight", &panels, &fast), BP_INVALID_ARGUMENT,
+                "not finished");
 }
 
 TEST(ForwardNeedsAFinishedModel) {
@@ -325,36 +455,6 @@ TEST(QuantizeRowsChecksItsArguments) {
   CHECK_REFUSED(bp_quantize_rows(x, 1, 2, 0, 0, codes, nullptr, &offset), BP_INVALID_ARGUMENT, "scale is NULL");
   CHECK_REFUSED(bp_quantize_rows(x, 1, 0, 0, 0, codes, &scale, &offset), BP_INVALID_ARGUMENT, "cols is 0");
   CHECK_REFUSED(bp_quantize_rows(x, 1, 2, 0, NAN, codes, &scale, &offset), BP_INVALID_ARGUMENT, "clip is");
-}
-
-// Oracle: the packing's definition, digit by digit, over every byte and every number of codes in it.
-TEST(EveryByteIsValidExactlyWhereSomeCodesGiveIt) {
-  for (const bp_packing packing : {BP_PACK_2BIT, BP_PACK_TRITS}) {
-    const bool two_bit = packing == BP_PACK_2BIT;
-    for (size_t cols = 1; cols <= (two_bit ? kCodesPerByte2Bit : kCodesPerByteTrits); ++cols) {
-      std::map<int, std::vector<int8_t>> valid;
-      size_t combinations = 1;
-      for (size_t j = 0; j < cols; ++j) combinations *= 3;
-      for (size_t n = 0; n < combinations; ++n) {
-        std::vector<int8_t> codes(cols);
-        int byte = 0, weight = 1;
-        for (size_t j = 0, rest = n; j < cols; ++j, rest /= 3, weight *= two_bit ? 4 : 3) {
-          codes[j] = static_cast<int8_t>(static_cast<int>(rest % 3) - 1);
-          byte += weight * (codes[j] >= 0 ? codes[j] : two_bit ? 3 : 2);
-        }
-        valid[byte] = codes;
-      }
-      for (int byte = 0; byte < 256; ++byte) {
-        const auto row = static_cast<uint8_t>(byte);
-        const auto expected = valid.find(byte);
-        CHECK(PackedRowIsValid(&row, cols, packing) == (expected != valid.end()));
-        if (expected == valid.end()) continue;
-        std::vector<int8_t> codes(cols, 9);
-        UnpackRow(&row, cols, packing, codes.data());
-        CHECK(codes == expected->second);
-      }
-    }
-  }
 }
 
 }  // namespace

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitpress.artifact.codec import pack_ternary
-from bitpress.runtime.engine import Engine, EngineConfig, PackedTernary
+from bitpress.runtime.engine import Engine, EngineConfig, PackedTensor
 
 Array = NDArray[Any]
 F32 = np.float32
@@ -23,24 +23,68 @@ F32 = np.float32
 
 @dataclass
 class TinyModel:
-    """Tensors in both forms. ``dense``: float32, ternary ones decoded; ``codes``: int8 codes and scale of those."""
+    """Tensors in both forms. ``dense``: float32, packed ones decoded; ``codes``: int8 codes and scale of ternary ones;
+    ``packed``: those of other forms, and their exact values in float64."""
 
     config: EngineConfig
     packing: str = "2bit"
     dense: dict[str, Array] = field(default_factory=dict)
     codes: dict[str, tuple[Array, Array]] = field(default_factory=dict)
+    packed: dict[str, tuple[PackedTensor, Array]] = field(default_factory=dict)
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def tensors(self) -> dict[str, Any]:
         """As the engine takes them."""
-        packed = {
-            name: PackedTernary(pack_ternary(codes, self.packing), codes.shape[1], self.packing, scale)
-            for name, (codes, scale) in self.codes.items()
-        }
-        return self.dense | packed
+        packed = {name: packed_ternary(codes, scale, self.packing) for name, (codes, scale) in self.codes.items()}
+        return self.dense | packed | {name: tensor for name, (tensor, _) in self.packed.items()}
 
     def engine(self, threads: int | None = None) -> Engine:
         return Engine(self.config, self.tensors(), self.ranges, threads=threads)
+
+
+@dataclass(frozen=True)
+class Form:
+    """How the matrices of a model are packed; groups as in `PackedTensor`. symmetric: uniform only."""
+
+    scheme: str
+    bits: int
+    symmetric: bool = False
+    group_rows: int | None = None
+    group_cols: int | None = None
+
+
+def random_packed(rng: np.random.Generator, rows: int, cols: int, form: Form) -> tuple[PackedTensor, Array]:
+    """A tensor of that form and its values, exact in float64; they are of the size that `tiny_model` gives others."""
+    lowest = 1 if form.symmetric else 0
+    codes = rng.integers(lowest, 2**form.bits, (rows, cols))
+    table = rng.integers(-128, 128, 2**form.bits).astype(np.int8) if form.scheme == "codebook" else None
+    row_groups, col_groups = (
+        -(-size // (group or size)) for size, group in ((rows, form.group_rows), (cols, form.group_cols))
+    )
+    integers = codes - 2.0 ** (form.bits - 1) * form.symmetric if table is None else table[codes].astype(np.float64)
+    scale = (np.abs(rng.standard_normal((row_groups, col_groups))) * 0.2 + 1) * 1.5 / math.sqrt(cols)
+    scale = (scale / (2 ** (form.bits - 1) if table is None else 128)).astype(F32)
+    offset = None
+    if form.scheme == "uniform" and not form.symmetric:
+        offset = (-(2.0 ** (form.bits - 1)) * scale * rng.uniform(0.8, 1.2, scale.shape)).astype(F32)
+
+    def spread(groups: Array) -> Array:
+        by_row = groups.repeat(form.group_rows or rows, 0)[:rows]
+        return by_row.repeat(form.group_cols or cols, 1)[:, :cols].astype(np.float64)
+
+    values = spread(scale) * integers + (0 if offset is None else spread(offset))
+    bits = (codes[:, :, None] >> np.arange(form.bits) & 1).astype(np.uint8).reshape(rows, -1)
+    packed = np.packbits(bits, 1, "little")
+    groups = (form.group_rows, form.group_cols)
+    return PackedTensor(form.scheme, form.bits, packed, cols, scale, offset, table, "bits", *groups), values
+
+
+def packed_ternary(codes: Array, scale: Array, packing: str) -> PackedTensor:
+    """Codes in {−1, 0, 1}; one scale a matrix or a row."""
+    packed = pack_ternary(codes, packing)
+    rows = None if scale.size == 1 else 1
+    engine_packing = "trits" if packing == "trits" else "bits"
+    return PackedTensor("ternary", 2, packed, codes.shape[1], scale, packing=engine_packing, group_rows=rows)
 
 
 def linear_names(layers: int) -> list[str]:
@@ -53,6 +97,9 @@ def tiny_model(
     *,
     packing: str = "2bit",
     word: str = "row",
+    linear: str = "matrix",
+    form: Form | None = None,
+    word_form: Form | None = None,
     fp32_linears: Sequence[str] = (),
     vocab: int = 53,
     positions: int = 40,
@@ -63,9 +110,10 @@ def tiny_model(
     labels: int = 3,
     **config: Any,
 ) -> TinyModel:
-    """Random model; with 8-bit activations its linear layers but ``fp32_linears`` are ternary, and the word embedding
-    with scales per ``word`` ("row" or "matrix"; "fp32": not ternary). Sizes are odd on purpose: no multiple of a vector
-    or a byte. Weights are such that attention is far from uniform."""
+    """Random model; with 8-bit activations its linear layers but ``fp32_linears`` are ternary with scales per
+    ``linear`` ("row" or "matrix"), and the word embedding with scales per ``word`` (or "fp32": not ternary); ``form``
+    and ``word_form`` put another form in the place of the ternary one. Sizes are odd on purpose: no multiple of a
+    vector or a byte. Weights are such that attention is far from uniform."""
     rng = np.random.default_rng(seed)
     engine_config = EngineConfig(
         vocab, positions, 2, hidden, layers, heads, intermediate, labels, **({"layer_norm_eps": 1e-12} | config)
@@ -76,7 +124,11 @@ def tiny_model(
     def normal(scale: float, *shape: int) -> Array:
         return (rng.standard_normal(shape) * scale).astype(F32)
 
-    def matrix(name: str, rows: int, cols: int, groups: int) -> None:
+    def matrix(name: str, rows: int, cols: int, groups: int, form: Form | None) -> None:
+        if form is not None:
+            model.packed[name] = _, values = random_packed(rng, rows, cols, form)
+            model.dense[name] = values.astype(F32)
+            return
         codes = rng.integers(-1, 2, (rows, cols)).astype(np.int8)
         scale = (np.abs(rng.standard_normal(groups)) * 0.2 + 1).astype(F32) * F32(1.5 / math.sqrt(cols))
         model.codes[name] = codes, scale
@@ -87,7 +139,7 @@ def tiny_model(
         model.dense[f"{name}.bias"] = normal(0.1, hidden)
 
     if ternary and word != "fp32":
-        matrix("embeddings.word.weight", vocab, hidden, vocab if word == "row" else 1)
+        matrix("embeddings.word.weight", vocab, hidden, vocab if word == "row" else 1, word_form)
     else:
         model.dense["embeddings.word.weight"] = normal(1.0, vocab, hidden)
     model.dense["embeddings.position.weight"] = normal(0.5, positions, hidden)
@@ -97,7 +149,7 @@ def tiny_model(
         rows = intermediate if name.endswith("intermediate") else hidden
         cols = intermediate if name.endswith("ffn.output") else hidden
         if ternary and name not in fp32_linears:
-            matrix(f"{name}.weight", rows, cols, 1)
+            matrix(f"{name}.weight", rows, cols, rows if linear == "row" else 1, form)
         else:
             model.dense[f"{name}.weight"] = normal(1.2 / math.sqrt(cols), rows, cols)
         model.dense[f"{name}.bias"] = normal(0.1, rows)
@@ -197,12 +249,14 @@ def quantize(
 
 def _linear(model: TinyModel, name: str, x: Array, point: str) -> Array:
     bias = model.dense[f"{name}.bias"].astype(np.float64)
+    if f"{name}.weight" in model.packed:
+        return _rounded(*quantize(model, point, x)) @ model.packed[f"{name}.weight"][1].T + bias
     if f"{name}.weight" not in model.codes:
         return x @ model.dense[f"{name}.weight"].T.astype(np.float64) + bias
     codes, alpha = model.codes[f"{name}.weight"]
     q, scale, offset = quantize(model, point, x)
     b = codes.astype(np.float64)
-    return (scale * alpha[0]).astype(np.float64) * (q @ b.T) + (offset * alpha[0]) * b.sum(1) + bias
+    return (scale * alpha).astype(np.float64) * (q @ b.T) + (offset * alpha) * b.sum(1) + bias
 
 
 def _attention(model: TinyModel, name: str, query: Array, key: Array, value: Array) -> Array:

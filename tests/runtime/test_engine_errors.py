@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from bitpress.errors import EngineError
-from bitpress.runtime.engine import Engine, PackedTernary, apply_function, quantize_rows
+from bitpress.runtime.engine import Engine, PackedTensor, apply_function, quantize_rows
 
 QUERY = "layers.0.attention.query.weight"
 WORD = "embeddings.word.weight"
@@ -86,10 +86,15 @@ def test_missing_tensors_are_counted() -> None:
         build(oracle.tiny_model(), **{QUERY: None, WORD: None})
 
 
-def ternary(rows: int, cols: int, packing: str = "2bit", **change: Any) -> PackedTernary:
-    row_bytes = -(-cols // {"2bit": 4, "trits": 5}.get(packing, 1))
-    valid = PackedTernary(np.zeros((rows, row_bytes), np.uint8), cols, packing, np.ones(1, np.float32))
-    return replace(valid, **change)
+def ternary(rows: int, cols: int, packing: str = "bits", **change: Any) -> PackedTensor:
+    row_bytes = -(-cols // {"bits": 4, "trits": 5}.get(packing, 1))
+    codes, scale = np.zeros((rows, row_bytes), np.uint8), np.ones(1, np.float32)
+    return replace(PackedTensor("ternary", 2, codes, cols, scale, packing=packing), **change)
+
+
+def uniform(rows: int, cols: int, bits: int = 4, **change: Any) -> PackedTensor:
+    codes, one = np.zeros((rows, -(-cols * bits // 8)), np.uint8), np.ones(1, np.float32)
+    return replace(PackedTensor("uniform", bits, codes, cols, one, one), **change)
 
 
 def codes_with(rows: int, width: int, row: int, column: int, byte: int) -> np.ndarray:
@@ -101,20 +106,24 @@ def codes_with(rows: int, width: int, row: int, column: int, byte: int) -> np.nd
 @pytest.mark.parametrize(
     ("name", "tensor", "text"),
     [
-        ("classifier.weight", ternary(3, 24), "'classifier.weight': given as ternary, must be fp32"),
-        ("embeddings.position.weight", ternary(40, 24), "given as ternary, must be fp32"),
-        ("classifier.bias", ternary(1, 3), "given as ternary, must be fp32"),
+        ("classifier.weight", ternary(3, 24), "'classifier.weight': given packed, must be fp32"),
+        ("embeddings.position.weight", ternary(40, 24), "given packed, must be fp32"),
+        ("classifier.bias", ternary(1, 3), "given packed, must be fp32"),
         (QUERY, ternary(24, 23), f"'{QUERY}': the shape is 24 x 23, expected 24 x 24"),
-        (QUERY, ternary(24, 24, scale=np.ones(24, np.float32)), "it has 24 scales, expected 1 for a linear weight"),
-        (WORD, ternary(53, 24, scale=np.ones(24, np.float32)), "it has 24 scales, expected 1 or 53"),
-        (WORD, ternary(53, 24, scale=np.ones(0, np.float32)), "it has 0 scales, expected 1 or 53"),
+        (QUERY, ternary(24, 24, scale=np.ones(24, np.float32)), "it has 24 scales, expected 1"),
+        (WORD, ternary(53, 24, scale=np.ones(24, np.float32), group_rows=1), "it has 24 scales, expected 53"),
+        (WORD, ternary(53, 24, scale=np.ones(0, np.float32)), "it has 0 scales, expected 1"),
         (QUERY, ternary(24, 24, scale=np.zeros(1, np.float32)), "scale 0 is 0.0"),
         (QUERY, ternary(24, 24, scale=np.array([np.inf], np.float32)), "scale 0 is inf"),
         (QUERY, ternary(24, 24, scale=np.array([np.nan], np.float32)), "scale 0 is nan"),
         (QUERY, ternary(24, 24, scale=np.ones(1)), "the array is float64, expected float32"),
-        (QUERY, ternary(24, 24, "octal"), "packing is 'octal', allowed are 2bit, trits"),
-        (QUERY, ternary(24, 24, codes=np.zeros((24, 5), np.uint8)), "codes [24, 5] and scale [1], expect [rows, 6]"),
-        (QUERY, ternary(24, 24, codes=np.zeros(144, np.uint8)), "codes [144] and scale [1]"),
+        (QUERY, ternary(24, 24, "octal"), "packing is 'octal', allowed are bits, trits"),
+        (
+            QUERY,
+            ternary(24, 24, codes=np.zeros((24, 5), np.uint8)),
+            "codes [24, 5], expected [rows, 6] for 24 ",
+        ),
+        (QUERY, ternary(24, 24, codes=np.zeros(144, np.uint8)), "codes [144], expected"),
         (QUERY, ternary(24, 24, codes=np.zeros((24, 6), np.int8)), "the array is int8, expected uint8"),
         # 10 in the first code, in the last one, and in the middle of the word embedding
         (
@@ -129,7 +138,41 @@ def codes_with(rows: int, width: int, row: int, column: int, byte: int) -> np.nd
         (QUERY, ternary(24, 24, "trits", codes=codes_with(24, 5, 2, 0, 243)), "row 2 holds bytes that are no base-3"),
     ],
 )
-def test_ternary_tensor(name: str, tensor: PackedTernary, text: str) -> None:
+def test_ternary_tensor(name: str, tensor: PackedTensor, text: str) -> None:
+    with refuses(text):
+        build(oracle.tiny_model(), **{name: tensor})
+
+
+ONES = np.ones(24, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "text"),
+    [
+        (QUERY, uniform(24, 24, scheme="octal"), "scheme is 'octal', allowed are ternary, uniform, codebook"),
+        (QUERY, uniform(24, 24, 5), "bits is 5, allowed are 2, 3, 4 and 8 for uniform codes"),
+        (QUERY, uniform(24, 24, 9), "codes [24, 27], expected [rows, 27] for 24 columns of 9 bits"),
+        (QUERY, uniform(24, 24, 3, codes=np.zeros((24, 8), np.uint8)), "codes [24, 8], expected [rows, 9]"),
+        (QUERY, uniform(24, 24, group_rows=0), "groups of 0 rows x None columns, allowed are 1 and above"),
+        (QUERY, uniform(24, 24, group_rows=25), "groups of 25 rows x 24 columns, allowed are whole rows"),
+        (QUERY, uniform(24, 24, group_rows=1, group_cols=8), "groups of 1 rows x 8 columns, allowed are whole rows"),
+        (QUERY, uniform(24, 24, group_rows=5, scale=ONES[:4]), "it has 4 scales, expected 5"),
+        (QUERY, uniform(24, 24, group_rows=1, scale=ONES), "it has 1 offsets, expected 24"),
+        (QUERY, uniform(24, 24, offset=np.full(1, np.nan, np.float32)), "offset 0 is nan, must be finite"),
+        (QUERY, uniform(24, 24, scale=-ONES[:1]), "scale 0 is -1.000000, must be finite and positive"),
+        (QUERY, uniform(24, 24, offset=np.ones(1)), "the array is float64, expected float32"),
+        (QUERY, uniform(24, 24, offset=None), "row 0 holds bytes that are no 4-bit symmetric codes"),
+        (QUERY, uniform(24, 24, table=np.zeros(16, np.int8)), "it has 16 table entries, expected 0"),
+        (QUERY, uniform(24, 24, scheme="codebook"), "only uniform codes have offsets"),
+        (QUERY, uniform(24, 24, scheme="codebook", offset=None), "it has 0 table entries, expected 16"),
+        (
+            WORD,
+            uniform(53, 24, scheme="codebook", offset=None, table=np.zeros(16, np.int8)),
+            "the word embedding takes ternary and uniform codes with scales of whole rows",
+        ),
+    ],
+)
+def test_packed_tensor(name: str, tensor: PackedTensor, text: str) -> None:
     with refuses(text):
         build(oracle.tiny_model(), **{name: tensor})
 
@@ -149,7 +192,7 @@ def test_largest_bytes_of_trits_are_valid() -> None:
 
 
 def test_ternary_linear_in_an_fp32_model() -> None:
-    with refuses(f"'{QUERY}': ternary linear weights need 8-bit activations"):
+    with refuses(f"'{QUERY}': packed linear weights need 8-bit activations"):
         build(oracle.tiny_model(activation_range="fp32"), **{QUERY: ternary(24, 24)})
 
 

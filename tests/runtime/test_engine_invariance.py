@@ -151,6 +151,27 @@ def test_every_isa_gives_the_same_bits(activation_range: str) -> None:
     assert len({logits for _, logits in outputs.values()}) == 1
 
 
+@pytest.mark.parametrize(
+    "form",
+    [
+        oracle.Form("uniform", 8, symmetric=True, group_rows=1),
+        oracle.Form("uniform", 4, group_rows=1, group_cols=32),
+        oracle.Form("uniform", 3, symmetric=True, group_rows=1, group_cols=64),
+        oracle.Form("codebook", 2),
+    ],
+    ids=str,
+)
+def test_every_isa_gives_the_same_bits_for_packed_weights(form: oracle.Form) -> None:
+    word = oracle.Form("uniform", form.bits, group_rows=2)
+    body = f"""
+from engine_oracle import Form
+model = oracle.tiny_model(11, form={form}, word_form={word}, hidden=70, heads=5, intermediate=131)
+engine = model.engine()
+"""
+    outputs = {name: run(body + PRINT, BITPRESS_ISA=name).split() for name in available_isas()}
+    assert len({logits for _, logits in outputs.values()}) == 1
+
+
 def test_unknown_isa_is_refused() -> None:
     with pytest.raises(AssertionError, match=r"EngineError: .*sparc.*reference"):
         run(PRINT, BITPRESS_ISA="sparc")

@@ -1,4 +1,4 @@
-// Two bytes (2-bit) or one byte (trits) to a register of floats.
+// Eight codes of 2, 3, 4 or 8 bits, or one byte of trits, to a register of floats.
 #include "kernels/simd/avx2.h"
 
 #include "kernels/embedding/embedding.h"
@@ -55,6 +55,24 @@ void DecodeTritsRow(const uint8_t* codes, size_t cols, float scale, float* y) {
   for (; j < cols; j += 5) {
     const size_t count = cols - j < 5 ? cols - j : 5;
     StoreMasked(y + j, TailMask(count), DecodeTrits(codes[j / 5], s));
+  }
+}
+
+void DecodeUniformRow(const uint8_t* codes, size_t cols, unsigned bits, int zero, float scale, float offset, float* y) {
+  const F32 s = F32::Broadcast(scale), o = F32::Broadcast(offset);
+  const I32 zeros = {_mm256_set1_epi32(zero)};
+  const __m256i mask = _mm256_set1_epi32((1 << bits) - 1);
+  // Fewer than 8 bits: eight codes lie within 32 bits.
+  const __m256i shifts = _mm256_mullo_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(bits & 7));
+  for (size_t j = 0; j < cols; j += kFloats, codes += bits) {
+    const size_t count = cols - j < kFloats ? cols - j : kFloats;
+    int64_t packed = 0;  // eight codes are `bits` bytes
+    __builtin_memcpy(&packed, codes, (count * bits + 7) / 8);
+    const __m128i bytes = _mm_cvtsi64_si128(packed);
+    const __m256i fields = bits == 8
+                               ? _mm256_cvtepu8_epi32(bytes)
+                               : _mm256_and_si256(_mm256_srlv_epi32(_mm256_broadcastd_epi32(bytes), shifts), mask);
+    StoreFirst(y + j, count, s * ToFloat(I32{fields} - zeros) + o);
   }
 }
 

@@ -5,20 +5,26 @@
 
 namespace bitpress {
 
-// One row of a packed ternary table as floats: y[j] = scale * code[j]. Packing: see docs/artifact.md.
+// One row of a packed ternary table as floats: y[j] = scale * code[j]. Packing: kernels/packed_codes/packed_codes.h.
 using DecodeTwoBitRowFn = void (*)(const uint8_t* codes, size_t cols, float scale, float* y);
 using DecodeTritsRowFn = void (*)(const uint8_t* codes, size_t cols, float scale, float* y);
+// One row of a table of uniform codes, bits 2, 3, 4 or 8: y[j] = scale * (code[j] - zero) + offset, a multiplication
+// and then an addition. Symmetric codes have zero 2^(bits - 1) and offset +0, the others zero 0.
+using DecodeUniformRowFn = void (*)(const uint8_t* codes, size_t cols, unsigned bits, int zero, float scale,
+                                    float offset, float* y);
 // y[j] = (y[j] + type[j]) + position[j]
 using AddRowsFn = void (*)(const float* type, const float* position, size_t cols, float* y);
 
 namespace reference {
 void DecodeTwoBitRow(const uint8_t* codes, size_t cols, float scale, float* y);
 void DecodeTritsRow(const uint8_t* codes, size_t cols, float scale, float* y);
+void DecodeUniformRow(const uint8_t* codes, size_t cols, unsigned bits, int zero, float scale, float offset, float* y);
 void AddRows(const float* type, const float* position, size_t cols, float* y);
 }  // namespace reference
 namespace avx2 {
 void DecodeTwoBitRow(const uint8_t* codes, size_t cols, float scale, float* y);
 void DecodeTritsRow(const uint8_t* codes, size_t cols, float scale, float* y);
+void DecodeUniformRow(const uint8_t* codes, size_t cols, unsigned bits, int zero, float scale, float offset, float* y);
 void AddRows(const float* type, const float* position, size_t cols, float* y);
 }  // namespace avx2
 }  // namespace bitpress

@@ -20,6 +20,17 @@ void DecodeTritsRow(const uint8_t* codes, size_t cols, float scale, float* y) {
   }
 }
 
+void DecodeUniformRow(const uint8_t* codes, size_t cols, unsigned bits, int zero, float scale, float offset, float* y) {
+  for (size_t j = 0; j < cols; ++j) {
+    int code = 0;
+    for (size_t bit = 0; bit < bits; ++bit) {
+      const size_t at = j * bits + bit;
+      code |= (codes[at / 8] >> (at % 8) & 1) << bit;
+    }
+    y[j] = scale * static_cast<float>(code - zero) + offset;
+  }
+}
+
 void AddRows(const float* type, const float* position, size_t cols, float* y) {
   for (size_t j = 0; j < cols; ++j) y[j] = (y[j] + type[j]) + position[j];
 }

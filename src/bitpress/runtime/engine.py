@@ -23,7 +23,7 @@ from bitpress.runtime.native import available_isas, check, hardware_threads, isa
 
 if TYPE_CHECKING:
     from bitpress.artifact.reader import Artifact
-    from bitpress.artifact.schema import ActivationSpec, ArtifactConfig
+    from bitpress.artifact.schema import ActivationSpec, ArtifactConfig, TensorSpec
 
 Floats = NDArray[np.float32]
 TokenIds = Sequence[Sequence[int]]
@@ -31,7 +31,7 @@ TokenIds = Sequence[Sequence[int]]
 __all__ = [
     "Engine",
     "EngineConfig",
-    "PackedTernary",
+    "PackedTensor",
     "apply_function",
     "available_isas",
     "describe_engine",
@@ -48,8 +48,8 @@ MAX_THREADS = 256  # ThreadTeam::kMaxThreads
 HIDDEN_ACTS = {"gelu": 0, "gelu_new": 1, "gelu_pytorch_tanh": 1, "relu": 2, "silu": 3, "swish": 3}
 FUNCTIONS = HIDDEN_ACTS | {"tanh": 4, "exp": 5}
 _RANGES = {"fp32": 0, "token": 1, "static": 2}
-_CODES_PER_BYTE = {"2bit": 4, "trits": 5}
-_PACKINGS = {"2bit": 0, "trits": 1}
+_SCHEMES = {"ternary": 0, "uniform": 1, "codebook": 2}
+_PACKINGS = {"bits": 0, "trits": 1}
 
 
 @dataclass(frozen=True)
@@ -109,14 +109,28 @@ class EngineConfig:
 
 
 @dataclass(frozen=True)
-class PackedTernary:
-    """A ternary tensor as artifacts store it: ``codes`` uint8 [rows, row_bytes] of ``cols`` codes a row in ``packing``
-    ("2bit" or "trits"), ``scale`` float32 [1] or, for the word embedding, [rows]."""
+class PackedTensor:
+    """A matrix [rows, cols] as artifacts store it (docs/artifact.md): ``codes`` uint8 [rows, row_bytes].
 
+    ``scheme``    ``bits``      value
+    "ternary"     2             scale·code, code in {−1, 0, 1}; ``packing`` "bits" or "trits"
+    "uniform"     2, 3, 4, 8    scale·code + offset, or, where ``offset`` is None, scale·(code − 2^(bits−1))
+    "codebook"    2, 3, 4       scale·table[code], ``table`` int8 [2^bits]
+
+    ``scale`` and ``offset``, float32, are shared by blocks of ``group_rows`` × ``group_cols`` weights, None for all
+    rows or columns: [ceil(rows / group_rows), ceil(cols / group_cols)], or the same numbers in one dimension.
+    """
+
+    scheme: str
+    bits: int
     codes: NDArray[np.uint8]
     cols: int
-    packing: str
     scale: Floats
+    offset: Floats | None = None
+    table: NDArray[np.int8] | None = None
+    packing: str = "bits"
+    group_rows: int | None = None
+    group_cols: int | None = None
 
 
 class Engine:
@@ -126,7 +140,7 @@ class Engine:
 
     Args:
         config: sizes and numerics.
-        tensors: every tensor by its canonical name (docs/artifact.md): float32 arrays, ternary ones `PackedTernary`.
+        tensors: every tensor by its canonical name (docs/artifact.md): float32 arrays, packed ones `PackedTensor`.
         ranges: (scale, offset) of every activation point; only with ``activation_range="static"``.
         threads: at most this many threads a call; default: the environment variable BITPRESS_THREADS, else every
             processor that this process may use.
@@ -138,7 +152,7 @@ class Engine:
     def __init__(
         self,
         config: EngineConfig,
-        tensors: Mapping[str, Floats | PackedTernary],
+        tensors: Mapping[str, Floats | PackedTensor],
         ranges: Mapping[str, tuple[float, float]] | None = None,
         threads: int | None = None,
     ) -> None:
@@ -155,14 +169,10 @@ class Engine:
 
     @classmethod
     def from_artifact(cls, artifact: Artifact, threads: int | None = None) -> Engine:
-        """The model of a read artifact. A ternary word embedding stays in the artifact's memory map."""
-        tensors: dict[str, Floats | PackedTernary] = {}
+        """The model of a read artifact. A packed word embedding stays in the artifact's memory map."""
+        tensors: dict[str, Floats | PackedTensor] = {}
         for name, spec in artifact.config.tensors.items():
-            if spec.packing is None:
-                tensors[name] = artifact.tensors[name]
-            else:
-                codes, scale = artifact.tensors[f"{name}.codes"], artifact.tensors[f"{name}.scale"]
-                tensors[name] = PackedTernary(codes, spec.shape[1], spec.packing, scale)
+            tensors[name] = artifact.tensors[name] if spec.packing is None else _packed_tensor(artifact, name, spec)
         return cls(EngineConfig.from_artifact(artifact.config), tensors, artifact.ranges, threads)
 
     @property
@@ -204,6 +214,21 @@ class Engine:
         nanoseconds = np.zeros(len(native.OPERATIONS), np.uint64)
         check(library().bp_profile(*batch.arguments, logits.ctypes.data, self._threads, nanoseconds.ctypes.data))
         return {name: float(spent) * 1e-9 for name, spent in zip(native.OPERATIONS, nanoseconds, strict=True)}
+
+    def panels(self, name: str) -> tuple[int, int]:
+        """(all, fast): panels of 16 outputs of a packed linear weight, and how many of them the fast kernel multiplies.
+
+        A panel with two neighbouring weights whose magnitudes add up to more than 128 takes a slower kernel; of weights
+        in fp32 there are (0, 0).
+
+        Raises:
+            EngineError: no linear weight has that name, or the engine is closed.
+        """
+        if self._model is None:
+            raise EngineError("the engine is closed")
+        counts = (ctypes.c_size_t(), ctypes.c_size_t())
+        check(library().bp_model_panels(self._model.pointer, name.encode(), *map(ctypes.byref, counts)))
+        return counts[0].value, counts[1].value
 
     def close(self) -> None:
         """Free the model, as soon as calls of other threads have ended; later calls raise EngineError."""
@@ -270,9 +295,9 @@ class _Model:
         if self.pointer:
             self._free(self.pointer)
 
-    def set(self, name: str, tensor: Floats | PackedTernary) -> None:
-        if isinstance(tensor, PackedTernary):
-            self._set_ternary(name, tensor)
+    def set(self, name: str, tensor: Floats | PackedTensor) -> None:
+        if isinstance(tensor, PackedTensor):
+            self._set_packed(name, tensor)
             return
         data = _array(name, tensor, np.float32)
         if data.ndim not in (1, 2):
@@ -281,23 +306,49 @@ class _Model:
         status = library().bp_model_set_float(self.pointer, name.encode(), data.ctypes.data, rows, cols)
         check(status)
 
-    def _set_ternary(self, name: str, tensor: PackedTernary) -> None:
-        packing = _choice(f"tensor {name!r}: packing", tensor.packing, _PACKINGS)
+    def _set_packed(self, name: str, tensor: PackedTensor) -> None:
+        where = f"tensor {name!r}"
+        scheme = _choice(f"{where}: scheme", tensor.scheme, _SCHEMES)
+        packing = _choice(f"{where}: packing", tensor.packing, _PACKINGS)
         codes, scale = _array(name, tensor.codes, np.uint8), _array(name, tensor.scale, np.float32)
-        row_bytes = -(-tensor.cols // _CODES_PER_BYTE[tensor.packing])
+        offset = None if tensor.offset is None else _array(name, tensor.offset, np.float32)
+        table = None if tensor.table is None else _array(name, tensor.table, np.int8)
+        row_bytes = -(-tensor.cols // 5) if tensor.packing == "trits" else -(-tensor.cols * tensor.bits // 8)
         # The library cannot see where the array ends.
-        if tensor.cols < 1 or codes.ndim != 2 or codes.shape[1] != row_bytes or scale.ndim != 1:
+        if tensor.cols < 1 or not 1 <= tensor.bits <= 8 or codes.ndim != 2 or codes.shape[1] != row_bytes:
             raise EngineError(
-                f"tensor {name!r}: codes {list(codes.shape)} and scale {list(scale.shape)}, expect [rows, {row_bytes}]"
-                f" for {tensor.cols} columns in packing {tensor.packing!r}, and a vector"
+                f"{where}: codes {list(codes.shape)}, expected [rows, {row_bytes}] for {tensor.cols} columns of "
+                f"{tensor.bits} bits in packing {tensor.packing!r}"
             )
-        rows, pointer = codes.shape[0], codes.ctypes.data
-        status = library().bp_model_set_ternary(
-            self.pointer, name.encode(), pointer, rows, tensor.cols, packing, scale.ctypes.data, scale.size
+        groups = (tensor.group_rows, tensor.group_cols)
+        if any(size is not None and not 1 <= size < 2**32 for size in groups):  # ctypes would wrap around
+            raise EngineError(f"{where}: groups of {groups[0]} rows x {groups[1]} columns, allowed are 1 and above")
+        packed = native.Packed(
+            *(scheme, tensor.bits, packing, codes.shape[0], tensor.cols),
+            *(size or 0 for size in groups),
+            *(codes.ctypes.data, scale.ctypes.data, scale.size),
+            *((None, 0) if offset is None else (offset.ctypes.data, offset.size)),
+            *((None, 0) if table is None else (table.ctypes.data, table.size)),
         )
-        check(status)
+        check(library().bp_model_set_packed(self.pointer, name.encode(), ctypes.byref(packed)))
         if name == "embeddings.word.weight":
             self._kept.append(codes)
+
+
+def _packed_tensor(artifact: Artifact, name: str, spec: TensorSpec) -> PackedTensor:
+    """A packed tensor of a read artifact."""
+    rows, cols = spec.shape
+    return PackedTensor(
+        scheme=spec.scheme,
+        bits=2 if spec.scheme == "ternary" else int(spec.bits),
+        codes=artifact.tensors[f"{name}.codes"],
+        cols=cols,
+        scale=artifact.tensors[f"{name}.scale"],
+        offset=artifact.tensors.get(f"{name}.offset"),
+        table=artifact.tensors.get(f"{name}.table"),
+        packing="trits" if spec.packing == "trits" else "bits",
+        group_rows=rows if spec.group == "matrix" else 1,
+    )
 
 
 def quantize_rows(

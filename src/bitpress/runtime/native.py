@@ -29,7 +29,7 @@ OPERATIONS = (
     "quantize",
     "waiting",
 )
-ABI_VERSION = 1  # BP_ABI_VERSION of native/include/bitpress.h
+ABI_VERSION = 2  # BP_ABI_VERSION of native/include/bitpress.h
 
 
 class Config(ctypes.Structure):
@@ -41,6 +41,19 @@ class Config(ctypes.Structure):
         *((name, ctypes.c_uint32) for name in ("num_labels", "hidden_act", "activation_range", "activation_symmetric")),
         ("activation_clip", ctypes.c_float),
         ("layer_norm_eps", ctypes.c_float),
+    )
+
+
+class Packed(ctypes.Structure):
+    """bp_packed."""
+
+    _fields_ = (
+        *((name, ctypes.c_uint32) for name in ("scheme", "bits", "packing")),
+        *((name, ctypes.c_size_t) for name in ("rows", "cols", "group_rows", "group_cols")),
+        ("codes", ctypes.c_void_p),
+        *(("scale", ctypes.c_void_p), ("scale_count", ctypes.c_size_t)),
+        *(("offset", ctypes.c_void_p), ("offset_count", ctypes.c_size_t)),
+        *(("table", ctypes.c_void_p), ("table_count", ctypes.c_size_t)),
     )
 
 
@@ -115,10 +128,11 @@ def library() -> ctypes.CDLL:
         ("bp_hardware_threads", ctypes.c_uint32, ()),
         ("bp_model_create", ctypes.c_int, (pointer, pointer)),
         ("bp_model_set_float", ctypes.c_int, (pointer, text, pointer, size, size)),
-        ("bp_model_set_ternary", ctypes.c_int, (pointer, text, pointer, size, size, ctypes.c_uint32, pointer, size)),
+        ("bp_model_set_packed", ctypes.c_int, (pointer, text, pointer)),
         ("bp_model_set_range", ctypes.c_int, (pointer, text, number, number)),
         ("bp_model_finish", ctypes.c_int, (pointer,)),
         ("bp_model_free", None, (pointer,)),
+        ("bp_model_panels", ctypes.c_int, (pointer, text, pointer, pointer)),
         (
             "bp_forward",
             ctypes.c_int,

@@ -1,0 +1,97 @@
+// 8-bit activations times weights of few-bit codes: y = x w^T + bias, one kernel family for every stored form.
+//
+// An activation is s_x q + o_x: code q in 0..255, scale and offset of its row. A weight is scale * w + offset: w the
+// signed 8-bit integer that its code stands for (ternary: -1..1; uniform: code - 2^(bits - 1); codebook: the table's
+// entry), scale and offset those of its group. Stored offsets are those of code 0; the ones here are those of w = 0,
+// fma(2^(bits - 1), scale, stored offset): small numbers, where large ones would cancel in the sums below.
+//
+// All sums of integers are exact. In floats, in exactly this order, n an output, g its groups along the inputs:
+//   no offset, one group      y = fma(float(sum q w), s_x * scale[n], fma(o_x * scale[n], float(sum w), bias[n]))
+//   otherwise                 t = fma(float(sum_g q w), scale[g][n], t) for each g in order, from +0, after each one
+//                             t = fma(float(sum_g q), offset[g][n], t) where there are offsets;
+//                             y = fma(s_x, t, fma(o_x, weight_sum[n], bias[n]))
+// where weight_sum[n] is the same chain with every q = 1: the sum of the row's weights.
+#pragma once
+
+#include <cstdlib>
+#include <memory>
+#include <vector>
+
+#include "kernels/numerics.h"
+#include "kernels/packed_codes/packed_codes.h"
+
+namespace bitpress {
+
+// Output columns of one panel and inputs of one step of a kernel.
+constexpr size_t kPanelColumns = 16;
+constexpr size_t kPanelDepth = 4;
+
+// |sum q w| is at most 255 * 128 * inputs: int32 holds 65,793 inputs.
+constexpr size_t kMaxIntegerInputs = 65536;
+static_assert(kMaxIntegerInputs * 255 * 128 < (size_t{1} << 31), "int32 holds every sum");
+// Groups along the inputs are whole multiples of this many.
+constexpr size_t kGroupGranularity = 32;
+
+// Weights as artifacts store them; nothing is owned. Blocks of group_rows outputs x group_inputs inputs share a scale
+// and an offset: scale[n / group_rows * ceil(inputs / group_inputs) + k / group_inputs].
+struct PackedWeights {
+  CodeFormat format;
+  size_t outputs = 0, inputs = 0;  // inputs <= kMaxIntegerInputs
+  const uint8_t* codes = nullptr;  // outputs rows of PackedRowBytes(format, inputs)
+  size_t group_rows = 0;           // 1..outputs
+  size_t group_inputs = 0;         // `inputs`, or a multiple of kGroupGranularity
+  const float* scale = nullptr;
+  const float* offset = nullptr;  // NULL: none; only and always where uniform codes are not symmetric
+  const int8_t* table = nullptr;  // codebook: 2^bits integers
+};
+
+struct FreeAligned {
+  void operator()(uint8_t* p) const { std::free(p); }
+};
+
+// The weights re-laid for the kernels: panels of kPanelColumns outputs, each weight in its few bits (layout.h), padded
+// to whole blocks of inputs and whole panels. The layout is the same for every ISA.
+struct IntegerMatrix {
+  size_t outputs = 0, inputs = 0;
+  size_t panels = 0;         // ceil(outputs / kPanelColumns)
+  size_t padded_inputs = 0;  // the codes of a row of activations must be readable, and zero, up to here
+  unsigned bits = 0;         // a weight
+  size_t panel_bytes = 0;
+  int8_t table[16] = {};  // fewer than 8 bits: the integer of each code; 8 bits are stored as the integers themselves
+  size_t group_inputs = 0, groups = 0;             // along the inputs; one group covers padded_inputs
+  std::unique_ptr<uint8_t[], FreeAligned> packed;  // panels x panel_bytes, on a cache line
+  std::vector<float> scale, offset;                // panels x groups x kPanelColumns; offset may be empty
+  std::vector<int32_t> code_sum;                   // sum of w, panels x kPanelColumns
+  std::vector<float> weight_sum;                   // panels x kPanelColumns
+  std::vector<float> bias;                         // panels x kPanelColumns
+  // Of each panel, for how many steps an int16 lane holds the sums of products, found from the weights (pack.cc): 0
+  // where not for one, so that the panel takes a slower kernel.
+  std::vector<uint8_t> int16_steps;
+
+  // Whether y follows the second formula above.
+  bool is_chained() const { return groups > 1 || !offset.empty(); }
+  size_t fast_panels() const;
+};
+
+// All but the panels; bias NULL means zero. Throws std::bad_alloc.
+IntegerMatrix MakeIntegerMatrix(const PackedWeights& weights, const float* bias);
+// Bytes of scratch that PackPanel wants.
+size_t PackScratchBytes(const IntegerMatrix& matrix);
+// Fills one panel; panels may be packed at the same time. The first row with invalid codes, or `outputs` where there is
+// none; the panel is of no use then.
+size_t PackPanel(const PackedWeights& weights, size_t panel, uint8_t* scratch, IntegerMatrix* matrix);
+
+// a: m rows of activation codes, stride lda >= w.padded_inputs, zero past w.inputs. y: m x w.outputs, row stride ldy;
+// columns of panels panel_begin..panel_end-1 are written.
+using IntegerLinearFn = void (*)(const uint8_t* a, size_t lda, const float* a_scale, const float* a_offset, size_t m,
+                                 const IntegerMatrix& w, size_t panel_begin, size_t panel_end, float* y, size_t ldy);
+
+namespace reference {
+void IntegerLinear(const uint8_t* a, size_t lda, const float* a_scale, const float* a_offset, size_t m,
+                   const IntegerMatrix& w, size_t panel_begin, size_t panel_end, float* y, size_t ldy);
+}
+namespace avx2 {
+void IntegerLinear(const uint8_t* a, size_t lda, const float* a_scale, const float* a_offset, size_t m,
+                   const IntegerMatrix& w, size_t panel_begin, size_t panel_end, float* y, size_t ldy);
+}
+}  // namespace bitpress
