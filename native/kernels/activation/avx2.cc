@@ -1,8 +1,7 @@
 // The shared polynomials, four registers in step.
-#include "kernels/simd/avx2_pair.h"
-
 #include "kernels/activation/activation.h"
 #include "kernels/activation/polynomials.h"
+#include "kernels/simd/avx2_pair.h"
 
 namespace bitpress::avx2 {
 namespace {

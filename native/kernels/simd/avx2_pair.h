@@ -2,8 +2,8 @@
 // otherwise show.
 //
 // A polynomial of degree 8 is one chain of eight multiply-adds of four cycles each. The scheduler of a CPU holds about
-// four registers' worth of such a formula, which is too little to fill two multiply pipes; here each operation is issued
-// for two or four independent registers, one after another.
+// four registers' worth of such a formula, which is too little to fill two multiply pipes; here each operation is
+// issued for two or four independent registers, one after another.
 #pragma once
 
 #include "kernels/simd/avx2.h"
@@ -17,16 +17,16 @@ struct Pair {
   static Pair Broadcast(float x) { return {V::Broadcast(x), V::Broadcast(x)}; }
 };
 
-#define BITPRESS_PAIR_UNARY(name)                \
-  template <class V>                             \
-  inline auto name(Pair<V> a) {                  \
-    using Result = decltype(name(a.first));      \
+#define BITPRESS_PAIR_UNARY(name)                       \
+  template <class V>                                    \
+  inline auto name(Pair<V> a) {                         \
+    using Result = decltype(name(a.first));             \
     return Pair<Result>{name(a.first), name(a.second)}; \
   }
-#define BITPRESS_PAIR_BINARY(name)                                \
-  template <class V>                                              \
-  inline Pair<V> name(Pair<V> a, Pair<V> b) {                     \
-    return {name(a.first, b.first), name(a.second, b.second)};    \
+#define BITPRESS_PAIR_BINARY(name)                             \
+  template <class V>                                           \
+  inline Pair<V> name(Pair<V> a, Pair<V> b) {                  \
+    return {name(a.first, b.first), name(a.second, b.second)}; \
   }
 
 BITPRESS_PAIR_BINARY(operator+)
