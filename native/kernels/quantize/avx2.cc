@@ -27,12 +27,6 @@ I32 PackBytes(I32 a, I32 b, I32 c, I32 d) {
 // Four sums of eight bytes each, as int64 and so as int32 with zeros between.
 I32 SumBytes(I32 bytes) { return {_mm256_sad_epu8(bytes.v, _mm256_setzero_si256())}; }
 
-int32_t SumInts(I32 a) {
-  __m128i x = _mm_add_epi32(_mm256_castsi256_si128(a.v), _mm256_extracti128_si256(a.v, 1));
-  x = _mm_add_epi32(x, _mm_shuffle_epi32(x, 0x4E));
-  return _mm_cvtsi128_si32(_mm_add_epi32(x, _mm_shuffle_epi32(x, 0xB1)));
-}
-
 template <class C>
 int32_t CodeRow(const C& coder, const float* x, size_t cols, uint8_t* codes) {
   I32 sums = {_mm256_setzero_si256()};
