@@ -4,6 +4,7 @@
 
 #include "kernels/activation/polynomials.h"
 #include "kernels/attention/scratch.h"
+#include "kernels/quantize/codebook.h"
 #include "kernels/quantize/quantize.h"
 #include "kernels/simd/lane_sum.h"
 #include "kernels/simd/scalar.h"
@@ -11,16 +12,27 @@
 namespace bitpress::reference {
 namespace {
 
-// In place: exp(x - max) / sum.
-void Softmax(float* x, size_t n) {
+using scalar::F32;
+
+// In place: exp(x - max); returns the sum.
+float Exponentials(float* x, size_t n) {
   const float max = *std::max_element(x, x + n);
   LaneSum sum;
   for (size_t j = 0; j < n; ++j) {
-    x[j] = Exp(scalar::F32{x[j] - max}).v;
+    x[j] = Exp(F32{x[j] - max}).v;
     sum.Add(j, x[j]);
   }
-  const float total = sum.Total();
-  for (size_t j = 0; j < n; ++j) x[j] /= total;
+  return sum.Total();
+}
+
+// Exponentials with their sum to codes; returns their scale.
+float ProbabilityCodes(const float* e, size_t n, float total, const QuantizeSpec& spec, uint8_t* codes) {
+  const float high = CodeLimits<F32>(spec).high.v;
+  for (size_t j = 0; j < n; ++j) {
+    const float code = std::nearbyint(spec.is_static ? e[j] / total / spec.scale : e[j] * high);
+    codes[j] = static_cast<uint8_t>(code > 0.0f ? std::min(code, high) : 0.0f);  // 0 where it is NaN
+  }
+  return spec.is_static ? spec.scale : 1.0f / total / high;
 }
 
 }  // namespace
@@ -31,36 +43,40 @@ void AttentionUint8(const AttentionHead& head, const AttentionSpecs& specs, void
   const AttentionBuffers b = LayOutAttention(scratch, tokens, d, &bytes);
   const float root = std::sqrt(static_cast<float>(d));
 
-  QuantizeRows(head.key, head.stride, tokens, d, specs.key, b.key_codes, b.code_stride, b.key_scale, b.key_offset,
-               b.key_sum);
+  // Bytes, where the fast kernels have panels and pairs.
+  const auto query_codes = reinterpret_cast<uint8_t*>(b.query_codes);
+  const auto key_codes = reinterpret_cast<uint8_t*>(b.key_panels);
+  const auto value_codes = reinterpret_cast<uint8_t*>(b.value_panels);
+  const auto probability_codes = reinterpret_cast<uint8_t*>(b.probability_codes);
+  const auto key_sum = reinterpret_cast<int32_t*>(b.query_sum);
+  QuantizeRows(head.key, head.stride, tokens, d, specs.key, key_codes, d, b.key_scale, b.key_offset, key_sum);
+  for (size_t j = 0; j < tokens; ++j) {
+    b.key_constant[j] =
+        std::fma(b.key_scale[j], static_cast<float>(key_sum[j]), static_cast<float>(d) * b.key_offset[j]);
+  }
   float value_scale, value_offset;
-  QuantizeBlock(head.value, head.stride, tokens, d, specs.value, b.value_codes, b.code_stride, &value_scale,
-                &value_offset);
+  QuantizeBlock(head.value, head.stride, tokens, d, specs.value, value_codes, d, &value_scale, &value_offset);
 
   for (size_t i = 0; i < tokens; ++i) {
-    QuantizeRows(head.query + i * head.stride, head.stride, 1, d, specs.query, b.query_codes, b.code_stride,
-                 b.query_scale, b.query_offset, b.query_sum);
-    const float si = *b.query_scale, oi = *b.query_offset, sum_q = static_cast<float>(*b.query_sum);
+    float scale, offset;
+    int32_t sum_q;
+    QuantizeRows(head.query + i * head.stride, head.stride, 1, d, specs.query, query_codes, d, &scale, &offset, &sum_q);
     for (size_t j = 0; j < tokens; ++j) {
       int32_t qk = 0;
-      for (size_t k = 0; k < d; ++k) qk += b.query_codes[k] * b.key_codes[j * b.code_stride + k];
-      const float sj = b.key_scale[j], oj = b.key_offset[j], sum_k = static_cast<float>(b.key_sum[j]);
-      const float offsets = (static_cast<float>(d) * oi) * oj;
-      const float t =
-          std::fma(si * sj, static_cast<float>(qk), std::fma(si * oj, sum_q, std::fma(sj * oi, sum_k, offsets)));
-      b.scores[j] = t / root;
+      for (size_t k = 0; k < d; ++k) qk += query_codes[k] * key_codes[j * d + k];
+      const float products =
+          std::fma(b.key_scale[j], static_cast<float>(qk), b.key_offset[j] * static_cast<float>(sum_q));
+      b.scores[j] = std::fma(scale / root, products, (offset / root) * b.key_constant[j]);
     }
-    Softmax(b.scores, tokens);
-
-    float scale, offset;
-    int32_t sum_p;
-    QuantizeRows(b.scores, tokens, 1, tokens, specs.probabilities, b.probability_codes, tokens, &scale, &offset,
-                 &sum_p);
+    const float total = Exponentials(b.scores, tokens);
+    const float probability_scale = ProbabilityCodes(b.scores, tokens, total, specs.probabilities, probability_codes);
+    int32_t sum_p = 0;
+    for (size_t j = 0; j < tokens; ++j) sum_p += probability_codes[j];
     for (size_t c = 0; c < d; ++c) {
       int32_t pv = 0;
-      for (size_t j = 0; j < tokens; ++j) pv += b.probability_codes[j] * b.value_codes[j * b.code_stride + c];
-      const float of_offset = value_offset * static_cast<float>(sum_p);
-      head.context[i * head.context_stride + c] = scale * std::fma(value_scale, static_cast<float>(pv), of_offset);
+      for (size_t j = 0; j < tokens; ++j) pv += probability_codes[j] * value_codes[j * d + c];
+      head.context[i * head.context_stride + c] =
+          probability_scale * std::fma(value_scale, static_cast<float>(pv), value_offset * static_cast<float>(sum_p));
     }
   }
 }
@@ -78,7 +94,8 @@ void AttentionFloat(const AttentionHead& head, void* scratch) {
         dot = std::fma(head.query[i * head.stride + k], head.key[j * head.stride + k], dot);
       scores[j] = dot / root;
     }
-    Softmax(scores, tokens);
+    const float total = Exponentials(scores, tokens);
+    for (size_t j = 0; j < tokens; ++j) scores[j] /= total;
     for (size_t c = 0; c < d; ++c) {
       float sum = 0.0f;
       for (size_t j = 0; j < tokens; ++j) sum = std::fma(scores[j], head.value[j * head.stride + c], sum);

@@ -1,7 +1,5 @@
 #include "kernels/attention/scratch.h"
 
-#include <algorithm>
-
 namespace bitpress {
 namespace {
 
@@ -24,24 +22,21 @@ class Arena {
 
 AttentionBuffers LayOutAttention(void* scratch, size_t tokens, size_t head_size, size_t* bytes) {
   AttentionBuffers b{};
-  b.code_stride = RoundUp(head_size, kCodePadding);
-  b.probability_stride = RoundUp(tokens, kCodePadding);
+  b.code_stride = RoundUp(head_size, kAttentionPanel);
   b.score_stride = RoundUp(tokens, kAttentionPanel);
   Arena arena(scratch);
-  arena.Take(b.key_codes, tokens * b.code_stride);
-  arena.Take(b.value_codes, tokens * b.code_stride);
+  arena.Take(b.query_scale, b.score_stride);
+  arena.Take(b.query_offset, b.score_stride);
+  arena.Take(b.query_sum, b.score_stride);
   arena.Take(b.key_scale, b.score_stride);
   arena.Take(b.key_offset, b.score_stride);
-  arena.Take(b.key_sum, b.score_stride);
-  arena.Take(b.query_codes, kQueryRows * b.code_stride);
-  arena.Take(b.query_scale, kQueryRows);
-  arena.Take(b.query_offset, kQueryRows);
-  arena.Take(b.query_sum, kQueryRows);
+  arena.Take(b.key_constant, b.score_stride);
+  arena.Take(b.query_codes, b.score_stride * b.code_stride);
+  arena.Take(b.lanes, b.code_stride * kLaneRows);
   arena.Take(b.scores, kQueryRows * b.score_stride);
-  arena.Take(b.probability_codes, kQueryRows * b.probability_stride);
-  arena.Take(b.wide, kQueryRows * std::max(b.code_stride, b.probability_stride));
-  arena.Take(b.key_panels, b.score_stride * RoundUp(head_size, 8));
-  arena.Take(b.value_panels, RoundUp(head_size, kAttentionPanel) * RoundUp(tokens, 2));
+  arena.Take(b.probability_codes, kQueryRows * b.score_stride);
+  arena.Take(b.key_panels, b.score_stride * b.code_stride);
+  arena.Take(b.value_panels, b.score_stride * b.code_stride);
   *bytes = arena.used();
   return b;
 }

@@ -1,30 +1,67 @@
-// From a range (or a static scale) to the numbers that the coding loop needs. Scalar, shared by every ISA.
+// From a range to the numbers that the coding loop needs, written once over the vector type V (simd/scalar.h,
+// simd/avx2.h), so that every ISA computes the same bits: one range, or eight at a time, one a lane.
 #pragma once
 
 #include "kernels/numerics.h"
 
 namespace bitpress {
 
-// code = clamp(round_half_even((x - zero) / scale), low, high) + shift, or `constant` for every x where is_constant.
-struct Codebook {
-  float scale, offset;  // of value = scale * code + offset
-  float zero;
-  float low, high;
-  int shift;
-  bool is_constant;
-  uint8_t constant;
+// The smallest and largest value, before any clipping, and 0, or NaN where a NaN was among the values.
+template <class V>
+struct Range {
+  V low, high, nan;
 };
 
-// The smallest and largest value, before any clipping, and whether a NaN was among them.
-struct Range {
-  float low, high;
-  bool has_nan;
+// code = clamp(round_half_even((x - zero) / scale), lowest code, highest code) + shift, value = scale * code + offset.
+template <class V>
+struct Codebook {
+  V scale, offset, zero;
+};
+
+// The limits of codes before the shift. [A plain function would be one symbol of all ISAs; see
+// native/tests/symbols.cmake.]
+template <class V>
+struct CodeLimits {
+  V low, high;
+  int shift;
+  explicit CodeLimits(const QuantizeSpec& spec)
+      : low(V::Broadcast(spec.symmetric && !spec.nonnegative ? -127.0f : 0.0f)),
+        high(V::Broadcast(spec.symmetric ? 127.0f : 255.0f)),
+        shift(spec.symmetric && !spec.nonnegative ? 128 : 0) {}
 };
 
 // x clamped to [-clip, clip]; x itself where clip is 0.
-float Clip(float x, float clip);
+template <class V>
+inline V Clip(V x, float clip) {
+  return clip > 0.0f ? Min(Max(x, V::Broadcast(-clip)), V::Broadcast(clip)) : x;
+}
 
 // range is not looked at where spec.is_static.
-Codebook MakeCodebook(const QuantizeSpec& spec, const Range& range);
+template <class V>
+[[gnu::always_inline]] inline Codebook<V> MakeCodebook(const QuantizeSpec& spec, const Range<V>& range) {
+  const V zero = V::Broadcast(0.0f);
+  if (spec.is_static) {
+    return {V::Broadcast(spec.scale), V::Broadcast(spec.offset),
+            spec.symmetric || spec.nonnegative ? zero : V::Broadcast(spec.offset)};
+  }
+  // The clipped ends are the ends of the clipped values, as clipping keeps the order. + 0 turns -0 into +0: which of
+  // the two a minimum returns depends on the order of the search.
+  const V lowest = Clip(range.low, spec.clip) + zero, highest = Clip(range.high, spec.clip) + zero;
+  Codebook<V> book = {zero, zero, zero};
+  if (spec.nonnegative) {
+    book.scale = highest / CodeLimits<V>(spec).high;
+  } else if (spec.symmetric) {
+    book.scale = Max(zero - lowest, highest) / CodeLimits<V>(spec).high;
+  } else {
+    book.scale = (highest - lowest) / CodeLimits<V>(spec).high;
+    book.offset = book.zero = lowest;
+  }
+  // A range of zero width, or so narrow that the scale underflows: every quotient by 1 rounds to 0.
+  book.scale = SelectLess(zero, book.scale, book.scale, V::Broadcast(1.0f));
+  if (spec.symmetric && !spec.nonnegative) book.offset = V::Broadcast(-128.0f) * book.scale;
+  book.scale = book.scale + range.nan;
+  book.offset = book.offset + range.nan;
+  return book;
+}
 
 }  // namespace bitpress

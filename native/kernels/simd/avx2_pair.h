@@ -1,0 +1,71 @@
+// Two vectors in step, and by nesting four: what the shared polynomials are instantiated with where their latency would
+// otherwise show.
+//
+// A polynomial of degree 8 is one chain of eight multiply-adds of four cycles each. The scheduler of a CPU holds about
+// four registers' worth of such a formula, which is too little to fill two multiply pipes; here each operation is
+// issued for two or four independent registers, one after another.
+#pragma once
+
+#include "kernels/simd/avx2.h"
+
+namespace bitpress::avx2 {
+
+// [An array of N vectors: the compiler keeps it in memory.]
+template <class V>
+struct Pair {
+  V first, second;
+  static Pair Broadcast(float x) { return {V::Broadcast(x), V::Broadcast(x)}; }
+};
+
+#define BITPRESS_PAIR_UNARY(name)                       \
+  template <class V>                                    \
+  inline auto name(Pair<V> a) {                         \
+    using Result = decltype(name(a.first));             \
+    return Pair<Result>{name(a.first), name(a.second)}; \
+  }
+#define BITPRESS_PAIR_BINARY(name)                             \
+  template <class V>                                           \
+  inline Pair<V> name(Pair<V> a, Pair<V> b) {                  \
+    return {name(a.first, b.first), name(a.second, b.second)}; \
+  }
+
+BITPRESS_PAIR_BINARY(operator+)
+BITPRESS_PAIR_BINARY(operator-)
+BITPRESS_PAIR_BINARY(operator*)
+BITPRESS_PAIR_BINARY(operator/)
+BITPRESS_PAIR_BINARY(Min)
+BITPRESS_PAIR_BINARY(Max)
+BITPRESS_PAIR_BINARY(CopySign)
+BITPRESS_PAIR_UNARY(Abs)
+BITPRESS_PAIR_UNARY(AsInt)
+BITPRESS_PAIR_UNARY(AsFloat)
+BITPRESS_PAIR_UNARY(Half)
+BITPRESS_PAIR_UNARY(ToExponent)
+
+#undef BITPRESS_PAIR_BINARY
+#undef BITPRESS_PAIR_UNARY
+
+template <class V>
+inline Pair<V> Fma(Pair<V> a, Pair<V> b, Pair<V> c) {
+  return {Fma(a.first, b.first, c.first), Fma(a.second, b.second, c.second)};
+}
+template <class V>
+inline Pair<V> SelectLess(Pair<V> a, Pair<V> b, Pair<V> x, Pair<V> y) {
+  return {SelectLess(a.first, b.first, x.first, y.first), SelectLess(a.second, b.second, x.second, y.second)};
+}
+
+using F32x2 = Pair<F32>;
+using F32x4 = Pair<F32x2>;
+
+inline F32x2 Load2(const float* p) { return {Load(p), Load(p + kFloats)}; }
+inline F32x4 Load4(const float* p) { return {Load2(p), Load2(p + 2 * kFloats)}; }
+inline void Store2(float* p, F32x2 a) {
+  Store(p, a.first);
+  Store(p + kFloats, a.second);
+}
+inline void Store4(float* p, F32x4 a) {
+  Store2(p, a.first);
+  Store2(p + 2 * kFloats, a.second);
+}
+
+}  // namespace bitpress::avx2
