@@ -155,8 +155,10 @@ class Engine:
         """The model of a read artifact. A ternary word embedding stays in the artifact's memory map."""
         tensors: dict[str, Floats | PackedTernary] = {}
         for name, spec in artifact.config.tensors.items():
-            if spec.packing is None:
-                tensors[name] = artifact.tensors[name]
+            if spec.is_float:
+                tensors[name] = artifact.dense(name)
+            elif spec.packing is None:
+                raise EngineError(f"tensor {name!r}: this engine does not run scheme {spec.scheme!r} yet")
             else:
                 codes, scale = artifact.tensors[f"{name}.codes"], artifact.tensors[f"{name}.scale"]
                 tensors[name] = PackedTernary(codes, spec.shape[1], spec.packing, scale)
