@@ -21,7 +21,7 @@ struct Buffers {
   float* intermediate;                             // [tokens, I]
   size_t* starts;                                  // [sequences]: first token of each
   uint32_t* positions;                             // [tokens]
-  QuantizedRows hidden_codes, intermediate_codes;  // share their memory: never alive at once
+  QuantizedRows hidden_codes, intermediate_codes;  // share scale and offset: of a row never both alive
   uint8_t* attention_scratch;                      // one piece a thread
   size_t attention_scratch_stride;
 };
@@ -37,11 +37,13 @@ Buffers Carve(Arena& arena, const Model& model, size_t tokens, size_t sequences,
   b.intermediate = arena.Take<float>(tokens * model.config.intermediate_size);
   b.starts = arena.Take<size_t>(sequences);
   b.positions = arena.Take<uint32_t>(tokens);
-  uint8_t* codes = arena.Take<uint8_t>(tokens * std::max(model.hidden_code_stride, model.intermediate_code_stride));
   float* scale = arena.Take<float>(tokens);
   float* offset = arena.Take<float>(tokens);
-  b.hidden_codes = {codes, model.hidden_code_stride, scale, offset};
-  b.intermediate_codes = {codes, model.intermediate_code_stride, scale, offset};
+  const auto take_codes = [&](size_t stride) {
+    return QuantizedRows{arena.Take<uint8_t>(tokens * stride), stride, scale, offset};
+  };
+  b.hidden_codes = take_codes(model.hidden_code_stride);
+  b.intermediate_codes = take_codes(model.intermediate_code_stride);
   b.attention_scratch_stride = RoundUp(AttentionScratchBytes(longest, model.head_size()), kAlignment);
   b.attention_scratch = arena.Take<uint8_t>(b.attention_scratch_stride * threads);
   return b;

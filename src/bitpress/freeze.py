@@ -11,22 +11,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from bitpress.artifact import (
     ActivationSpec,
     ArtifactConfig,
-    FloatTensor,
+    StoredTensor,
     TaskSpec,
     TensorSpec,
     TernaryTensor,
+    UniformTensor,
     expected_tensors,
     write_artifact,
 )
 from bitpress.encoder import SequenceClassifier
 from bitpress.errors import RecipeError, UnsupportedModelError
-from bitpress.quantize import Policy, activation_ranges, encode_weights
+from bitpress.quantize import Policy, UniformWeightQuantizer, WeightPolicy, activation_ranges, encode_weights
 
-BITS_PER_WEIGHT = {"2bit": 2.0, "trits": 1.6}
+PACKINGS = ("2bit", "trits")
 WORD_EMBEDDING = "embeddings.word.weight"
 
 
@@ -34,7 +36,8 @@ def check_freezable(model: SequenceClassifier, policy: Policy) -> None:
     """Refuse, before any training, what no artifact can hold.
 
     Raises:
-        RecipeError: activation ranges that depend on the other texts of a batch; ternary weights on fp32 activations.
+        RecipeError: activation ranges that depend on the other texts of a batch; quantized weights on fp32
+            activations, or the reverse; scales that the engine does not have.
         UnsupportedModelError: relative position embeddings.
     """
     if policy.activations.scheme == "uniform" and policy.activations.range == "tensor":
@@ -43,21 +46,21 @@ def check_freezable(model: SequenceClassifier, policy: Policy) -> None:
             "the texts beside it and on padding, and no artifact can reproduce it. Use range=token (default) or "
             "range=static; to compare in training only, set freeze=false"
         )
-    ternary = policy.weights.scheme == "ternary"
-    if ternary and policy.activations.scheme == "fp32":
+    scheme = policy.weights.scheme
+    if scheme != "fp32" and policy.activations.scheme == "fp32":
         raise RecipeError(
-            "weights.scheme is 'ternary' with activations.scheme 'fp32': the engine multiplies ternary weights by "
+            f"weights.scheme is {scheme!r} with activations.scheme 'fp32': the engine multiplies {scheme} weights by "
             "8-bit activations only. Set activations.scheme=uniform; to compare in training only, set freeze=false"
         )
-    if not ternary and policy.activations.scheme == "uniform":
+    if scheme == "fp32" and policy.activations.scheme == "uniform":
         raise RecipeError(
             "activations.scheme is 'uniform' with weights.scheme 'fp32': the engine quantizes activations only where "
-            "the weights are quantized too. Set weights.scheme=ternary or activations.scheme=fp32; to compare in "
-            "training only, set freeze=false"
+            "the weights are quantized too. Set weights.scheme=uniform or ternary, or activations.scheme=fp32; to "
+            "compare in training only, set freeze=false"
         )
-    if ternary and policy.weights.group != "matrix":
+    if scheme == "ternary" and policy.weights.group != "matrix":
         raise RecipeError(
-            f"weights.group is {policy.weights.group!r}: the engine's linear layers take one scale a matrix. "
+            f"weights.group is {policy.weights.group!r}: the engine's ternary layers take one scale a matrix. "
             "Set weights.group=matrix; to compare in training only, set freeze=false"
         )
     if model.config.position_embedding_type != "absolute":
@@ -91,22 +94,19 @@ def freeze(
         RecipeError, UnsupportedModelError: see ``check_freezable``; ArtifactError: ``out`` holds something else.
     """
     check_freezable(model, policy)
-    if packing not in BITS_PER_WEIGHT:
-        raise RecipeError(f"packing is {packing!r}; allowed: {sorted(BITS_PER_WEIGHT)}")
+    if packing not in PACKINGS:
+        raise RecipeError(f"packing is {packing!r}; allowed: {', '.join(PACKINGS)}")
     encoded = encode_weights(model)
-    tensors: dict[str, FloatTensor | TernaryTensor] = {}
+    tensors: dict[str, StoredTensor] = {}
     specs: dict[str, TensorSpec] = {}
     for name, parameter in model.named_parameters():
         shape = tuple(parameter.shape)
         if name in encoded:
-            codes, scale = (part.detach().cpu().numpy() for part in encoded[name])
-            tensors[name] = TernaryTensor(codes=codes, scale=scale)
-            group = (policy.word_embedding if name == WORD_EMBEDDING else policy.weights).group
-            specs[name] = TensorSpec("ternary", BITS_PER_WEIGHT[packing], shape, packing, group)
+            wanted = policy.word_embedding if name == WORD_EMBEDDING else policy.weights
+            tensors[name], specs[name] = _stored(encoded[name], wanted, shape, packing)
         else:
-            values = parameter.detach().cpu().numpy().astype(np.float32, copy=False)
-            tensors[name] = values
-            specs[name] = TensorSpec("fp32", 32.0, shape, None, None)
+            tensors[name] = parameter.detach().cpu().numpy().astype(np.float32, copy=False)
+            specs[name] = TensorSpec.fp32(shape)
     activations = policy.activations
     config = ArtifactConfig(
         model=model.config.to_hf(),
@@ -131,3 +131,18 @@ def freeze(
         card=card,
         provenance=dict(provenance),
     )
+
+
+def _stored(
+    encoded: tuple[Tensor | None, ...], wanted: WeightPolicy, shape: tuple[int, ...], packing: str
+) -> tuple[StoredTensor, TensorSpec]:
+    """What a weight quantizer encoded, as the artifact takes it."""
+    codes, scale, *rest = (None if part is None else part.detach().cpu().numpy() for part in encoded)
+    assert codes is not None  # only an offset may be absent
+    assert scale is not None
+    quantizer = wanted.quantizer()
+    if not isinstance(quantizer, UniformWeightQuantizer):
+        return TernaryTensor(codes, scale), TensorSpec.ternary(shape, packing, wanted.group)
+    bits, symmetric, group, group_size = quantizer.bits, quantizer.symmetric, quantizer.group, quantizer.group_size
+    spec = TensorSpec.uniform(shape, bits, symmetric, group, group_size)
+    return UniformTensor(codes, scale, rest[0], bits, group, group_size), spec

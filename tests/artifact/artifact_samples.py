@@ -1,6 +1,6 @@
 """Small artifacts for the tests, made of hashed numbers: the same on every machine and with every numpy.
 
-Sizes are odd on purpose: 22 and 37 columns leave padding in the last byte of a row in both packings.
+Sizes are odd on purpose: 22 and 37 columns leave padding in the last byte of a row in every layout of codes.
 """
 
 from __future__ import annotations
@@ -18,10 +18,13 @@ from bitpress.artifact import (
     ActivationSpec,
     ArtifactConfig,
     ArtifactError,
-    FloatTensor,
+    BinaryTensor,
+    CodebookTensor,
+    StoredTensor,
     TaskSpec,
     TensorSpec,
     TernaryTensor,
+    UniformTensor,
     activation_points,
     expected_tensors,
     read_artifact,
@@ -91,17 +94,65 @@ def make_config(
     return ArtifactConfig(model, "ternarybert", activations, task, max_length, tensors)
 
 
-def make_tensors(config: ArtifactConfig) -> dict[str, FloatTensor | TernaryTensor]:
-    """Values that are exact in fp32: multiples of 1/256 below 1 in size, scales from 1/256 to 1."""
-    tensors: dict[str, FloatTensor | TernaryTensor] = {}
-    for name, spec in config.tensors.items():
-        if spec.packing is None:
-            tensors[name] = ((_bytes(name, spec.shape).astype(np.float32) - 128) / 256).astype(np.float32)
-        else:
-            scales = (spec.shape[0] if spec.group == "row" else 1,)
-            scale = ((_bytes(f"{name}.scale", scales).astype(np.float32) + 1) / 256).astype(np.float32)
-            tensors[name] = TernaryTensor((_bytes(name, spec.shape) % 3).astype(np.int8) - np.int8(1), scale)
-    return tensors
+def make_mixed_config(activations: ActivationSpec | None = None) -> ArtifactConfig:
+    """Every scheme beside ternary, every number of bits and every group at least once; fp16 where it is usual.
+
+    ``ffn.output`` has 37 inputs, so its groups of 32 inputs are one whole and one of 5.
+    """
+    config = make_config(activations=activations)
+    model = config.model
+    shapes = expected_tensors(model)
+    first, second = "layers.0.attention", "layers.1.attention"
+
+    def uniform(bits: int, symmetric: bool, group: str, size: int | None = None) -> Callable[..., TensorSpec]:
+        return lambda shape: TensorSpec.uniform(shape, bits, symmetric, group, size)
+
+    forms: dict[str, Callable[..., TensorSpec]] = {
+        "embeddings.word.weight": uniform(8, False, "row"),
+        f"{first}.query.weight": uniform(8, True, "row"),
+        f"{first}.key.weight": uniform(8, True, "matrix"),
+        f"{first}.value.weight": uniform(4, True, "row_block", 5),
+        f"{first}.output.weight": uniform(4, False, "row_block", 22),
+        "layers.0.ffn.intermediate.weight": uniform(3, True, "input", 32),
+        "layers.0.ffn.output.weight": uniform(3, False, "input", 32),
+        f"{second}.query.weight": uniform(2, False, "input", 64),
+        f"{second}.key.weight": uniform(2, True, "matrix"),
+        f"{second}.value.weight": lambda shape: TensorSpec.codebook(shape, 4, "row"),
+        f"{second}.output.weight": lambda shape: TensorSpec.codebook(shape, 2, "matrix"),
+        "layers.1.ffn.intermediate.weight": lambda shape: TensorSpec.codebook(shape, 3, "row"),
+        "layers.1.ffn.output.weight": lambda shape: TensorSpec.binary(shape, "row"),
+        "pooler.dense.weight": lambda shape: TensorSpec.binary(shape, "matrix"),
+        "embeddings.position.weight": TensorSpec.fp16,
+        "embeddings.token_type.weight": TensorSpec.fp16,
+        **{name: TensorSpec.fp16 for name in shapes if name.endswith(".bias") or ".norm." in name},
+    }
+    tensors = {name: forms.get(name, TensorSpec.fp32)(shape) for name, shape in shapes.items()}
+    return ArtifactConfig(model, "mixed", config.activations, config.task, config.max_length, tensors)
+
+
+def make_tensors(config: ArtifactConfig) -> dict[str, StoredTensor]:
+    """Values that are exact in fp32 and fp16: multiples of 1/256 below 1 in size, scales from 1/256 to 1."""
+    return {name: _make_tensor(name, spec) for name, spec in config.tensors.items()}
+
+
+def _make_tensor(name: str, spec: TensorSpec) -> StoredTensor:
+    raw = _bytes(name, spec.shape).astype(np.int64)
+    if spec.is_float:
+        return ((raw.astype(np.float32) - 128) / 256).astype(np.float16 if spec.scheme == "fp16" else np.float32)
+    scale = ((_bytes(f"{name}.scale", spec.scale_shape).astype(np.float32) + 1) / 256).astype(np.float32)
+    if spec.scheme == "ternary":
+        return TernaryTensor((raw % 3).astype(np.int8) - np.int8(1), scale)
+    if spec.scheme == "binary":
+        return BinaryTensor((raw % 2).astype(np.int8) * np.int8(2) - np.int8(1), scale)
+    levels = 2**spec.code_bits
+    if spec.scheme == "codebook":
+        return CodebookTensor((raw % levels).astype(np.uint8), _bytes(f"{name}.table", (levels,)).view(np.int8), scale)
+    assert spec.group is not None
+    offset = None
+    if not spec.symmetric:
+        offset = (_bytes(f"{name}.offset", spec.scale_shape).astype(np.float32) - 128) / np.float32(16)
+    codes = raw % (levels - 1) + 1 if offset is None else raw % levels
+    return UniformTensor(codes.astype(np.uint8), scale, offset, spec.code_bits, spec.group, spec.group_size)
 
 
 def make_ranges(config: ArtifactConfig) -> dict[str, tuple[float, float]]:
@@ -173,7 +224,7 @@ def edit_entry(path: Path, entry: str, change: Callable[[np.ndarray[Any, Any]], 
     header, data = split_container(path)
     content = bytearray(data)
     begin, end = header[entry]["data_offsets"]
-    dtype = {"F32": "<f4", "U8": "u1"}[header[entry]["dtype"]]
+    dtype = {"F32": "<f4", "F16": "<f2", "I8": "i1", "U8": "u1"}[header[entry]["dtype"]]
     change(np.frombuffer(memoryview(content)[begin:end], dtype))
     join_container(path, header, bytes(content))
 

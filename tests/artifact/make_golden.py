@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from artifact_samples import hf_config, make_config, make_ranges, make_tensors
+from artifact_samples import hf_config, make_config, make_mixed_config, make_ranges, make_tensors
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from bitpress.artifact import ActivationSpec, ArtifactConfig, TaskSpec, write_artifact
@@ -23,7 +23,7 @@ WORDS = SPECIAL + LETTERS + SUFFIXES + TEXT
 
 
 def golden_configs() -> dict[str, ArtifactConfig]:
-    """Between them the two directories use every choice of version 1 but fp32 activations."""
+    """Between them the directories use every choice of version 1 but fp32 activations."""
     return {
         "2bit": make_config("2bit", "matrix", ActivationSpec(clip=2.5)),
         "trits": make_config(
@@ -33,6 +33,7 @@ def golden_configs() -> dict[str, ArtifactConfig]:
             TaskSpec("regression", "pearson", True),
             hf_config(id2label={"0": "similarity"}, label2id={"similarity": 0}),
         ),
+        "mixed": make_mixed_config(),
     }
 
 
@@ -52,7 +53,7 @@ def word_piece() -> bytes:
 
 
 def write_golden(directory: Path) -> None:
-    """Write both artifacts below ``directory``."""
+    """Write all artifacts below ``directory``."""
     for name, config in golden_configs().items():
         write_artifact(
             directory / name,
@@ -61,7 +62,7 @@ def write_golden(directory: Path) -> None:
             make_ranges(config),
             {"tokenizer.json": word_piece()},
             f"# Golden artifact, version 1, packing {name}\n\nHashed numbers, not a trained model.\n",
-            {"made_by": "tests/artifact/make_golden.py", "recipe": "ternarybert"},
+            {"made_by": "tests/artifact/make_golden.py", "recipe": config.recipe},
         )
 
 

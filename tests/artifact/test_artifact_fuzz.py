@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from artifact_samples import write_sample
+from artifact_samples import make_config, make_mixed_config, write_sample
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -20,10 +20,15 @@ FILES = ["config.json", "model.safetensors"]
 SETTINGS = settings(max_examples=150, deadline=10_000, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-@pytest.fixture(scope="module")
-def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+STATIC = ActivationSpec(range="static")
+
+
+@pytest.fixture(
+    scope="module", params=[make_config("trits", "row", STATIC), make_mixed_config(STATIC)], ids=["trits", "mixed"]
+)
+def artifact(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("fuzz") / "model"
-    write_sample(path, packing="trits", group="row", activations=ActivationSpec(range="static"))
+    write_sample(path, request.param)
     return path
 
 

@@ -10,12 +10,13 @@ import pytest
 from artifact_samples import make_ranges, make_tensors
 from make_golden import golden_configs, write_golden
 
-from bitpress.artifact import TernaryTensor, read_artifact, verify
+from bitpress.artifact import read_artifact, verify
 
 GOLDEN = Path(__file__).parents[1] / "data" / "artifact-v1"
 # SHA-256 of every tensor's decoded fp32 values and of every range, in order of their names. Never change one.
 CHECKSUMS = {
     "2bit": "58f9f29de954f3bc1d1d74f5b434b4f192713e894ff547c2247043eab1e66d1e",
+    "mixed": "794563fcb5ef2c393103672117615f94ade62ba13943b5e2860019d099a97726",
     "trits": "a28b6a0a37d90dd08c5cd0c6f164cc9a42efc4f2d4f8c5cc31a6a7cefafda6b5",
 }
 
@@ -30,26 +31,29 @@ def checksum(path: Path) -> str:
     return digest.hexdigest()
 
 
-@pytest.mark.parametrize("packing", sorted(CHECKSUMS))
-def test_golden_artifact_still_decodes_to_the_same_values(packing: str) -> None:
-    assert checksum(GOLDEN / packing) == CHECKSUMS[packing]
-    assert verify(GOLDEN / packing)["ok"]
+@pytest.mark.parametrize("golden", sorted(CHECKSUMS))
+def test_golden_artifact_still_decodes_to_the_same_values(golden: str) -> None:
+    assert checksum(GOLDEN / golden) == CHECKSUMS[golden]
+    assert verify(GOLDEN / golden)["ok"]
 
 
-@pytest.mark.parametrize("packing", sorted(CHECKSUMS))
-def test_golden_artifact_holds_what_was_put_in(packing: str) -> None:
+@pytest.mark.parametrize("golden", sorted(CHECKSUMS))
+def test_golden_artifact_holds_what_was_put_in(golden: str) -> None:
     """Independent of the checksum: the arrays that the script handed to the writer."""
-    config = golden_configs()[packing]
-    artifact = read_artifact(GOLDEN / packing)
+    config = golden_configs()[golden]
+    artifact = read_artifact(GOLDEN / golden)
     assert artifact.config == config
     assert artifact.ranges == make_ranges(config)
     for name, value in make_tensors(config).items():
-        expected = value.codes * value.scale[:, None] if isinstance(value, TernaryTensor) else value
-        np.testing.assert_array_equal(artifact.dense(name), expected)
+        if isinstance(value, np.ndarray):
+            np.testing.assert_array_equal(artifact.dense(name), value)
+        else:
+            np.testing.assert_array_equal(artifact.quantized(name).codes, value.codes)
+            np.testing.assert_array_equal(artifact.dense(name), value.decode())
 
 
 def test_writer_still_writes_the_same_bytes(tmp_path: Path) -> None:
     write_golden(tmp_path)
-    for packing in CHECKSUMS:
+    for golden in CHECKSUMS:
         for file in ("config.json", "model.safetensors"):
-            assert (tmp_path / packing / file).read_bytes() == (GOLDEN / packing / file).read_bytes()
+            assert (tmp_path / golden / file).read_bytes() == (GOLDEN / golden / file).read_bytes()

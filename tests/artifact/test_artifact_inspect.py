@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from artifact_samples import edit_entry, hf_config, make_config, write_sample
+from artifact_samples import edit_entry, hf_config, make_config, make_mixed_config, write_sample
 
 from bitpress.artifact import (
     WEIGHTS_DIGEST_KEY,
@@ -72,7 +72,7 @@ def test_bert_base_file(tmp_path: Path, packing: str, limit: float) -> None:
     assert described["parameters"] == 109_483_778
     assert described["fp32_bytes"] == 4 * 109_483_778
     np.testing.assert_array_equal(
-        read_artifact(tmp_path / "base").ternary("layers.11.ffn.output.weight").codes,
+        read_artifact(tmp_path / "base").quantized("layers.11.ffn.output.weight").codes,
         tensors["layers.11.ffn.output.weight"].codes,
     )
 
@@ -105,10 +105,41 @@ def test_describe_counts_what_is_on_disk(tmp_path: Path, packing: str) -> None:
         "shape": [61, 22],
         "bytes": 61 * row + 61 * 4,
         "group": "row",
+        "group_size": None,
+        "symmetric": None,
         "packing": packing,
     }
     assert by_name["pooler.dense.weight"]["bytes"] == 22 * row + 4
     assert by_name["classifier.bias"]["bytes"] == 12
+
+
+def test_describe_and_account_every_scheme(tmp_path: Path) -> None:
+    """Oracle: bits and scales counted by hand for one tensor of each scheme."""
+    config = write_sample(tmp_path / "model", make_mixed_config())
+    described = describe(tmp_path / "model")
+    size = (tmp_path / "model" / "model.safetensors").stat().st_size
+    header = 8 + int.from_bytes((tmp_path / "model" / "model.safetensors").read_bytes()[:8], "little")
+    assert sum(tensor["bytes"] for tensor in described["tensors"]) == size - header
+    by_name = {tensor["name"]: tensor for tensor in described["tensors"]}
+    expected = {
+        "embeddings.word.weight": 61 * 22 + 61 * 8,  # 8 bits a row, scale and offset
+        "layers.0.attention.value.weight": 22 * 11 + 5 * 4,  # 4 bits in blocks of 5 rows
+        "layers.0.ffn.output.weight": 22 * 14 + 22 * 2 * 8,  # 37 codes of 3 bits; 2 groups of inputs
+        "layers.1.attention.value.weight": 22 * 11 + 22 * 4 + 16,  # a table of 16 levels
+        "layers.1.ffn.output.weight": 22 * 5 + 22 * 4,  # signs
+        "embeddings.position.weight": 33 * 22 * 2,  # fp16
+    }
+    assert {name: by_name[name]["bytes"] for name in expected} == expected
+    assert (by_name["layers.0.ffn.output.weight"]["group"], by_name["layers.0.ffn.output.weight"]["group_size"]) == (
+        "input",
+        32,
+    )
+    assert by_name["embeddings.word.weight"]["symmetric"] is False
+    assert {"fp16", "fp32", "uniform 8 bits", "uniform 3 bits", "codebook 4 bits", "binary 1 bits"} <= set(
+        described["schemes"]
+    )
+    one = {"layers.0.ffn.output.weight": config.tensors["layers.0.ffn.output.weight"]}
+    assert paper_accounting(one)["mib"] * MIB == pytest.approx(22 * 37 * 3 / 8 + 22 * 2 * 8)
 
 
 def test_describe_activations(tmp_path: Path) -> None:
@@ -132,9 +163,18 @@ def test_verify_counts_its_checks(tmp_path: Path, packing: str) -> None:
     assert counts["bytes of model.safetensors that belong to exactly one entry"] == os.path.getsize(
         tmp_path / "model" / "model.safetensors"
     )
-    assert counts["ternary tensors whose decoded codes pack to the same bytes"] == 2 * 6 + 2
+    assert counts["quantized tensors whose decoded codes pack to the same bytes"] == 2 * 6 + 2
     assert counts["scales that are finite and above 0"] == 61 + 2 * 6 + 1
     assert counts["static activation ranges that are finite"] == 2 * 8 + 1
+
+
+def test_verify_reencodes_every_scheme(tmp_path: Path) -> None:
+    config = write_sample(tmp_path / "model", make_mixed_config())
+    counts = {check["check"]: check["count"] for check in verify(tmp_path / "model")["checks"]}
+    quantized = [spec for spec in config.tensors.values() if not spec.is_float]
+    assert counts["quantized tensors whose decoded codes pack to the same bytes"] == len(quantized) == 2 * 6 + 2
+    assert counts["fp32 and fp16 tensors with finite values only"] == len(config.tensors) - 14
+    assert counts["scales that are finite and above 0"] == sum(int(np.prod(s.scale_shape)) for s in quantized)
 
 
 @pytest.mark.parametrize("check", [describe, verify])

@@ -20,6 +20,7 @@ from artifact_samples import (
     edit_header,
     join_container,
     make_config,
+    make_mixed_config,
     quantization,
     refused,
     split_container,
@@ -170,10 +171,10 @@ def test_name_too_long(artifact: Path) -> None:
     assert len(str(refused(artifact, "name of 100000 characters; at most 200"))) < 300
 
 
-@pytest.mark.parametrize("dtype", ["F16", "BF16", "I8", "f32", "", None, 32, ["F32"]])
+@pytest.mark.parametrize("dtype", ["F64", "BF16", "I16", "f32", "", None, 32, ["F32"]])
 def test_unknown_dtype(artifact: Path, dtype: Any) -> None:
     edit_header(artifact, lambda h: h["embeddings.norm.bias"].update(dtype=dtype))
-    refused(artifact, r"tensor 'embeddings.norm.bias': dtype is .*; allowed are \['F32', 'U8'\]")
+    refused(artifact, r"tensor 'embeddings.norm.bias': dtype is .*; allowed are \['F16', 'F32', 'I8', 'U8'\]")
 
 
 @pytest.mark.parametrize("shape", [[-22], [2**33], [22.0], [True], ["22"], None, 22, [22, 1, 1], [[22]]])
@@ -455,3 +456,5 @@ def test_every_variant_of_a_valid_artifact_loads(tmp_path: Path) -> None:
         read = read_artifact(tmp_path / "model").config
         written = make_config(**variant)
         assert (read.activations, read.tensors) == (written.activations, written.tensors)
+    write_sample(tmp_path / "model", make_mixed_config(STATIC))
+    assert read_artifact(tmp_path / "model").config == make_mixed_config(STATIC)

@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 from artifact_samples import (
+    QUERY,
     TOKENIZER,
     hf_config,
     make_config,
+    make_mixed_config,
     make_ranges,
     make_tensors,
     write_sample,
@@ -26,8 +28,12 @@ from bitpress.artifact import (
     ActivationSpec,
     ArtifactConfig,
     ArtifactError,
+    BinaryTensor,
+    CodebookTensor,
     TaskSpec,
+    TensorSpec,
     TernaryTensor,
+    UniformTensor,
     check_destination,
     expected_tensors,
     read_artifact,
@@ -64,13 +70,55 @@ def test_round_trip(tmp_path: Path, packing: str, group: str, activations: Activ
     assert artifact.ranges == make_ranges(config)
     for name, value in make_tensors(config).items():
         if isinstance(value, TernaryTensor):
-            read = artifact.ternary(name)
+            read = artifact.quantized(name)
             np.testing.assert_array_equal(read.codes, value.codes)
             np.testing.assert_array_equal(read.scale, value.scale)
             value = value.codes.astype(np.float32) * value.scale.reshape(-1, 1)
         dense = artifact.dense(name)
         assert dense.dtype == np.float32
         np.testing.assert_array_equal(dense, value)
+
+
+def test_round_trip_of_every_scheme(tmp_path: Path) -> None:
+    """Oracle: the values written, decoded one group at a time by the formulas of docs/artifact.md."""
+    config = make_mixed_config()
+    write_sample(tmp_path / "model", config)
+    artifact = read_artifact(tmp_path / "model")
+    assert artifact.config == config
+    for name, value in make_tensors(config).items():
+        spec = config.tensors[name]
+        dense = artifact.dense(name)
+        assert dense.dtype == np.float32
+        if isinstance(value, np.ndarray):
+            np.testing.assert_array_equal(dense, value.astype(np.float32))
+            continue
+        read = artifact.quantized(name)
+        assert type(read) is type(value)
+        for field in dataclasses.fields(value):
+            np.testing.assert_array_equal(getattr(read, field.name), getattr(value, field.name))
+        np.testing.assert_array_equal(dense, slow_decode(value, spec))
+
+
+def slow_decode(value: Any, spec: TensorSpec) -> np.ndarray:
+    """Weight by weight; fp32 arithmetic of numpy scalars."""
+    rows, cols = spec.shape
+    dense = np.empty(spec.shape, np.float32)
+    for r, c in np.ndindex(rows, cols):
+        group: Any = {
+            "matrix": 0,
+            "row": r,
+            "row_block": r // (spec.group_size or 1),
+            "input": (r, c // (spec.group_size or 1)),
+        }[spec.group or ""]
+        level = np.float32(value.codes[r, c])
+        if isinstance(value, CodebookTensor):
+            level = np.float32(value.table[value.codes[r, c]])
+        elif isinstance(value, UniformTensor) and value.offset is None:
+            level -= np.float32(2 ** (spec.code_bits - 1))
+        dense[r, c] = value.scale[group] * level
+        if isinstance(value, UniformTensor) and value.offset is not None:
+            dense[r, c] += value.offset[group]
+    return dense
 
 
 def test_tensors_are_read_only_views_of_the_file(tmp_path: Path) -> None:
@@ -95,8 +143,8 @@ def test_unknown_names_are_errors(tmp_path: Path) -> None:
     artifact = read_artifact(tmp_path / "model")
     with pytest.raises(ArtifactError, match="tensor 'nothing': no such tensor"):
         artifact.dense("nothing")
-    with pytest.raises(ArtifactError, match=r"tensor 'classifier.bias': scheme is 'fp32', not 'ternary'"):
-        artifact.ternary("classifier.bias")
+    with pytest.raises(ArtifactError, match=r"tensor 'classifier.bias': scheme is 'fp32', which has no codes"):
+        artifact.quantized("classifier.bias")
 
 
 @pytest.mark.parametrize("labels", [1, 2, 7])
@@ -335,6 +383,42 @@ def test_tensor_that_does_not_fit(tmp_path: Path, name: str, value: Any, match: 
     config = make_config()
     with pytest.raises(ArtifactError, match=match):
         write(tmp_path / "model", config, tensors=make_tensors(config) | {name: value})
+    assert os.listdir(tmp_path) == []
+
+
+ONES = np.ones((22, 22), np.uint8)
+SCALES = np.ones(22, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "match"),
+    [
+        ("embeddings.position.weight", np.zeros((33, 22), np.float32), r"is float32 .*; the config gives float16"),
+        (QUERY, np.zeros((22, 22), np.float32), "needs a UniformTensor"),
+        (QUERY, TernaryTensor(np.zeros((22, 22), np.int8), SCALES), "is a TernaryTensor; the config's scheme is 'uni"),
+        (
+            QUERY,
+            UniformTensor(ONES, SCALES, None, 4, "row"),
+            r"\(4, 'row', None\); the config .* \(8, 'row', None",
+        ),
+        (QUERY, UniformTensor(ONES, SCALES, None, 8, "input", 32), r"\(8, 'input', 32\)"),
+        (QUERY, UniformTensor(ONES, SCALES, SCALES, 8, "row"), "an offset, .*; the config gives .* no offset"),
+        (QUERY, UniformTensor(ONES, SCALES[:1], None, 8, "row"), r"scale float32 \[1\], .* gives .* float32 \[22\]"),
+        (QUERY, UniformTensor(0 * ONES, SCALES, None, 8, "row"), "is 0; symmetric codes of 8 bits run from 1 to 255"),
+        (
+            "layers.1.attention.value.weight",
+            CodebookTensor(ONES, np.zeros(8, np.int8), SCALES),
+            r"table int8 \[8\]; .*table int8 \[16\]",
+        ),
+        ("layers.1.attention.value.weight", CodebookTensor(16 * ONES, np.zeros(16, np.int8), SCALES), "4 bits hold"),
+        ("pooler.dense.weight", BinaryTensor(np.zeros((22, 22), np.int8), SCALES[:1]), "codes other than −1 and"),
+    ],
+)
+def test_quantized_tensor_that_does_not_fit(tmp_path: Path, name: str, value: Any, match: str) -> None:
+    config = make_mixed_config()
+    with pytest.raises(ArtifactError, match=match) as caught:
+        write(tmp_path / "model", config, tensors=make_tensors(config) | {name: value})
+    assert "4 bits hold" in match or caught.value.tensor == name
     assert os.listdir(tmp_path) == []
 
 

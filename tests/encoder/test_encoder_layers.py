@@ -29,6 +29,7 @@ class RowRound:
 
     def __init__(self, group="row"):
         self.group = group
+        self.rows_are_independent = group == "row"
         self.seen = []
 
     def __call__(self, weight):

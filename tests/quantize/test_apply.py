@@ -17,6 +17,7 @@ from bitpress.quantize import (
     EmbeddingPolicy,
     Policy,
     TernaryQuantizer,
+    UniformWeightQuantizer,
     WeightPolicy,
     activation_ranges,
     apply_policy,
@@ -158,6 +159,43 @@ def test_encoded_weights_are_those_of_the_forward_pass(group: str) -> None:
     with torch.no_grad():
         for name, (codes, scale) in encoded.items():
             plain.get_parameter(name).copy_(TernaryQuantizer.decode(codes, scale))
+    assert torch.equal(logits(plain), logits(model))
+
+
+@pytest.mark.parametrize(
+    ("weights", "embedding"),
+    [
+        (WeightPolicy(scheme="uniform", group="row"), EmbeddingPolicy(scheme="uniform")),
+        (
+            WeightPolicy(scheme="uniform", bits=3, symmetric=False, group="input", group_size=32),
+            EmbeddingPolicy(scheme="uniform", bits=4, group="input", group_size=32),
+        ),
+        (
+            WeightPolicy(scheme="uniform", bits=4, group="row_block", group_size=5),
+            EmbeddingPolicy(scheme="uniform", bits=2, symmetric=False, group="row_block", group_size=5),
+        ),
+    ],
+)
+def test_encoded_uniform_weights_are_those_of_the_forward_pass(
+    weights: WeightPolicy, embedding: EmbeddingPolicy
+) -> None:
+    """As above, and the report says bits and groups."""
+    model = tiny(seed=1).eval()
+    applied = apply_policy(model, Policy(weights, embedding, ActivationPolicy(scheme="fp32")))
+    rows = {row.name: row for row in applied.report()}
+    assert {(rows[name].scheme, rows[name].bits, rows[name].group) for name in MATRICES} == {
+        ("uniform", weights.bits, weights.shares_scale)
+    }
+    encoded = encode_weights(model)
+    assert set(encoded) == MATRICES | {"embeddings.word.weight"}
+    plain = tiny(seed=1).eval()
+    with torch.no_grad():
+        for name, (codes, scale, offset) in encoded.items():
+            quantizer = (embedding if name == "embeddings.word.weight" else weights).quantizer()
+            assert isinstance(quantizer, UniformWeightQuantizer)
+            assert codes is not None
+            assert scale is not None
+            plain.get_parameter(name).copy_(quantizer.decode(codes, scale, offset))
     assert torch.equal(logits(plain), logits(model))
 
 

@@ -15,6 +15,7 @@ from bitpress.quantize import (
     EmbeddingPolicy,
     Policy,
     TernaryQuantizer,
+    UniformWeightQuantizer,
     WeightPolicy,
 )
 
@@ -24,6 +25,19 @@ def test_default_is_ternarybert() -> None:
     assert policy.weights.quantizer() == TernaryQuantizer("matrix", "twn", None)
     assert policy.word_embedding.quantizer() == TernaryQuantizer("row", "twn", None)
     assert policy.activations == ActivationPolicy("uniform", 8, symmetric=False, range="token", clip=None)
+
+
+def test_uniform_weights_get_every_setting() -> None:
+    assert WeightPolicy(scheme="uniform", group="row").quantizer() == UniformWeightQuantizer(8, True, "row", None, True)
+    assert EmbeddingPolicy(scheme="uniform").quantizer() == UniformWeightQuantizer(8, True, "row", None, False)
+    four = WeightPolicy(scheme="uniform", bits=4, symmetric=False, group="input", group_size=64, clip=1.5)
+    assert four.quantizer() == UniformWeightQuantizer(4, False, "input", 64, False, 1.5)
+    assert (four.stored_bits, four.shares_scale) == (4, "group of 64 inputs")
+    # A size that the group does not use is left out, so that group=row is one override.
+    assert (
+        WeightPolicy(scheme="uniform", group="row", group_size=64).quantizer()
+        == WeightPolicy(scheme="uniform", group="row").quantizer()
+    )
 
 
 def test_fp32_has_no_quantizer() -> None:
@@ -43,7 +57,23 @@ def test_quantizers_get_every_setting() -> None:
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (lambda: WeightPolicy(scheme="binary"), "weights.scheme is 'binary'; allowed: fp32, ternary"),
+        (lambda: WeightPolicy(scheme="binary"), "weights.scheme is 'binary'; allowed: fp32, ternary, uniform"),
+        (lambda: WeightPolicy(group="input", group_size=32), "weights.group is 'input'; allowed: matrix, row"),
+        (
+            lambda: WeightPolicy(scheme="uniform", group="tile"),
+            "weights.group is 'tile'; allowed: matrix, row, row_block, input",
+        ),
+        (
+            lambda: WeightPolicy(scheme="uniform", group="input"),
+            "weights.group_size is None; allowed with group 'input': a multiple of 32 up to 65536",
+        ),
+        (
+            lambda: EmbeddingPolicy(scheme="uniform", group="row_block", group_size=0),
+            "word_embedding.group_size is 0; allowed with group 'row_block': an integer up to 65536",
+        ),
+        (lambda: WeightPolicy(bits=5), "weights.bits is 5; allowed: 8, 4, 3, 2"),
+        (lambda: WeightPolicy(symmetric=cast(Any, 1)), "weights.symmetric is 1; allowed: False, True"),
+        (lambda: WeightPolicy(pair_bound=cast(Any, None)), "weights.pair_bound is None; allowed: False, True"),
         (lambda: WeightPolicy(method="lat"), "weights.method is 'lat'; allowed: twn, twn-exact"),
         (lambda: WeightPolicy(group="tile"), "weights.group is 'tile'; allowed: matrix, row"),
         (lambda: WeightPolicy(clip=0), "weights.clip is 0; allowed: a number above 0, or null for no clipping"),

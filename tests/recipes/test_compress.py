@@ -142,7 +142,7 @@ def test_codes_in_the_file_are_those_of_training(tiny: Any, tmp_path: Path) -> N
     encoded = encode_weights(model)
     assert len(encoded) == 1 + 2 * 6 + 1  # word embedding, six matrices a layer, pooler
     for name, (codes, scale) in encoded.items():
-        stored = artifact.ternary(name)
+        stored = artifact.quantized(name)
         assert np.array_equal(stored.codes, codes.numpy()), name
         assert stored.scale.tobytes() == scale.numpy().tobytes(), name
         module = model.get_submodule(name.removesuffix(".weight"))

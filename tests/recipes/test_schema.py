@@ -28,6 +28,37 @@ def test_ternarybert_is_the_published_policy() -> None:
     assert (policy.activations.scheme, policy.activations.bits, policy.activations.range) == ("uniform", 8, "token")
 
 
+def test_recipes_without_training() -> None:
+    for name, bits in (("int8", 8), ("int4", 4), ("int3", 3)):
+        recipe = load_recipe(name, seed=7)
+        assert not recipe.trains
+        assert recipe.policy.weights.scheme == recipe.policy.word_embedding.scheme == "uniform"
+        assert recipe.policy.weights.bits == bits
+        assert (recipe.policy.activations.scheme, recipe.policy.activations.range) == ("uniform", "token")
+    int8 = load_recipe("int8").policy
+    assert (int8.weights.pair_bound, int8.word_embedding.pair_bound) == (True, False)
+    trained = load_recipe("ternarybert", seed=7)
+    assert trained.trains
+    assert trained.stages[0].schedule is not None
+    assert trained.stages[0].schedule.seed == 7
+
+
+@pytest.mark.parametrize(
+    ("overrides", "text"),
+    [
+        ({"epochs": 3}, "--set epochs: the recipe has no such key"),
+        ({"compat": "reference"}, "recipe 'int8' has no compat 'reference'"),
+        ({"activations.range": "static"}, "the stage trains nothing that could set such a range; use range=token"),
+        ({"distill": {}}, "--set distill: the recipe has no such key"),
+        ({"weights.bits": 6}, "weights.bits is 6; allowed: 8, 4, 3, 2"),
+    ],
+)
+def test_what_a_recipe_without_training_refuses(overrides: dict[str, object], text: str) -> None:
+    with pytest.raises(RecipeError) as error:
+        load_recipe("int8", overrides)
+    assert text in str(error.value)
+
+
 def test_a_leaf_name_sets_it_in_every_stage_and_a_path_is_exact() -> None:
     recipe = load_recipe("ternarybert", {"epochs": 0.5, "activations.range": "static", "distill.schedule.warmup": 0.2})
     assert recipe.stages[0].schedule.epochs == 0.5
@@ -82,6 +113,7 @@ def test_unknown_recipe_lists_what_there_is() -> None:
         (lambda text: text.replace("attention_scores", "attention_score"), "attention_score"),
         (lambda text: text[: text.index("stages:")] + "stages: []\n", "no stages"),
         (lambda text: "- a list\n", "list"),
+        (lambda text: text[: text.index("    schedule:")], "distill and schedule belong together"),
         (lambda text: "a: [", "not valid YAML"),
     ],
 )

@@ -59,6 +59,18 @@ def test_logits_do_not_depend_on_the_number_of_threads(activation_range: str) ->
 
 
 @pytest.mark.parametrize("activation_range", RANGES)
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_blocks_of_rows_do_not_touch_each_other(activation_range: str, threads: int) -> None:
+    """Many rows run through whole chains of steps block by block, at the same time; the codes of a block's two widths
+    (hidden and intermediate, far apart here) must not meet those of another block."""
+    model = oracle.tiny_model(7, activation_range=activation_range, hidden=66, heads=3, intermediate=600, layers=3)
+    ids, types = oracle.random_batch(model, [40, 33, 40] * 8)
+    alone = one_by_one(model, ids, types)
+    with model.engine(threads) as engine:
+        assert all(np.array_equal(engine.forward(ids, types), alone) for _ in range(10))
+
+
+@pytest.mark.parametrize("activation_range", RANGES)
 def test_asking_for_hidden_states_changes_no_logit(activation_range: str) -> None:
     """Without them the engine skips what only the other tokens' last states need."""
     model = oracle.tiny_model(4, activation_range=activation_range)

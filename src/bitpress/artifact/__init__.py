@@ -1,6 +1,17 @@
 """The artifact: a directory of packed weights that needs neither torch nor trust. Format: docs/artifact.md."""
 
-from bitpress.artifact.codec import TernaryTensor, pack_ternary, row_bytes, unpack_ternary
+from bitpress.artifact.bitstring import bit_row_bytes, pack_bits, unpack_bits
+from bitpress.artifact.codec import pack_ternary, row_bytes, unpack_ternary
+from bitpress.artifact.forms import (
+    BinaryTensor,
+    CodebookTensor,
+    FloatTensor,
+    HalfTensor,
+    QuantizedTensor,
+    StoredTensor,
+    TernaryTensor,
+    UniformTensor,
+)
 from bitpress.artifact.inspect import WEIGHTS_DIGEST_KEY, describe, paper_accounting, verify
 from bitpress.artifact.reader import Artifact, read_artifact, read_config
 from bitpress.artifact.schema import (
@@ -11,7 +22,7 @@ from bitpress.artifact.schema import (
     activation_points,
     expected_tensors,
 )
-from bitpress.artifact.writer import FloatTensor, check_destination, replace_file, write_artifact
+from bitpress.artifact.writer import check_destination, replace_file, write_artifact
 from bitpress.errors import ArtifactError
 
 __all__ = [
@@ -20,20 +31,29 @@ __all__ = [
     "Artifact",
     "ArtifactConfig",
     "ArtifactError",
+    "BinaryTensor",
+    "CodebookTensor",
     "FloatTensor",
+    "HalfTensor",
+    "QuantizedTensor",
+    "StoredTensor",
     "TaskSpec",
     "TensorSpec",
     "TernaryTensor",
+    "UniformTensor",
     "activation_points",
+    "bit_row_bytes",
     "check_destination",
     "describe",
     "expected_tensors",
+    "pack_bits",
     "pack_ternary",
     "paper_accounting",
     "read_artifact",
     "read_config",
     "replace_file",
     "row_bytes",
+    "unpack_bits",
     "unpack_ternary",
     "verify",
     "write_artifact",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,21 +15,6 @@ MAX_TRIT_BYTE = 3**5 - 1
 _POWERS = np.array([1, 3, 9, 27, 81], np.uint8)  # largest byte: 2·(1+3+9+27+81) = 242, so uint8 arithmetic is exact
 # Content is checked in blocks whose temporaries stay in a 256 KiB level-2 cache.
 _BLOCK = 1 << 16
-
-
-@dataclass
-class TernaryTensor:
-    """A matrix of value = scale·code.
-
-    codes: int8 [rows, cols] in {−1, 0, 1}; scale: float32 [1] (group "matrix") or [rows] (group "row").
-    """
-
-    codes: NDArray[np.int8]
-    scale: NDArray[np.float32]
-
-    def decode(self) -> NDArray[np.float32]:
-        """fp32 [rows, cols] = scale·code; exact, because the product with −1, 0 or 1 never rounds."""
-        return self.codes.astype(np.float32) * self.scale[:, None]
 
 
 def row_bytes(cols: int, packing: str) -> int:

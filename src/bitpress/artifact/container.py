@@ -1,6 +1,7 @@
 """The safetensors container: 8 bytes little-endian header length, a JSON header, the tensors' bytes.
 
-Version 1 of the artifact uses a part of the format: dtypes F32 and U8, at most two dimensions, no ``__metadata__``.
+Version 1 of the artifact uses a part of the format: dtypes F32, F16, I8 and U8, at most two dimensions, no
+``__metadata__``.
 What is written here is byte for byte what the ``safetensors`` package writes for the same tensors.
 """
 
@@ -17,7 +18,13 @@ import numpy as np
 from bitpress.artifact.strict_json import DAMAGED, parse_object, shown
 from bitpress.errors import ArtifactError
 
-DTYPES: dict[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "U8": np.dtype("u1")}
+# In the order in which the safetensors package writes them.
+DTYPES: dict[str, np.dtype[Any]] = {
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "I8": np.dtype("i1"),
+    "U8": np.dtype("u1"),
+}
 MAX_HEADER_BYTES = 4 << 20  # 256 layers need 0.9 MB
 MAX_DIMENSION = 1 << 32  # with two dimensions and 4-byte elements, sizes stay below 2^66; Python integers do not wrap
 MAX_RANK = 2
@@ -66,13 +73,14 @@ def parse_header(data: Any, size: int, where: str) -> dict[str, Entry]:
 
 
 def serialize(tensors: Mapping[str, np.ndarray[Any, Any]]) -> Iterator[bytes]:
-    """The file's bytes, in pieces: header, then F32 tensors sorted by name, then U8 tensors sorted by name.
+    """The file's bytes, in pieces: header, then the tensors by dtype in the order of ``DTYPES``, each sorted by name.
 
-    The header is padded with spaces to a multiple of 8 and F32 comes first, so every F32 tensor starts on a 4-byte
-    boundary of the file (and so of a memory map).
+    The header is padded with spaces to a multiple of 8 and larger elements come first, so every tensor starts on a
+    boundary of its elements in the file (and so in a memory map).
     """
     names = {dtype: name for name, dtype in DTYPES.items()}
-    ordered = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
+    dtypes = list(DTYPES.values())
+    ordered = sorted(tensors, key=lambda name: (dtypes.index(tensors[name].dtype.newbyteorder("<")), name))
     header: dict[str, dict[str, Any]] = {}
     offset = 0
     for name in ordered:
@@ -112,8 +120,9 @@ def _parse_entry(name: str, value: Any, start: int, size: int) -> Entry:
     expected = math.prod(shape) * DTYPES[dtype].itemsize
     if end - begin != expected:
         raise ArtifactError(f"data_offsets span {end - begin} bytes; {dtype} {shape} takes {expected}", name)
-    if (start + begin) % DTYPES[dtype].itemsize:
-        raise ArtifactError(f"starts at byte {start + begin}; F32 must start on a multiple of 4", name)
+    alignment = DTYPES[dtype].itemsize
+    if (start + begin) % alignment:
+        raise ArtifactError(f"starts at byte {start + begin}; {dtype} must start on a multiple of {alignment}", name)
     return Entry(dtype, tuple(shape), start + begin, start + end)
 
 

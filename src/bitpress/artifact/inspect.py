@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from bitpress.artifact.codec import codes_per_byte, pack_ternary, unpack_ternary
+from bitpress.artifact import stored
+from bitpress.artifact.container import DTYPES
 from bitpress.artifact.reader import TENSORS_FILE, Artifact, read_artifact, read_file
 from bitpress.artifact.schema import TensorSpec
 from bitpress.artifact.strict_json import parse_object
@@ -33,8 +34,8 @@ def describe(path: str | Path) -> dict[str, Any]:
     Returns:
         path, recipe, task, max_length, total_bytes (model.safetensors on disk), directory_bytes (all files),
         fp32_bytes (4 a parameter), ratio (fp32_bytes / total_bytes), parameters, schemes (tensors, parameters and
-        bytes by scheme), tensors (name, scheme, bits, shape, bytes of codes and scale, group, packing), activations,
-        paper_accounting (label, mib, ratio).
+        bytes by scheme), tensors (name, scheme, bits, shape, bytes of all its entries, group, group_size, symmetric,
+        packing), activations, paper_accounting (label, mib, ratio).
 
     Raises:
         ArtifactError: the artifact is malformed.
@@ -44,19 +45,21 @@ def describe(path: str | Path) -> dict[str, Any]:
     tensors = []
     schemes: dict[str, dict[str, int]] = defaultdict(lambda: {"tensors": 0, "parameters": 0, "bytes": 0})
     for name, spec in specs.items():
-        stored = sum(artifact.tensors[entry].nbytes for entry in _entry_names(name, spec))
-        counts = schemes[spec.scheme if spec.packing is None else f"{spec.scheme} {spec.packing}"]
+        size = sum(artifact.tensors[entry].nbytes for entry in stored.entries(name, spec))
+        counts = schemes[_scheme_label(spec)]
         counts["tensors"] += 1
         counts["parameters"] += math.prod(spec.shape)
-        counts["bytes"] += stored
+        counts["bytes"] += size
         tensors.append(
             {
                 "name": name,
                 "scheme": spec.scheme,
                 "bits": spec.bits,
                 "shape": list(spec.shape),
-                "bytes": stored,
+                "bytes": size,
                 "group": spec.group,
+                "group_size": spec.group_size,
+                "symmetric": spec.symmetric,
                 "packing": spec.packing,
             }
         )
@@ -80,15 +83,16 @@ def describe(path: str | Path) -> dict[str, Any]:
 
 
 def paper_accounting(specs: Mapping[str, TensorSpec]) -> dict[str, Any]:
-    """The size as TernaryBERT's paper counts it: bits·weights/8 + 4 a scale + 4 a weight left in fp32.
+    """The size as TernaryBERT's paper counts it: bits·weights/8 + 4 a scale or offset + 4 a weight left in fp32.
 
     Gives the published 28.07 MiB and 14.88 for BERT-base at 2 bits. No padding, header or activation range is counted.
     """
     size = 0.0
-    for spec in specs.values():
+    for name, spec in specs.items():
         size += math.prod(spec.shape) * spec.bits / 8
-        if spec.packing is not None:
-            size += 4 * (spec.shape[0] if spec.group == "row" else 1)
+        if not spec.is_float:
+            beside = [entry for key, entry in stored.entries(name, spec).items() if key != f"{name}.codes"]
+            size += sum(math.prod(shape) * DTYPES[dtype].itemsize for dtype, shape in beside)
     fp32 = 4 * sum(math.prod(spec.shape) for spec in specs.values())
     return {"label": ACCOUNTING, "mib": size / 2**20, "ratio": fp32 / size}
 
@@ -105,18 +109,18 @@ def verify(path: str | Path) -> dict[str, Any]:
     """
     artifact = read_artifact(path)
     specs = artifact.config.tensors
-    ternary = {name: spec for name, spec in specs.items() if spec.packing is not None}
-    for name, spec in ternary.items():
+    quantized = {name: spec for name, spec in specs.items() if not spec.is_float}
+    for name, spec in quantized.items():
         _check_canonical(artifact, name, spec)
     tokenizer = Path(path) / "tokenizer.json"
     parse_object(read_file(tokenizer, MAX_TOKENIZER_BYTES), str(tokenizer))
     checks = {
         "bytes of model.safetensors that belong to exactly one entry": (artifact.path / TENSORS_FILE).stat().st_size,
         "entries with the dtype and shape that the config gives": len(artifact.tensors),
-        "fp32 tensors with finite values only": len(specs) - len(ternary),
-        "ternary tensors with valid codes and zero padding": len(ternary),
-        "ternary tensors whose decoded codes pack to the same bytes": len(ternary),
-        "scales that are finite and above 0": sum(artifact.tensors[f"{name}.scale"].size for name in ternary),
+        "fp32 and fp16 tensors with finite values only": len(specs) - len(quantized),
+        "quantized tensors with valid codes and zero padding": len(quantized),
+        "quantized tensors whose decoded codes pack to the same bytes": len(quantized),
+        "scales that are finite and above 0": sum(artifact.tensors[f"{name}.scale"].size for name in quantized),
         "static activation ranges that are finite": len(artifact.ranges),
         "tokenizer.json that is strict JSON": 1,
     }
@@ -143,18 +147,20 @@ def _matches_recorded_digest(path: Path) -> bool:
     return True
 
 
-def _entry_names(name: str, spec: TensorSpec) -> list[str]:
-    return [name] if spec.packing is None else [f"{name}.codes", f"{name}.scale"]
+def _scheme_label(spec: TensorSpec) -> str:
+    """What `describe` counts together: "fp32", "ternary trits", "uniform 4 bits", …"""
+    if spec.is_float:
+        return spec.scheme
+    return f"{spec.scheme} {spec.packing or f'{spec.bits:g} bits'}"
 
 
 def _check_canonical(artifact: Artifact, name: str, spec: TensorSpec) -> None:
-    assert spec.packing is not None  # the caller chose tensors with a packing
     packed = artifact.tensors[f"{name}.codes"]
     for start in range(0, len(packed), _ROWS):
         rows = packed[start : start + _ROWS]
-        if not np.array_equal(pack_ternary(unpack_ternary(rows, spec.shape[1], spec.packing), spec.packing), rows):
+        if not np.array_equal(stored.pack_codes(name, spec, stored.unpack_codes(spec, rows)), rows):
             raise ArtifactError(
                 f"rows {start} to {start + len(rows) - 1} do not re-encode to the same bytes "
-                f"({codes_per_byte(spec.packing)} codes a byte, padding zero)",
+                f"({spec.bits:g} bits a code, padding zero)",
                 name,
             )

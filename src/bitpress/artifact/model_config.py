@@ -124,8 +124,8 @@ def expected_tensors(model: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def can_be_ternary(name: str) -> bool:
-    """Whether the engine has a ternary form of this tensor: word embedding, every layer's matrices, pooler."""
+def can_be_quantized(name: str) -> bool:
+    """Whether this tensor may be stored as codes: word embedding, every layer's matrices, pooler."""
     layer_matrix = name.startswith("layers.") and name.endswith(".weight") and ".norm." not in name
     return layer_matrix or name in ("embeddings.word.weight", "pooler.dense.weight")
 

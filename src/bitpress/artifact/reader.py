@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitpress.artifact.codec import TernaryTensor, check_packed, unpack_ternary
+from bitpress.artifact import stored
 from bitpress.artifact.container import DTYPES, Entry, parse_header
+from bitpress.artifact.forms import QuantizedTensor
 from bitpress.artifact.schema import ArtifactConfig, activation_points, expected_entries, parse_config
 from bitpress.artifact.strict_json import DAMAGED, parse_object
 from bitpress.errors import ArtifactError
@@ -26,15 +27,14 @@ from bitpress.errors import ArtifactError
 CONFIG_FILE = "config.json"
 TENSORS_FILE = "model.safetensors"
 MAX_CONFIG_BYTES = 4 << 20  # 256 layers of tensor entries take 0.9 MB
-_BLOCK = 1 << 16  # floats checked at once: temporaries stay in the level-2 cache
 
 
 @dataclass(frozen=True)
 class Artifact:
     """A checked artifact.
 
-    ``tensors``: read-only views into the memory map, by safetensors entry name (``NAME``, ``NAME.codes``,
-    ``NAME.scale``, ``POINT.range``). ``ranges``: (scale, offset) of every activation point, empty unless static.
+    ``tensors``: read-only views into the memory map, by safetensors entry name (``NAME``, or ``NAME.codes``,
+    ``NAME.scale``, …; ``POINT.range``). ``ranges``: (scale, offset) of every activation point, empty unless static.
     """
 
     path: Path
@@ -42,20 +42,21 @@ class Artifact:
     tensors: dict[str, NDArray[Any]]
     ranges: dict[str, tuple[float, float]]
 
-    def ternary(self, name: str) -> TernaryTensor:
-        """Unpacked codes int8 [rows, cols] and scale of a ternary tensor; ArtifactError for any other name."""
+    def quantized(self, name: str) -> QuantizedTensor:
+        """Unpacked codes and scales of a quantized tensor; ArtifactError for any other name."""
         spec = self.config.tensors.get(name)
-        if spec is None or spec.packing is None:
-            raise ArtifactError(f"scheme is {spec.scheme!r}, not 'ternary'" if spec else "no such tensor", name)
-        codes = unpack_ternary(self.tensors[f"{name}.codes"], spec.shape[1], spec.packing)
-        return TernaryTensor(codes, self.tensors[f"{name}.scale"])
+        if spec is None or spec.is_float:
+            raise ArtifactError(f"scheme is {spec.scheme!r}, which has no codes" if spec else "no such tensor", name)
+        return stored.unpack(name, spec, self.tensors)
 
     def dense(self, name: str) -> NDArray[np.float32]:
-        """The tensor as fp32 of its full shape: a view where it is stored so, decoded otherwise."""
+        """The tensor as fp32 of its full shape: a view where it is stored so, else decoded (fp16: exactly)."""
         spec = self.config.tensors.get(name)
         if spec is None:
             raise ArtifactError("no such tensor", name)
-        return self.tensors[name] if spec.scheme == "fp32" else self.ternary(name).decode()
+        if not spec.is_float:
+            return self.quantized(name).decode()
+        return self.tensors[name].astype(np.float32, copy=False)
 
 
 def read_artifact(path: str | Path) -> Artifact:
@@ -72,11 +73,7 @@ def read_artifact(path: str | Path) -> Artifact:
     _check_entries(entries, expected_entries(config))
     tensors = {name: _view(data, entry) for name, entry in entries.items()}
     for name, spec in config.tensors.items():
-        if spec.packing is None:
-            _check_finite(tensors[name], name)
-        else:
-            check_packed(tensors[f"{name}.codes"], spec.shape[1], spec.packing, name)
-            _check_scale(tensors[f"{name}.scale"], f"{name}.scale")
+        stored.check(name, spec, tensors)
     return Artifact(directory, config, tensors, _ranges(config, tensors))
 
 
@@ -133,7 +130,7 @@ def _map_file(path: Path) -> tuple[mmap.mmap, int]:
 
 
 def _view(data: mmap.mmap, entry: Entry) -> NDArray[Any]:
-    # Cannot fail: parse_header proved begin ≤ end ≤ size, end − begin = bytes of shape, F32 aligned to 4.
+    # Cannot fail: parse_header proved begin ≤ end ≤ size, end − begin = bytes of shape, begin aligned.
     dtype = DTYPES[entry.dtype]
     count = (entry.end - entry.begin) // dtype.itemsize
     return np.frombuffer(data, dtype, count, entry.begin).reshape(entry.shape)
@@ -154,22 +151,6 @@ def _check_entries(entries: dict[str, Entry], expected: dict[str, tuple[str, tup
             )
 
 
-def _check_finite(values: NDArray[np.float32], tensor: str) -> None:
-    flat = values.reshape(-1)
-    for start in range(0, flat.size, _BLOCK):
-        finite = np.isfinite(flat[start : start + _BLOCK])
-        if not finite.all():
-            at = start + int(np.flatnonzero(~finite)[0])
-            raise ArtifactError(f"value {at} is {flat[at]}; only finite numbers are allowed", tensor)
-
-
-def _check_scale(scale: NDArray[np.float32], tensor: str) -> None:
-    good = np.isfinite(scale) & (scale > 0)
-    if not good.all():
-        at = int(np.flatnonzero(~good)[0])
-        raise ArtifactError(f"value {at} is {scale[at]}; scales must be finite and above 0", tensor)
-
-
 def _ranges(config: ArtifactConfig, tensors: dict[str, NDArray[Any]]) -> dict[str, tuple[float, float]]:
     """(scale, offset) of each point whose entry exists, which `_check_entries` made all or none."""
     ranges = {}
@@ -177,8 +158,8 @@ def _ranges(config: ArtifactConfig, tensors: dict[str, NDArray[Any]]) -> dict[st
         name = f"{point}.range"
         if name not in tensors:
             continue
-        _check_finite(tensors[name], name)
-        _check_scale(tensors[name][:1], name)
+        stored.check_finite(tensors[name], name)
+        stored.check_scale(tensors[name][:1], name)
         scale, offset = (float(value) for value in tensors[name])
         if kind == "probabilities":
             required = 0.0  # a masked key has probability exactly 0 and keeps it only so
@@ -188,7 +169,7 @@ def _ranges(config: ArtifactConfig, tensors: dict[str, NDArray[Any]]) -> dict[st
             required = offset
         if offset != required:
             raise ArtifactError(f"offset is {offset}; a range of this kind has offset {required}", name)
-        if abs(offset) > np.finfo(np.float32).max / 2 or scale > np.finfo(np.float32).max / 512:
+        if abs(offset) > stored.MAX_OFFSET or scale > stored.MAX_SCALE:
             raise ArtifactError(f"range {scale}·code + {offset} leaves fp32; its ends must be finite", name)
         ranges[point] = (scale, offset)
     return ranges

@@ -11,10 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bitpress.artifact.codec import BITS, row_bytes
+from bitpress.artifact import stored
 from bitpress.artifact.model_config import (
     activation_points,
-    can_be_ternary,
     check_int,
     check_model,
     expected_tensors,
@@ -22,6 +21,7 @@ from bitpress.artifact.model_config import (
     labels_of,
 )
 from bitpress.artifact.strict_json import shown
+from bitpress.artifact.tensor_spec import TensorSpec, parse_spec, spec_document
 from bitpress.errors import ArtifactError
 
 __all__ = [
@@ -37,38 +37,12 @@ __all__ = [
 ]
 
 VERSION = 1
-GROUPS = ("matrix", "row")
 RANGES = ("token", "static")
 TASK_KINDS = ("classification", "regression")
 MAX_CLIP = 1e6  # clips in use are near 2.5; the bound keeps (2·clip)/255 and its products far from overflow
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _./+-]{0,99}")
 
 _TOP = {"quant_method", "version", "recipe", "activations", "max_length", "task", "tensors"}
-_KEYS = {"fp32": {"scheme", "bits", "shape"}, "ternary": {"scheme", "bits", "packing", "group", "shape"}}
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """How one tensor is stored. ``bits`` a weight: 32 (fp32), 2 (ternary, "2bit") or 1.6 (ternary, "trits").
-
-    ``packing`` and ``group`` ("matrix": one scale; "row": one a row) are None for fp32.
-    """
-
-    scheme: str
-    bits: float
-    shape: tuple[int, ...]
-    packing: str | None = None
-    group: str | None = None
-
-    @classmethod
-    def fp32(cls, shape: tuple[int, ...]) -> TensorSpec:
-        """Stored as it is."""
-        return cls("fp32", 32.0, tuple(shape))
-
-    @classmethod
-    def ternary(cls, shape: tuple[int, ...], packing: str, group: str) -> TensorSpec:
-        """Codes {−1, 0, 1} in ``packing``, scales per ``group``."""
-        return cls("ternary", BITS.get(packing, 0.0), tuple(shape), packing, group)
 
 
 @dataclass(frozen=True)
@@ -195,11 +169,6 @@ def config_document(config: ArtifactConfig) -> dict[str, Any]:
     """The JSON object of config.json; inverse of `parse_config`."""
     act = config.activations
     uniform = {"bits": act.bits, "symmetric": act.symmetric, "range": act.range, "clip": act.clip}
-    tensors: dict[str, dict[str, Any]] = {}
-    for name, spec in config.tensors.items():
-        bits = int(spec.bits) if spec.bits == int(spec.bits) else spec.bits
-        packed = {} if spec.scheme == "fp32" else {"packing": spec.packing, "group": spec.group}
-        tensors[name] = {"scheme": spec.scheme, "bits": bits, "shape": list(spec.shape)} | packed
     quantization = {
         "quant_method": "bitpress",
         "version": VERSION,
@@ -207,21 +176,16 @@ def config_document(config: ArtifactConfig) -> dict[str, Any]:
         "activations": {"scheme": act.scheme} | ({} if act.scheme == "fp32" else uniform),
         "max_length": config.max_length,
         "task": {"kind": config.task.kind, "metric": config.task.metric, "pair": config.task.pair},
-        "tensors": tensors,
+        "tensors": {name: spec_document(spec) for name, spec in config.tensors.items()},
     }
     return {**config.model, "quantization_config": quantization}
 
 
 def expected_entries(config: ArtifactConfig) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Every entry that model.safetensors must have: name → (dtype "F32" or "U8", shape)."""
+    """Every entry that model.safetensors must have: name → (dtype as safetensors calls it, shape)."""
     entries: dict[str, tuple[str, tuple[int, ...]]] = {}
     for name, spec in config.tensors.items():
-        if spec.packing is None:
-            entries[name] = ("F32", spec.shape)
-        else:
-            rows, cols = spec.shape
-            entries[f"{name}.codes"] = ("U8", (rows, row_bytes(cols, spec.packing)))
-            entries[f"{name}.scale"] = ("F32", (rows if spec.group == "row" else 1,))
+        entries |= stored.entries(name, spec)
     if config.activations.scheme != "fp32" and config.activations.range == "static":
         entries |= {f"{point}.range": ("F32", (2,)) for point in activation_points(config.model)}
     return entries
@@ -276,34 +240,7 @@ def _parse_tensors(value: Any, model: Mapping[str, Any], here: str) -> dict[str,
     for name in shapes:
         if name not in value:
             raise ArtifactError("is missing from quantization_config.tensors of config.json", name)
-    return {name: _parse_tensor(name, value[name], shape) for name, shape in shapes.items()}
-
-
-def _parse_tensor(name: str, value: Any, shape: tuple[int, ...]) -> TensorSpec:
-    scheme = value.get("scheme") if isinstance(value, dict) else value
-    if not isinstance(scheme, str) or scheme not in _KEYS:
-        raise ArtifactError(f"scheme is {shown(scheme)}; version {VERSION} has {', '.join(_KEYS)}", name)
-    if value.keys() != _KEYS[scheme]:
-        raise ArtifactError(
-            f"entry has the keys {shown(sorted(value))}; {scheme} has exactly {sorted(_KEYS[scheme])}", name
-        )
-    found = value["shape"]
-    if found != list(shape) or any(type(size) is not int for size in found):
-        raise ArtifactError(f"shape is {shown(found)}; the model's config gives {list(shape)}", name)
-    if scheme == "fp32":
-        bits, spec = 32.0, TensorSpec.fp32(shape)
-    else:
-        if not can_be_ternary(name):
-            raise ArtifactError("scheme is 'ternary'; the engine runs this tensor in fp32 only", name)
-        packing, group = value["packing"], value["group"]
-        if not isinstance(packing, str) or packing not in BITS:
-            raise ArtifactError(f"packing is {shown(packing)}; allowed are {', '.join(BITS)}", name)
-        if group not in GROUPS:
-            raise ArtifactError(f"group is {shown(group)}; allowed are {', '.join(GROUPS)}", name)
-        bits, spec = BITS[packing], TensorSpec.ternary(shape, packing, group)
-    if not is_number(value["bits"]) or value["bits"] != bits:
-        raise ArtifactError(f"bits is {shown(value['bits'])}; {spec.packing or scheme} has {bits:g}", name)
-    return spec
+    return {name: parse_spec(name, value[name], shape) for name, shape in shapes.items()}
 
 
 def _check_keys(value: Any, keys: set[str], here: str) -> None:

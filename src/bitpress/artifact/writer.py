@@ -11,19 +11,18 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bitpress.artifact.codec import TernaryTensor, pack_ternary
+from bitpress.artifact import stored
 from bitpress.artifact.container import serialize
+from bitpress.artifact.forms import StoredTensor
 from bitpress.artifact.reader import CONFIG_FILE, MAX_CONFIG_BYTES, TENSORS_FILE, read_artifact, read_file
-from bitpress.artifact.schema import ArtifactConfig, TensorSpec, activation_points, config_document, parse_config
+from bitpress.artifact.schema import ArtifactConfig, activation_points, config_document, parse_config
 from bitpress.artifact.strict_json import dump_object, parse_object
 from bitpress.errors import ArtifactError
-
-FloatTensor: TypeAlias = NDArray[np.float32]
 
 CARD_FILE = "README.md"
 PROVENANCE_FILE = "provenance.json"
@@ -36,7 +35,7 @@ FILES = TOKENIZER_FILES | {CONFIG_FILE, TENSORS_FILE, CARD_FILE, PROVENANCE_FILE
 def write_artifact(
     out_dir: str | Path,
     config: ArtifactConfig,
-    tensors: Mapping[str, FloatTensor | TernaryTensor],
+    tensors: Mapping[str, StoredTensor],
     ranges: Mapping[str, tuple[float, float]],
     tokenizer_files: Mapping[str, bytes],
     card: str,
@@ -46,8 +45,8 @@ def write_artifact(
 
     Args:
         out_dir: a directory that does not exist, is empty or holds an artifact; its parent is made if need be.
-        tensors: one value a name of ``config.tensors``: float32 of its shape where the scheme is fp32, else a
-            `TernaryTensor` with codes of its shape and scale [1] (group "matrix") or [rows] (group "row").
+        tensors: one value a name of ``config.tensors``: float32 or float16 of its shape where the scheme is fp32 or
+            fp16, else codes and scales in the form of its scheme (forms.py).
         ranges: (scale, offset) of every activation point where ``config.activations.range`` is "static", else empty.
         tokenizer_files: contents by file name, out of ``TOKENIZER_FILES``.
         card: README.md. provenance: provenance.json.
@@ -138,7 +137,7 @@ def replace_file(artifact: str | Path, name: str, content: bytes) -> None:
 
 def _entries(
     config: ArtifactConfig,
-    tensors: Mapping[str, FloatTensor | TernaryTensor],
+    tensors: Mapping[str, StoredTensor],
     ranges: Mapping[str, tuple[float, float]],
 ) -> dict[str, NDArray[Any]]:
     """The arrays of model.safetensors by entry name; their content is checked when the file is read back."""
@@ -147,34 +146,8 @@ def _entries(
     _check_names(ranges, activation_points(config.model) if static else {}, "activation range")
     entries: dict[str, NDArray[Any]] = {}
     for name, spec in config.tensors.items():
-        value = tensors[name]
-        if isinstance(value, TernaryTensor):
-            _check_ternary(name, spec, value)
-            assert spec.packing is not None  # _check_ternary: the scheme is ternary, so parse_config saw a packing
-            entries[f"{name}.codes"] = pack_ternary(value.codes, spec.packing)
-            entries[f"{name}.scale"] = value.scale
-        else:
-            if spec.scheme != "fp32":
-                raise ArtifactError(f"is an array; the config's scheme {spec.scheme!r} needs a TernaryTensor", name)
-            if value.dtype != np.float32 or value.shape != spec.shape:
-                raise ArtifactError(
-                    f"is {value.dtype} {list(value.shape)}; the config gives float32 {list(spec.shape)}", name
-                )
-            entries[name] = value
+        entries |= stored.pack(name, spec, tensors[name])
     return entries | {f"{point}.range": np.array(pair, np.float32) for point, pair in ranges.items()}
-
-
-def _check_ternary(name: str, spec: TensorSpec, value: TernaryTensor) -> None:
-    if spec.scheme != "ternary":
-        raise ArtifactError(f"is a TernaryTensor; the config's scheme is {spec.scheme!r}", name)
-    scales = (spec.shape[0] if spec.group == "row" else 1,)
-    found = (value.codes.shape, value.scale.dtype, value.scale.shape)
-    if found != (spec.shape, np.dtype(np.float32), scales):
-        raise ArtifactError(
-            f"has codes {list(value.codes.shape)} and scale {value.scale.dtype} {list(value.scale.shape)}; the config "
-            f"gives codes {list(spec.shape)} and scale float32 {list(scales)}",
-            name,
-        )
 
 
 def _check_names(given: Iterable[str], expected: Iterable[str], kind: str) -> None:

@@ -23,9 +23,15 @@ EXIT_DROP_EXCEEDED = 3
 
 def compress(
     teacher: Annotated[Path, typer.Argument(help="Directory of a fine-tuned teacher (Hugging Face layout).")],
-    train: options.Train,
     dev: options.Dev,
     out: options.Out,
+    train: Annotated[
+        Path | None,
+        typer.Option(
+            help="Labelled training data: csv, tsv or jsonl, also .gz. Not needed by a recipe that trains nothing.",
+            show_default=False,
+        ),
+    ] = None,
     recipe: Annotated[str, typer.Option(help="Name of a recipe (`bitpress recipes`) or a YAML file.")] = "ternarybert",
     task: Annotated[
         str | None, typer.Option(help="Layout and metric, such as glue/sst2.", show_default="the teacher's own")

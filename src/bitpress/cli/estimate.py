@@ -90,5 +90,5 @@ def measure_recipes(
         "machine": measured["machine"],
         "busy_elsewhere": measured["busy_elsewhere"],
         "note": "Bytes and latency were measured on weights packed without training. Accuracy is not estimated: "
-        "packed without training a model answers no better than chance; `bitpress compress` trains and measures it.",
+        "`bitpress compress` trains, where the recipe does, and measures it.",
     }

@@ -52,8 +52,8 @@ class Linear(nn.Linear):
 class WordEmbedding(nn.Module):
     """Rows of ``weight`` [V, H] by id; the row ``padding_idx`` is looked up but gets no gradient.
 
-    A row-wise quantizer treats every row on its own, so only the distinct rows of the batch are quantized: for 512
-    tokens of a 30,522-row vocabulary some hundred rows a step instead of all. The gradient is dense.
+    Where a quantizer's ``rows_are_independent``, only the distinct rows of the batch are quantized: for 512 tokens of
+    a 30,522-row vocabulary some hundred rows a step instead of all. The gradient is dense.
     """
 
     def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None) -> None:
@@ -66,8 +66,8 @@ class WordEmbedding(nn.Module):
         """ids int64 [...] → [..., H]."""
         if self.weight_quantizer is None:
             return F.embedding(ids, self.weight, self.padding_idx)
-        if getattr(self.weight_quantizer, "group", "row") != "row":
-            # One scale for the whole table: it depends on rows that are not in the batch.
+        if not getattr(self.weight_quantizer, "rows_are_independent", False):
+            # A scale of several rows depends on some that are not in the batch.
             return F.embedding(ids, self.weight_quantizer(self.weight), self.padding_idx)
         unique, inverse = torch.unique(ids, return_inverse=True)
         rows = F.embedding(unique, self.weight, self.padding_idx)

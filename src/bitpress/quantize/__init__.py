@@ -13,6 +13,7 @@ from bitpress.quantize.apply import (
 from bitpress.quantize.policy import ActivationPolicy, EmbeddingPolicy, Policy, WeightPolicy
 from bitpress.quantize.ternary import TernaryQuantizer
 from bitpress.quantize.uniform import ActivationQuantizer
+from bitpress.quantize.uniform_weights import UniformWeightQuantizer
 
 __all__ = [
     "ActivationPolicy",
@@ -23,6 +24,7 @@ __all__ = [
     "Policy",
     "ReportRow",
     "TernaryQuantizer",
+    "UniformWeightQuantizer",
     "WeightPolicy",
     "activation_ranges",
     "apply_policy",

@@ -11,6 +11,7 @@ from bitpress.encoder.layers import ActivationPoint, Linear, WordEmbedding
 from bitpress.quantize.policy import Policy, WeightPolicy
 from bitpress.quantize.ternary import TernaryQuantizer
 from bitpress.quantize.uniform import ActivationQuantizer
+from bitpress.quantize.uniform_weights import UniformWeightQuantizer
 
 _HEAD = "classifier"
 
@@ -88,12 +89,15 @@ def apply_policy(model: nn.Module, policy: Policy) -> AppliedPolicy:
     return AppliedPolicy(policy, tuple(rows), tuple(left))
 
 
-def encode_weights(model: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
-    """Every quantized weight as the next forward pass uses it: name → (int8 [rows, cols], α fp32 [1] or [rows])."""
-    encoded = {}
+def encode_weights(model: nn.Module) -> dict[str, tuple[Tensor | None, ...]]:
+    """Every quantized weight as the next forward pass uses it: name → codes and scales, as its quantizer's ``encode``
+    gives them."""
+    encoded: dict[str, tuple[Tensor | None, ...]] = {}
     for name, module in model.named_modules():
-        if isinstance(module, (Linear, WordEmbedding)) and isinstance(module.weight_quantizer, TernaryQuantizer):
-            encoded[f"{name}.weight"] = module.weight_quantizer.encode(module.weight)
+        if isinstance(module, (Linear, WordEmbedding)):
+            quantizer = module.weight_quantizer
+            if isinstance(quantizer, (TernaryQuantizer, UniformWeightQuantizer)):
+                encoded[f"{name}.weight"] = quantizer.encode(module.weight)
     return encoded
 
 
@@ -122,7 +126,7 @@ def _tensor_rows(model: nn.Module, weights: dict[str, WeightPolicy]) -> tuple[li
         size = parameter.numel()
         if name in weights:
             wanted = weights[name]
-            rows.append(ReportRow(name, "weight", wanted.scheme, wanted.bits, wanted.group, size))
+            rows.append(ReportRow(name, "weight", wanted.scheme, wanted.stored_bits, wanted.shares_scale, size))
         else:
             rows.append(ReportRow(name, "weight", "fp32", 32, "", size))
             left.append(LeftFp32(name, size, _reason(model, name)))

@@ -13,8 +13,9 @@ from typing import ClassVar
 from bitpress.errors import RecipeError
 from bitpress.quantize.ternary import GROUPS, METHODS, TernaryQuantizer
 from bitpress.quantize.uniform import RANGES, ActivationQuantizer
+from bitpress.quantize.uniform_weights import BITS, UNIFORM_GROUPS, UniformWeightQuantizer, check_group_size
 
-WEIGHT_SCHEMES = ("fp32", "ternary")
+WEIGHT_SCHEMES = ("fp32", "ternary", "uniform")
 ACTIVATION_SCHEMES = ("fp32", "uniform")
 
 
@@ -22,7 +23,11 @@ ACTIVATION_SCHEMES = ("fp32", "uniform")
 class WeightPolicy:
     """How the weights of the linears are stored.
 
-    scheme: "fp32" or "ternary"; method, group, clip: of :class:`TernaryQuantizer`, unused with fp32.
+    scheme: "fp32", "ternary" or "uniform"; group, clip: what shares a scale, and a bound on the weights before they
+    are quantized; unused with fp32.
+    method: of :class:`TernaryQuantizer`, unused with others.
+    bits, symmetric, group_size, pair_bound: of :class:`UniformWeightQuantizer`, unused with others; group_size only
+    with group "row_block" and "input", pair_bound only with 8 bits and symmetric.
 
     Raises:
         RecipeError: a value is not allowed.
@@ -34,32 +39,58 @@ class WeightPolicy:
     method: str = "twn"
     group: str = "matrix"
     clip: float | None = None
+    bits: int = 8
+    symmetric: bool = True
+    group_size: int | None = None
+    pair_bound: bool = True
 
     def __post_init__(self) -> None:
-        _check_choice(f"{self.SECTION}.scheme", self.scheme, WEIGHT_SCHEMES)
-        _check_choice(f"{self.SECTION}.method", self.method, METHODS)
-        _check_choice(f"{self.SECTION}.group", self.group, GROUPS)
-        _check_clip(f"{self.SECTION}.clip", self.clip)
+        here = f"{self.SECTION}."
+        _check_choice(here + "scheme", self.scheme, WEIGHT_SCHEMES)
+        _check_choice(here + "method", self.method, METHODS)
+        _check_choice(here + "group", self.group, UNIFORM_GROUPS if self.scheme == "uniform" else GROUPS)
+        _check_clip(here + "clip", self.clip)
+        _check_choice(here + "bits", self.bits, BITS)
+        _check_choice(here + "symmetric", self.symmetric, (False, True))
+        _check_choice(here + "pair_bound", self.pair_bound, (False, True))
+        check_group_size(self.group, self.group_size, here)
 
     @property
-    def bits(self) -> int:
-        """Bits a weight, without scales: 32 or 2."""
-        return 32 if self.scheme == "fp32" else 2
+    def stored_bits(self) -> int:
+        """Bits a weight, without scales."""
+        return {"fp32": 32, "ternary": 2, "uniform": self.bits}[self.scheme]
 
-    def quantizer(self) -> TernaryQuantizer | None:
+    @property
+    def shares_scale(self) -> str:
+        """What shares a scale, in words."""
+        words = {"row_block": f"block of {self.group_size} rows", "input": f"group of {self.group_size} inputs"}
+        return words.get(self.group, self.group)
+
+    def quantizer(self) -> TernaryQuantizer | UniformWeightQuantizer | None:
         """The quantizer this asks for; None is fp32."""
         if self.scheme == "fp32":
             return None
-        return TernaryQuantizer(group=self.group, method=self.method, clip=self.clip)
+        if self.scheme == "ternary":
+            return TernaryQuantizer(group=self.group, method=self.method, clip=self.clip)
+        return UniformWeightQuantizer(
+            bits=self.bits,
+            symmetric=self.symmetric,
+            group=self.group,
+            group_size=self.group_size if self.group in ("row_block", "input") else None,
+            pair_bound=self.pair_bound and self.bits == 8 and self.symmetric,
+            clip=self.clip,
+        )
 
 
 @dataclass(frozen=True)
 class EmbeddingPolicy(WeightPolicy):
-    """How the word embedding is stored: as a weight, but with one scale a row unless told otherwise."""
+    """How the word embedding is stored: as a weight, but with one scale a row unless told otherwise, and without
+    ``pair_bound``, since its rows are looked up and never multiplied."""
 
     SECTION: ClassVar[str] = "word_embedding"
 
     group: str = "row"
+    pair_bound: bool = False
 
 
 @dataclass(frozen=True)

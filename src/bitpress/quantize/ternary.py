@@ -67,6 +67,11 @@ class TernaryQuantizer:
     def __call__(self, weight: Tensor) -> Tensor:
         return self.fake_quantize(weight)
 
+    @property
+    def rows_are_independent(self) -> bool:
+        """A row's codes and scale depend on no other row, so an embedding may quantize only the rows it looks up."""
+        return self.group == "row"
+
     def fake_quantize(self, weight: Tensor) -> Tensor:
         """weight fp32 [rows, cols] → q(weight) fp32 [rows, cols], equal bit for bit to ``decode(*encode(weight))``."""
         quantized: Tensor = _StraightThrough.apply(self._clipped(weight), self)

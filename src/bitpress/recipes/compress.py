@@ -41,7 +41,7 @@ from bitpress.recipes.run_directory import WEIGHTS, RunDirectory
 from bitpress.recipes.schema import Recipe, Stage, load_recipe
 from bitpress.runtime.pipeline import load
 from bitpress.runtime.tokenization import Tokenizer
-from bitpress.train import Batch, EncodedDataset, StageResult, run_stage
+from bitpress.train import Batch, EncodedDataset, run_stage
 
 # Texts on which engine and student are compared: hundreds of thousands of activation codes, in a few seconds.
 CHECKED_TEXTS = 256
@@ -84,21 +84,21 @@ class _Inputs:
     recipe: Recipe
     max_length: int
     tokenizer: Tokenizer
-    train_set: Dataset
+    train_set: Dataset | None  # None: not given, and no stage trains
     dev_set: Dataset
-    train: EncodedDataset
+    train: EncodedDataset | None
     dev: EncodedDataset
 
     @property
     def label_names(self) -> list[str]:
-        return self.train_set.label_names
+        return self.dev_set.label_names if self.train_set is None else self.train_set.label_names
 
 
 def compress(
     teacher: str | Path,
     *,
     recipe: str | Path = "ternarybert",
-    train: str | Path,
+    train: str | Path | None = None,
     dev: str | Path,
     out: str | Path,
     columns: DataOptions | None = None,
@@ -117,6 +117,7 @@ def compress(
     Args:
         teacher: Hugging Face directory of a fine-tuned BERT classifier or regressor.
         recipe: a name of ``list_recipes()`` or a YAML file; ``overrides``: see ``load_recipe``.
+        train: labelled training text; may be absent where the recipe trains nothing.
         task: layout and metric of the data; None: what the teacher was fine-tuned for.
         max_drop: points that the artifact may lose before ``within_max_drop`` is False; writes the artifact anyway.
 
@@ -124,7 +125,7 @@ def compress(
         DataError, UnsupportedModelError, RecipeError, TrainingError, ArtifactError: nothing is written then.
     """
     console = Console(stderr=True)
-    inputs = _read_inputs(teacher, load_recipe(recipe, {**(overrides or {}), "seed": seed}), train, dev, columns, task)
+    inputs = _read_inputs(teacher, load_recipe(recipe, overrides, seed), train, dev, columns, task)
     student = load_classifier(teacher, id2label=_labels(inputs))
     if student.fresh_tensors:
         raise TrainingError(
@@ -153,10 +154,8 @@ def compress(
         applied = apply_policy(student, stage.quantize)
         if not quiet:
             _print_policy(console, stage, applied)
-        trained = _train_stage(stage, student, teacher_model, inputs, run, console, quiet)
-        stages.append({"name": stage.name, **_stage_record(trained)})
-    # What the last stage measured of the weights it kept; its metrics are those of the dev set.
-    student_score = summary(inputs.known.task, trained.metrics, _targets(inputs.dev_set), student.config.num_labels)
+        stages.append({"name": stage.name, **_run_stage(stage, student, teacher_model, inputs, run, console, quiet)})
+    student_score = _student_score(student, inputs, stages[-1])
     artifact = None
     if inputs.recipe.freeze:
         artifact = _write_artifact(student, inputs, run, teacher_score, stages)
@@ -180,19 +179,24 @@ def compress(
 def _read_inputs(
     teacher: str | Path,
     recipe: Recipe,
-    train: str | Path,
+    train: str | Path | None,
     dev: str | Path,
     columns: DataOptions | None,
     task: str | None,
 ) -> _Inputs:
+    if train is None and recipe.trains:
+        raise TrainingError(f"recipe {recipe.name!r} trains the student; give labelled text to train on with --train")
     known = teacher_task(teacher, task)
-    train_set = read_split(train, known.task, columns, known.label_names)
-    dev_set = read_split(dev, known.task, columns, known.label_names or train_set.label_names or None)
-    check_same_form(train_set, dev_set)
+    train_set = None if train is None else read_split(train, known.task, columns, known.label_names)
+    own_names = known.label_names or (train_set.label_names if train_set else None)
+    dev_set = read_split(dev, known.task, columns, own_names or None)
+    if train_set is not None:
+        check_same_form(train_set, dev_set)
     config = known.config
-    if known.task.kind == "classification" and len(train_set.label_names) != config.num_labels:
+    labelled, source = (dev_set, dev) if train_set is None else (train_set, train)
+    if known.task.kind == "classification" and len(labelled.label_names) != config.num_labels:
         raise TrainingError(
-            f"{train} has {len(train_set.label_names)} labels ({', '.join(train_set.label_names[:8])}), the teacher "
+            f"{source} has {len(labelled.label_names)} labels ({', '.join(labelled.label_names[:8])}), the teacher "
             f"{config.num_labels} without names of their own; give data in which every label occurs"
         )
     max_length = resolve_max_length(recipe.max_length, known.max_length, config)
@@ -207,7 +211,7 @@ def _read_inputs(
         tokenizer=tokenizer,
         train_set=train_set,
         dev_set=dev_set,
-        train=tokenize(tokenizer, train_set, max_length, pad),
+        train=None if train_set is None else tokenize(tokenizer, train_set, max_length, pad),
         dev=tokenize(tokenizer, dev_set, max_length, pad),
     )
 
@@ -225,7 +229,8 @@ def _targets(dataset: Dataset) -> np.ndarray:
 def _settings(inputs: _Inputs, columns: DataOptions | None) -> dict[str, Any]:
     recipe = inputs.recipe.as_dict()
     for stage in recipe["stages"]:
-        stage["schedule"]["checkpoint_seconds"] = None  # has no effect on the result
+        if stage["schedule"]:
+            stage["schedule"]["checkpoint_seconds"] = None  # has no effect on the result
     return {
         "command": "compress",
         "bitpress": bitpress.__version__,
@@ -233,14 +238,14 @@ def _settings(inputs: _Inputs, columns: DataOptions | None) -> dict[str, Any]:
         "teacher_sha256": weights_digest(inputs.teacher_path),
         "task": dataclasses.asdict(inputs.known.task),
         "labels": inputs.label_names,
-        "train_sha256": inputs.train_set.fingerprint,
+        "train_sha256": None if inputs.train_set is None else inputs.train_set.fingerprint,
         "dev_sha256": inputs.dev_set.fingerprint,
         "columns": dataclasses.asdict(columns or DataOptions()),
         "max_length": inputs.max_length,
     }
 
 
-def _train_stage(
+def _run_stage(
     stage: Stage,
     student: SequenceClassifier,
     teacher: SequenceClassifier,
@@ -248,8 +253,12 @@ def _train_stage(
     run: RunDirectory,
     console: Console,
     quiet: bool,
-) -> StageResult:
+) -> dict[str, Any]:
+    """Train ``student``, which has its quantizers, if the stage says so; what is recorded of it."""
     distill = stage.distill
+    if distill is None or stage.schedule is None:
+        return {"steps": 0}
+    assert inputs.train is not None, "_read_inputs asks for training data where a stage trains"
     collect = bool(distill.attention_scores or distill.hidden_states)
     weights = distill.weights()
 
@@ -267,7 +276,7 @@ def _train_stage(
             padding=distill.padding,
         )
 
-    return run_stage(
+    trained = run_stage(
         name=stage.name,
         model=student,
         train=inputs.train,
@@ -280,6 +289,9 @@ def _train_stage(
         console=console,
         quiet=quiet,
     )
+    record = dataclasses.asdict(trained)
+    del record["resumed_from"]  # of this process, not of the result
+    return record
 
 
 def _write_artifact(
@@ -297,7 +309,7 @@ def _write_artifact(
         run.out,
         recipe=inputs.recipe.name,
         packing=inputs.recipe.packing,
-        task=TaskSpec(task.kind, teacher_score["metric"], inputs.train_set.pairs is not None),
+        task=TaskSpec(task.kind, teacher_score["metric"], inputs.dev_set.pairs is not None),
         max_length=inputs.max_length,
         tokenizer_files=Tokenizer.files(inputs.teacher_path),
         card="Not measured yet.\n",
@@ -326,6 +338,14 @@ def _write_artifact(
     return measured
 
 
+def _student_score(student: SequenceClassifier, inputs: _Inputs, last: dict[str, Any]) -> dict[str, Any]:
+    """The student's dev score in torch: what its last stage measured of the weights it kept, or, untrained, now."""
+    targets = _targets(inputs.dev_set)
+    if "metrics" in last:
+        return summary(inputs.known.task, last["metrics"], targets, student.config.num_labels)
+    return summarize(inputs.known.task, logits_of(student, inputs.dev), targets)
+
+
 def engine_vs_student(logits: np.ndarray, student: SequenceClassifier, dev: EncodedDataset) -> dict[str, Any]:
     """Compare the engine's ``logits`` [N, C] of ``dev`` with the student's, on at most CHECKED_TEXTS spread over it.
 
@@ -347,18 +367,14 @@ def engine_vs_student(logits: np.ndarray, student: SequenceClassifier, dev: Enco
     }
 
 
-def _stage_record(trained: StageResult) -> dict[str, Any]:
-    record = dataclasses.asdict(trained)
-    del record["resumed_from"]  # of this process, not of the result
-    return record
-
-
 def _announce(console: Console, inputs: _Inputs, score: dict[str, Any], quiet: bool) -> None:
     if not quiet:
+        texts = ""
+        if inputs.train is not None:
+            texts = f"; {len(inputs.train)} training texts, {int(inputs.train.lengths.sum()):,} tokens"
         console.print(
             f"teacher {inputs.teacher_path}: {score['metric']} {score['value']:.4f} on {score['n']} dev texts "
-            f"(majority baseline {score['majority']:.4f}); {len(inputs.train)} training texts, "
-            f"{int(inputs.train.lengths.sum()):,} tokens",
+            f"(majority baseline {score['majority']:.4f}){texts}",
             highlight=False,
             markup=False,
             soft_wrap=True,
@@ -374,13 +390,14 @@ def _announce(console: Console, inputs: _Inputs, score: dict[str, Any], quiet: b
 
 def _print_policy(console: Console, stage: Stage, applied: AppliedPolicy) -> None:
     """What is quantized and how, and everything that stays fp32, before training starts."""
-    by_scheme: dict[tuple[str, str], list[int]] = {}
+    by_scheme: dict[tuple[str, int, str], list[int]] = {}
     for row in applied.report():
         if row.kind == "weight" and row.scheme != "fp32":
-            by_scheme.setdefault((row.scheme, row.group), []).append(row.parameters)
+            by_scheme.setdefault((row.scheme, row.bits, row.group), []).append(row.parameters)
     lines = [f"stage {stage.name}:"]
-    for (scheme, group), counts in by_scheme.items():
-        lines.append(f"  {scheme}, one scale a {group}: {len(counts)} tensors, {sum(counts):,} parameters")
+    for (scheme, bits, group), counts in by_scheme.items():
+        kind = f"{scheme}, {bits} bits" if scheme == "uniform" else scheme
+        lines.append(f"  {kind}, one scale a {group}: {len(counts)} tensors, {sum(counts):,} parameters")
     activations = stage.quantize.activations
     if activations.scheme == "uniform":
         kind = "symmetric" if activations.symmetric else "asymmetric"

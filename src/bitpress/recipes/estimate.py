@@ -22,8 +22,9 @@ def post_training_artifact(
 ) -> None:
     """Quantize ``teacher`` by the policy of ``recipe`` without training and write the artifact to ``out``.
 
-    Bytes and speed are those of the trained artifact, whose codes differ and whose shapes do not. The accuracy is not:
-    low-bit weights need training, and static ranges come from random tokens here.
+    Where the recipe trains, bytes and speed are those of the trained artifact, whose codes differ and whose shapes do
+    not. The accuracy is not: low-bit weights need training, and static ranges come from random tokens here. Where it
+    does not, this is the artifact that ``compress`` would write, not measured.
 
     Raises:
         RecipeError, UnsupportedModelError, ArtifactError: as for ``compress``.
@@ -47,6 +48,6 @@ def post_training_artifact(
         task=TaskSpec(known.task.kind, known.task.metric, pair=False),
         max_length=known.max_length,
         tokenizer_files=Tokenizer.files(teacher),
-        card="Packed without training, to estimate bytes and speed. Its predictions mean nothing.\n",
+        card="Packed without training, to estimate bytes and speed. Its predictions were not measured.\n",
         provenance={"recipe": parsed.as_dict(), "trained": False},
     )

@@ -12,6 +12,8 @@ Shapes: B texts of T tokens each, unpadded; H hidden size, h heads, d features o
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -19,19 +21,30 @@ from torch import Tensor, nn
 from bitpress.encoder import SequenceClassifier
 from bitpress.encoder.layers import ActivationPoint, Linear
 from bitpress.encoder.model import Attention, FeedForward, Layer
-from bitpress.quantize import ActivationQuantizer, encode_weights
+from bitpress.quantize import ActivationQuantizer, TernaryQuantizer, UniformWeightQuantizer, encode_weights
 from bitpress.runtime.engine import apply_function
 from bitpress.train import EncodedDataset, collate
 
 LANES = 16  # kLanes of native/kernels/numerics.h
 BATCH_TOKENS = 2048
 
-# name of a linear → codes as fp32 [outputs, inputs], α [1] or [outputs], sum of codes [outputs]
-_Weights = dict[str, tuple[Tensor, Tensor, Tensor]]
+
+@dataclass(frozen=True)
+class _Weight:
+    """A linear's weight = scale·w + offset: integers w as fp32 [outputs, inputs], scale [outputs, groups], offset the
+    same or None; a group is ``group_inputs`` neighbouring inputs."""
+
+    integers: Tensor
+    scale: Tensor
+    offset: Tensor | None
+    group_inputs: int
+
+
+_Weights = dict[str, _Weight]  # by the name of the linear
 
 
 def replayable(student: SequenceClassifier) -> bool:
-    """Whether every linear but the classifier is ternary and every activation is quantized."""
+    """Whether every linear but the classifier has quantized weights, and every activation is quantized."""
     encoded = encode_weights(student)
     linears = [n for n, m in student.named_modules() if isinstance(m, Linear) and n != "classifier"]
     points = [m for m in student.modules() if isinstance(m, ActivationPoint)]
@@ -49,9 +62,7 @@ def replay_logits(student: SequenceClassifier, dataset: EncodedDataset, indices:
     Args:
         student: in eval mode, on the CPU; see :func:`replayable`.
     """
-    weights: _Weights = {}
-    for name, (codes, scale) in encode_weights(student).items():
-        weights[name.removesuffix(".weight")] = codes.float(), scale, codes.sum(dim=1, dtype=torch.float32)
+    weights = {name: _weight(m) for name, m in student.named_modules() if isinstance(m, Linear) and m.weight_quantizer}
     logits = np.empty((len(indices), student.config.num_labels), np.float32)
     lengths = dataset.lengths[indices]
     with torch.inference_mode():
@@ -87,11 +98,10 @@ def _attention(module: Attention, weights: _Weights, name: str, hidden: Tensor) 
     d = module.head_size
     # Keys run along the last dimension of the scores.
     s_k, o_k, sum_k = (_broadcastable(x, key).transpose(-1, -2) for x in (s_k, o_k, k.sum(-1, keepdim=True)))
-    offsets = (d * o_q) * o_k
-    t = _fma(s_q * o_k, q.sum(-1, keepdim=True), _fma(s_k * o_q, sum_k, offsets))
-    scores = _fma(s_q * s_k, _product(q, k.transpose(-1, -2)), t) / _sqrt(torch.tensor(float(d)))
-    exponentials = _apply("exp", scores - scores.amax(-1, keepdim=True))
-    p, s_p, _ = _encode(module.probabilities, exponentials / _lane_sum(exponentials))
+    root = _sqrt(torch.tensor(float(d)))
+    products = _fma(s_k, _product(q, k.transpose(-1, -2)), o_k * q.sum(-1, keepdim=True))
+    scores = _fma(s_q / root, products, (o_q / root) * _fma(s_k, sum_k, d * o_k))
+    p, s_p = _probability_codes(module.probabilities, scores)
     context = s_p * _fma(s_v, _product(p, v), o_v * p.sum(-1, keepdim=True))
     context = context.transpose(1, 2).reshape(hidden.shape)
     output = _linear(module.output, weights[f"{name}.output"], _encode(module.context, context))
@@ -112,16 +122,73 @@ def _encode(point: ActivationPoint, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return codes.float(), scale, offset
 
 
+def _probability_codes(point: ActivationPoint, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Codes of softmax(scores) and their scale. With a range a row the largest probability is 1/Σ, and the code of
+    e/Σ is that of e on a range of 1: the engine divides no probability by it. The quantizer, which does, may differ in
+    a code where e·255 lies within its rounding error of a half."""
+    quantizer = point.quantizer
+    assert isinstance(quantizer, ActivationQuantizer), "replayable says so"
+    exponentials = _apply("exp", scores - scores.amax(-1, keepdim=True))
+    total = _lane_sum(exponentials)
+    if quantizer.range == "static":
+        codes, scale, _ = quantizer.encode(exponentials / total, point.kind)
+        return codes.float(), scale
+    high = 127.0 if quantizer.symmetric else 255.0
+    return (exponentials * high).round(), 1.0 / total / torch.tensor(high)
+
+
 def _broadcastable(x: Tensor, like: Tensor) -> Tensor:
     """A range of all dimensions of ``like``, a static one (no dimension) included, so that it can be transposed."""
     return x.expand(*like.shape[:-1], 1)
 
 
-def _linear(linear: Linear, weight: tuple[Tensor, Tensor, Tensor], encoded: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    """fma(Σ b·q, s·α, fma(o·α, Σ b, bias))."""
+def _weight(linear: Linear) -> _Weight:
+    """The weight as the engine holds it, from the quantizer's own codes."""
+    quantizer = linear.weight_quantizer
+    outputs, inputs = linear.weight.shape
+    if isinstance(quantizer, TernaryQuantizer):
+        codes, scale = quantizer.encode(linear.weight)
+        return _Weight(codes.float(), scale.unsqueeze(1).expand(outputs, 1), None, inputs)
+    assert isinstance(quantizer, UniformWeightQuantizer), "replayable says so"
+    codes, scale, offset = quantizer.encode(linear.weight)
+    middle = 2 ** (quantizer.bits - 1)
+    if offset is not None:  # of w = 0, where the stored one is of code 0
+        offset = _fma(torch.tensor(float(middle)), scale, offset)
+    by_output = [None if x is None else _by_output(x, quantizer, outputs) for x in (scale, offset)]
+    assert by_output[0] is not None
+    group_inputs = quantizer.group_size if quantizer.group == "input" else None
+    return _Weight(codes.float() - middle, by_output[0], by_output[1], group_inputs or inputs)
+
+
+def _by_output(values: Tensor, quantizer: UniformWeightQuantizer, outputs: int) -> Tensor:
+    """A value a group of the quantizer → [outputs, groups along the inputs]."""
+    if quantizer.group == "input":
+        return values
+    if quantizer.group == "row_block":
+        assert quantizer.group_size is not None
+        values = values.repeat_interleave(quantizer.group_size)[:outputs]
+    return values.unsqueeze(1).expand(outputs, 1)
+
+
+def _linear(linear: Linear, weight: _Weight, encoded: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """The two formulas of native/kernels/integer_linear/integer_linear.h."""
     codes, scale, offset = encoded
-    b, alpha, sum_b = weight
-    return _fma(_product(codes, b.T), scale * alpha, _fma(offset * alpha, sum_b, linear.bias))
+    if weight.offset is None and weight.scale.shape[1] == 1:
+        alpha, code_sum = weight.scale[:, 0], weight.integers.sum(dim=1)
+        return _fma(_product(codes, weight.integers.T), scale * alpha, _fma(offset * alpha, code_sum, linear.bias))
+    weight_sum = _chain(torch.ones(1, codes.shape[-1]), weight)[0]
+    return _fma(scale, _chain(codes, weight), _fma(offset, weight_sum, linear.bias))
+
+
+def _chain(codes: Tensor, weight: _Weight) -> Tensor:
+    """Σ codes·(scale·w + offset), one group of inputs after another: codes [..., inputs] → [..., outputs]."""
+    total = torch.zeros(*codes.shape[:-1], len(weight.integers))
+    groups = zip(codes.split(weight.group_inputs, -1), weight.integers.split(weight.group_inputs, -1), strict=True)
+    for g, (part, integers) in enumerate(groups):
+        total = _fma(_product(part, integers.T), weight.scale[:, g], total)
+        if weight.offset is not None:
+            total = _fma(part.sum(-1, keepdim=True), weight.offset[:, g], total)
+    return total
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """What a recipe file may say, and how ``--set`` changes it. The sections are the dataclasses of those who act on them.
 
-A recipe is YAML: a header and a list of stages; ``ternarybert.yaml`` beside this file shows every key. Unknown keys and
-values out of range are errors.
+A recipe is YAML: a header and a list of stages; ``ternarybert.yaml`` beside this file shows every key, ``int8.yaml`` a
+stage that trains nothing. Unknown keys and values out of range are errors.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from bitpress.distill import LossWeights
 from bitpress.errors import RecipeError
@@ -57,14 +57,27 @@ class Distillation:
 
 
 class Stage(BaseModel):
-    """One training step of a recipe."""
+    """One step of a recipe: quantizers, and how to train with them. Without ``distill`` and ``schedule`` it trains
+    nothing: the weights are quantized as they are."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     quantize: Policy
-    distill: Distillation
-    schedule: Schedule
+    distill: Distillation | None = None
+    schedule: Schedule | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Stage:
+        if (self.distill is None) != (self.schedule is None):
+            raise ValueError("distill and schedule belong together; give both to train, none to quantize only")
+        activations = self.quantize.activations
+        if self.schedule is None and activations.scheme == "uniform" and activations.range != "token":
+            raise ValueError(
+                f"activations.range is {activations.range!r}, but the stage trains nothing that could set such a "
+                "range; use range=token, or give the stage distill and schedule"
+            )
+        return self
 
 
 class Recipe(BaseModel):
@@ -80,6 +93,11 @@ class Recipe(BaseModel):
     packing: Literal["2bit", "trits"] = "2bit"
     max_length: int | None = None
     stages: tuple[Stage, ...]
+
+    @property
+    def trains(self) -> bool:
+        """Whether any stage needs training data."""
+        return any(stage.schedule is not None for stage in self.stages)
 
     @property
     def policy(self) -> Policy:
@@ -114,12 +132,13 @@ def recipe_text(name: str | Path) -> str:
         ) from error
 
 
-def load_recipe(name: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+def load_recipe(name: str | Path, overrides: Mapping[str, Any] | None = None, seed: int | None = None) -> Recipe:
     """A recipe by name or file, with ``overrides`` applied.
 
     Args:
         overrides: key → value. A key is the end of a dotted path ("epochs", "activations.range"); stages are not part
             of it, so "epochs" sets the epochs of every stage, and "distill.schedule.epochs" those of stage "distill".
+        seed: of every stage that trains.
 
     Raises:
         RecipeError: not YAML, an unknown key, an ambiguous or unknown override, a value that is not allowed.
@@ -134,11 +153,16 @@ def load_recipe(name: str | Path, overrides: Mapping[str, Any] | None = None) ->
     values = _validated(document, where).model_dump()
     overrides = dict(overrides or {})
     if overrides.pop("compat", values["compat"]) == "reference":
+        if any(stage["distill"] is None for stage in values["stages"]):
+            raise RecipeError(f"{where} has no compat 'reference': that is for recipes that distil in every stage")
         values["compat"] = "reference"
         for key, value in REFERENCE.items():
             _override(values, key, value)
     for key, value in overrides.items():
         _override(values, key, value)
+    for stage in values["stages"]:
+        if seed is not None and isinstance(stage["schedule"], dict):
+            stage["schedule"]["seed"] = seed
     return _validated(values, where)
 
 
@@ -193,7 +217,8 @@ def _leaves(values: dict[str, Any], path: tuple[str, ...] = (), stage: str | Non
     for key, value in values.items():
         if path == () and key == "stages":
             for part in value:
-                yield from _leaves({k: v for k, v in part.items() if k != "name"}, (), part["name"])
+                # Only the sections that the stage has: its name is no key, and a section is not set as a whole.
+                yield from _leaves({k: v for k, v in part.items() if isinstance(v, dict)}, (), part["name"])
         elif isinstance(value, dict):
             yield from _leaves(value, (*path, key), stage)
         else:

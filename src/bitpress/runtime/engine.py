@@ -172,7 +172,7 @@ class Engine:
         """The model of a read artifact. A packed word embedding stays in the artifact's memory map."""
         tensors: dict[str, Floats | PackedTensor] = {}
         for name, spec in artifact.config.tensors.items():
-            tensors[name] = artifact.tensors[name] if spec.packing is None else _packed_tensor(artifact, name, spec)
+            tensors[name] = artifact.dense(name) if spec.is_float else _packed_tensor(artifact, name, spec)
         return cls(EngineConfig.from_artifact(artifact.config), tensors, artifact.ranges, threads)
 
     @property
@@ -337,7 +337,12 @@ class _Model:
 
 def _packed_tensor(artifact: Artifact, name: str, spec: TensorSpec) -> PackedTensor:
     """A packed tensor of a read artifact."""
-    rows, cols = spec.shape
+    if spec.scheme not in _SCHEMES:
+        raise EngineError(
+            f"tensor {name!r}: the engine does not run scheme {spec.scheme!r}, only {', '.join(_SCHEMES)}"
+        )
+    _, cols = spec.shape
+    group_rows = {"matrix": None, "row_block": spec.group_size}.get(spec.group or "", 1)
     return PackedTensor(
         scheme=spec.scheme,
         bits=2 if spec.scheme == "ternary" else int(spec.bits),
@@ -347,7 +352,8 @@ def _packed_tensor(artifact: Artifact, name: str, spec: TensorSpec) -> PackedTen
         offset=artifact.tensors.get(f"{name}.offset"),
         table=artifact.tensors.get(f"{name}.table"),
         packing="trits" if spec.packing == "trits" else "bits",
-        group_rows=rows if spec.group == "matrix" else 1,
+        group_rows=group_rows,
+        group_cols=spec.group_size if spec.group == "input" else None,
     )
 
 

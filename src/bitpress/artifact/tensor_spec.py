@@ -1,0 +1,180 @@
+"""How one tensor is stored: its entry in ``quantization_config.tensors``, as a dataclass and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bitpress.artifact.codec import BITS as TERNARY_BITS
+from bitpress.artifact.model_config import can_be_quantized, is_number
+from bitpress.artifact.strict_json import shown
+from bitpress.errors import ArtifactError
+
+# Bits of a weight by scheme. Ternary has those of its packing.
+BITS: dict[str, tuple[int, ...]] = {
+    "fp32": (32,),
+    "fp16": (16,),
+    "uniform": (2, 3, 4, 8),
+    "codebook": (2, 3, 4),
+    "binary": (1,),
+}
+GROUPS: dict[str, tuple[str, ...]] = {
+    "ternary": ("matrix", "row"),
+    "uniform": ("matrix", "row", "row_block", "input"),
+    "codebook": ("matrix", "row"),
+    "binary": ("matrix", "row"),
+}
+# Of group "input". Kernels multiply 32 bytes of codes at once, so that a scale never changes within a vector.
+INPUT_GROUP_MULTIPLE = 32
+MAX_GROUP_SIZE = 1 << 16  # the largest intermediate_size; "matrix" and "row" say the same as any larger group
+
+_COMMON = {"scheme", "bits", "shape"}
+_KEYS = {
+    "fp32": _COMMON,
+    "fp16": _COMMON,
+    "ternary": _COMMON | {"packing", "group"},
+    "uniform": _COMMON | {"symmetric", "group", "group_size"},
+    "codebook": _COMMON | {"group"},
+    "binary": _COMMON | {"group"},
+}
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """How one tensor is stored. The constructors below say what each scheme has; everything else is None.
+
+    ``bits`` a weight: 32 (fp32), 16 (fp16), 2 (ternary, "2bit"), 1.6 (ternary, "trits"), 1 (binary), else those of the
+    codes. ``group`` is what shares a scale: "matrix", "row", "row_block" (``group_size`` rows) or "input"
+    (``group_size`` neighbouring inputs of one row).
+    """
+
+    scheme: str
+    bits: float
+    shape: tuple[int, ...]
+    packing: str | None = None
+    group: str | None = None
+    symmetric: bool | None = None
+    group_size: int | None = None
+
+    @classmethod
+    def fp32(cls, shape: tuple[int, ...]) -> TensorSpec:
+        """Stored as it is."""
+        return cls("fp32", 32.0, tuple(shape))
+
+    @classmethod
+    def fp16(cls, shape: tuple[int, ...]) -> TensorSpec:
+        """IEEE half precision; every value is exactly an fp32 number."""
+        return cls("fp16", 16.0, tuple(shape))
+
+    @classmethod
+    def ternary(cls, shape: tuple[int, ...], packing: str, group: str) -> TensorSpec:
+        """Codes {−1, 0, 1} in ``packing``, scales per ``group``."""
+        return cls("ternary", TERNARY_BITS.get(packing, 0.0), tuple(shape), packing, group)
+
+    @classmethod
+    def uniform(
+        cls, shape: tuple[int, ...], bits: int, symmetric: bool, group: str, group_size: int | None = None
+    ) -> TensorSpec:
+        """value = scale·code + offset, or scale·(code − 2^(bits−1)) where ``symmetric``."""
+        return cls("uniform", float(bits), tuple(shape), None, group, symmetric, group_size)
+
+    @classmethod
+    def codebook(cls, shape: tuple[int, ...], bits: int, group: str) -> TensorSpec:
+        """value = scale·table[code]."""
+        return cls("codebook", float(bits), tuple(shape), None, group)
+
+    @classmethod
+    def binary(cls, shape: tuple[int, ...], group: str) -> TensorSpec:
+        """value = ±scale."""
+        return cls("binary", 1.0, tuple(shape), None, group)
+
+    @property
+    def is_float(self) -> bool:
+        """Stored as numbers, in one entry under the tensor's own name."""
+        return self.scheme in ("fp32", "fp16")
+
+    @property
+    def code_bits(self) -> int:
+        """Bits of a code of a uniform, codebook or binary tensor."""
+        return int(self.bits)
+
+    @property
+    def scale_shape(self) -> tuple[int, ...]:
+        """Of the scales (and offsets) of a quantized tensor [rows, cols]."""
+        rows, cols = self.shape
+        if self.group == "matrix":
+            return (1,)
+        if self.group == "row":
+            return (rows,)
+        assert self.group_size is not None  # parse_spec: "row_block" and "input" have one
+        return (-(-rows // self.group_size),) if self.group == "row_block" else (rows, -(-cols // self.group_size))
+
+
+def spec_document(spec: TensorSpec) -> dict[str, Any]:
+    """The JSON object of ``spec``; inverse of `parse_spec`."""
+    keys = _KEYS.get(spec.scheme, _COMMON)
+    document = {key: getattr(spec, key) for key in keys}
+    bits = int(spec.bits) if spec.bits == int(spec.bits) else spec.bits
+    return document | {"bits": bits, "shape": list(spec.shape)}
+
+
+def parse_spec(name: str, value: Any, shape: tuple[int, ...]) -> TensorSpec:
+    """Check the entry of tensor ``name``, whose shape the model's config gives.
+
+    Raises:
+        ArtifactError: names the tensor, what was found and what is allowed.
+    """
+    scheme = value.get("scheme") if isinstance(value, dict) else value
+    if not isinstance(scheme, str) or scheme not in _KEYS:
+        raise ArtifactError(f"scheme is {shown(scheme)}; version 1 has {', '.join(_KEYS)}", name)
+    if value.keys() != _KEYS[scheme]:
+        raise ArtifactError(
+            f"entry has the keys {shown(sorted(value))}; {scheme} has exactly {sorted(_KEYS[scheme])}", name
+        )
+    found = value["shape"]
+    if found != list(shape) or any(type(size) is not int for size in found):
+        raise ArtifactError(f"shape is {shown(found)}; the model's config gives {list(shape)}", name)
+    if scheme in GROUPS and not can_be_quantized(name):
+        raise ArtifactError(f"scheme is {scheme!r}; this tensor is fp32 or fp16 in every artifact", name)
+    packing = _parse_packing(name, value) if scheme == "ternary" else None
+    group = group_size = symmetric = None
+    if scheme in GROUPS:
+        group = value["group"]
+        if not isinstance(group, str) or group not in GROUPS[scheme]:
+            raise ArtifactError(f"group is {shown(group)}; allowed are {', '.join(GROUPS[scheme])}", name)
+    if scheme == "uniform":
+        symmetric = value["symmetric"]
+        if not isinstance(symmetric, bool):
+            raise ArtifactError(f"symmetric is {shown(symmetric)}; true or false is expected", name)
+        group_size = _parse_group_size(name, value["group_size"], group)
+    allowed = BITS[scheme] if packing is None else (TERNARY_BITS[packing],)
+    bits = value["bits"]
+    if not is_number(bits) or bits not in allowed:
+        raise ArtifactError(
+            f"bits is {shown(bits)}; {packing or scheme} has {', '.join(f'{b:g}' for b in allowed)}", name
+        )
+    return TensorSpec(scheme, float(bits), shape, packing, group, symmetric, group_size)
+
+
+def _parse_packing(name: str, value: Mapping[str, Any]) -> str:
+    packing = value["packing"]
+    if not isinstance(packing, str) or packing not in TERNARY_BITS:
+        raise ArtifactError(f"packing is {shown(packing)}; allowed are {', '.join(TERNARY_BITS)}", name)
+    return packing
+
+
+def _parse_group_size(name: str, value: Any, group: str | None) -> int | None:
+    if group in ("matrix", "row"):
+        if value is not None:
+            raise ArtifactError(f"group_size is {shown(value)}; null is expected with group {group!r}", name)
+        return None
+    multiple = INPUT_GROUP_MULTIPLE if group == "input" else 1
+    if type(value) is not int or not 1 <= value <= MAX_GROUP_SIZE or value % multiple:
+        kind = f"a multiple of {multiple}" if multiple > 1 else "an integer"
+        raise ArtifactError(
+            f"group_size is {shown(value)}; {kind} from {multiple} to {MAX_GROUP_SIZE} is expected with group "
+            f"{group!r}",
+            name,
+        )
+    return value
