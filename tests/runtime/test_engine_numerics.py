@@ -178,6 +178,20 @@ def test_from_artifact_equals_from_tensors(tmp_path: Path, packing: str, activat
     assert np.array_equal(engine.forward(ids, types), model.engine().forward(ids, types))
 
 
+def test_fp16_tensors_run_as_the_fp32_numbers_they_are(tmp_path: Path) -> None:
+    """Oracle: the engine on the same numbers in fp32."""
+    model = oracle.tiny_model(11)
+    config, tensors = _artifact_config(model), _artifact_tensors(model)
+    for name in model.dense.keys() - model.codes.keys():
+        halves = model.dense[name].astype(np.float16)
+        tensors[name], config.tensors[name] = halves, TensorSpec.fp16(halves.shape)
+        model.dense[name] = halves.astype(np.float32)
+    write_artifact(tmp_path / "artifact", config, tensors, model.ranges, {}, "", {})
+    ids, types = oracle.random_batch(model, LENGTHS)
+    found = Engine.from_artifact(read_artifact(tmp_path / "artifact")).forward(ids, types)
+    assert np.array_equal(found, model.engine().forward(ids, types))
+
+
 def _artifact_tensors(model: oracle.TinyModel) -> dict[str, Any]:
     return model.dense | {name: TernaryTensor(codes, scale) for name, (codes, scale) in model.codes.items()}
 
