@@ -68,14 +68,20 @@ void DecodeWord(const Pass& pass, int32_t id, float* row) {
   }
   const CodeFormat& format = e.word_packed.format;
   const uint8_t* codes = e.word_packed.codes + word * PackedRowBytes(format, hidden);
-  const size_t group = word / e.word_packed.group_rows;
-  const float scale = e.word_scale[group];
-  if (format.scheme == CodeScheme::kUniform) {
-    const int zero = format.symmetric ? 1 << (format.bits - 1) : 0;
-    const float offset = format.symmetric ? 0.0f : e.word_offset[group];
-    pass.kernels.decode_uniform_row(codes, hidden, format.bits, zero, scale, offset, row);
-  } else {
+  const size_t group_cols = e.word_packed.group_inputs, groups = (hidden + group_cols - 1) / group_cols;
+  size_t group = word / e.word_packed.group_rows * groups;
+  if (format.scheme == CodeScheme::kTernary) {  // one scale a row, or for more rows
+    const float scale = e.word_scale[group];
     (format.trits ? pass.kernels.decode_trits_row : pass.kernels.decode_two_bit_row)(codes, hidden, scale, row);
+    return;
+  }
+  const int zero = format.symmetric ? 1 << (format.bits - 1) : 0;
+  for (size_t begin = 0; begin < hidden; begin += group_cols, ++group) {
+    const size_t cols = std::min(group_cols, hidden - begin);
+    const float offset = format.symmetric ? 0.0f : e.word_offset[group];
+    // A group begins on a byte: it is a multiple of 32 codes.
+    pass.kernels.decode_uniform_row(codes + begin * format.bits / 8, cols, format.bits, zero, e.word_scale[group],
+                                    offset, row + begin);
   }
 }
 

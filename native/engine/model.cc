@@ -221,8 +221,8 @@ void ModelBuilder::SetPacked(const char* name, const bp_packed& packed) {
 }
 
 void ModelBuilder::SetPackedWord(const char* name, const PackedWeights& weights) {
-  if (weights.format.scheme == CodeScheme::kCodebook || weights.group_inputs != weights.inputs) {
-    Refuse("tensor " + Quoted(name) + ": the word embedding takes ternary and uniform codes with scales of whole rows");
+  if (weights.format.scheme == CodeScheme::kCodebook) {
+    Refuse("tensor " + Quoted(name) + ": the word embedding takes ternary and uniform codes");
   }
   constexpr size_t kRowsPerTask = 64;
   ThreadTeam team(LoadingThreads(weights));
@@ -237,7 +237,8 @@ void ModelBuilder::SetPackedWord(const char* name, const PackedWeights& weights)
     return weights.outputs;
   });
   Embeddings& e = model_.embeddings;
-  const size_t groups = (weights.outputs + weights.group_rows - 1) / weights.group_rows;
+  const size_t groups = (weights.outputs + weights.group_rows - 1) / weights.group_rows *
+                        ((weights.inputs + weights.group_inputs - 1) / weights.group_inputs);
   e.word_packed = weights;
   e.word_scale.assign(weights.scale, weights.scale + groups);
   if (weights.offset != nullptr) e.word_offset.assign(weights.offset, weights.offset + groups);

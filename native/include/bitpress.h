@@ -98,7 +98,7 @@ BP_API bp_status bp_model_create(const bp_config* config, bp_model** model);
 /* fp32 tensor of rows x cols (vectors: rows = 1). Copied. */
 BP_API bp_status bp_model_set_float(bp_model* model, const char* name, const float* data, size_t rows, size_t cols);
 /* Packed tensor. Linear weights of layers and pooler need 8-bit activations and at most 65,536 columns, and are
- * re-laid; the word embedding takes ternary and uniform codes with scales of whole rows and is used in place, so its
+ * re-laid; the word embedding takes ternary and uniform codes and is used in place, so its
  * `codes` must outlive the model. Everything else is fp32 only. Invalid codes, padding that is not zero, scales that
  * are not finite and positive and offsets that are not finite are refused. */
 BP_API bp_status bp_model_set_packed(bp_model* model, const char* name, const bp_packed* tensor);

@@ -295,8 +295,7 @@ TEST(PackedTensorsAreChecked) {
   refused(pooler, t, "offset 0 is inf");
 
   const char* word = "embeddings.word.weight";
-  refused(word, Codebook(codes, 11, 6, 2),
-          "the word embedding takes ternary and uniform codes with scales of whole rows");
+  refused(word, Codebook(codes, 11, 6, 2), "the word embedding takes ternary and uniform codes");
   refused("embeddings.position.weight", Uniform(codes, 9, 6, 8), "given packed, must be fp32");
 
   // The codes: 2-bit ternary 10; symmetric code 0; bits above the last code.

@@ -133,6 +133,14 @@ def test_compress_and_its_limit(within: bool | None, status: int, monkeypatch: p
     assert "majority class: 55.00 %" in err
 
 
+def test_compress_without_training_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder(COMPRESSED)
+    monkeypatch.setattr(f"{RUNNER}.compress", recorder)
+    assert run("compress", "t", "--recipe", "int8", "--dev", "b.tsv", "--out", "c")[0] == 0
+    _, options = recorder.calls[0]
+    assert (options["recipe"], options["train"], options["dev"]) == ("int8", None, Path("b.tsv"))
+
+
 def test_compress_without_an_artifact(monkeypatch: pytest.MonkeyPatch) -> None:
     student = {"value": 0.89, "n": 200, "majority": 0.55, "metrics": {"accuracy": 0.89}}
     monkeypatch.setattr(f"{RUNNER}.compress", Recorder(COMPRESSED | {"artifact": None, "student": student}))

@@ -58,14 +58,14 @@ def make_artifact(path: Path, *, pair: bool = False, regression: bool = False, s
         expected_tensors,
         write_artifact,
     )
-    from bitpress.artifact.model_config import can_be_ternary
+    from bitpress.artifact.model_config import can_be_quantized
 
     rng = np.random.default_rng(seed)
     model = hf_config(regression)
     specs: dict[str, TensorSpec] = {}
     tensors: dict[str, Any] = {}
     for name, shape in expected_tensors(model).items():
-        if can_be_ternary(name):
+        if can_be_quantized(name):
             rows = name == "embeddings.word.weight"
             specs[name] = TensorSpec.ternary(shape, "2bit", "row" if rows else "matrix")
             scale = rng.uniform(0.1, 0.4, shape[0] if rows else 1).astype(np.float32)

@@ -22,10 +22,10 @@ import tiny_task
 import torch
 
 import bitpress
-from bitpress.artifact import describe, read_artifact
+from bitpress.artifact import UniformTensor, describe, read_artifact, verify
 from bitpress.data import get_task, read_dataset
 from bitpress.encoder import load_classifier
-from bitpress.errors import RecipeError, TrainingError
+from bitpress.errors import EngineError, RecipeError, TrainingError
 from bitpress.quantize import apply_policy, encode_weights
 from bitpress.recipes.runner import compress, post_training_artifact
 from bitpress.recipes.schema import load_recipe
@@ -133,22 +133,90 @@ def test_every_choice_freezes_and_the_engine_follows_the_student(
         assert check["identical_logits"] == check["n"] > 0
 
 
-def test_codes_in_the_file_are_those_of_training(tiny: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("recipe", "overrides"),
+    [
+        ("ternarybert", {"packing": "trits"}),
+        ("int8", {}),
+        ("int8", {"weights.pair_bound": False, "weights.group": "matrix", "word_embedding.symmetric": False}),
+        ("int4", {}),
+        ("int4", {"weights.group_size": 32, "weights.symmetric": False, "word_embedding.group_size": 32}),
+        ("int4", {"weights.group": "row_block", "weights.group_size": 6}),
+        ("int3", {}),
+        ("int3", {"weights.bits": 2, "word_embedding.bits": 2}),
+    ],
+)
+def test_codes_in_the_file_are_those_of_training(
+    tiny: Any, tmp_path: Path, recipe: str, overrides: dict[str, Any]
+) -> None:
     """Post-training, so that the latent weights are at hand: codes and scales equal the quantizers', bit for bit."""
-    post_training_artifact(tiny.teacher, "ternarybert", tmp_path / "packed", {"packing": "trits"})
+    post_training_artifact(tiny.teacher, recipe, tmp_path / "packed", overrides)
     model = load_classifier(tiny.teacher)
-    apply_policy(model, load_recipe("ternarybert").policy)
+    apply_policy(model, load_recipe(recipe, overrides).policy)
     artifact = read_artifact(tmp_path / "packed")
+    assert verify(tmp_path / "packed")["ok"]
     encoded = encode_weights(model)
     assert len(encoded) == 1 + 2 * 6 + 1  # word embedding, six matrices a layer, pooler
-    for name, (codes, scale) in encoded.items():
+    for name, (codes, scale, *offset) in encoded.items():
         stored = artifact.quantized(name)
         assert np.array_equal(stored.codes, codes.numpy()), name
         assert stored.scale.tobytes() == scale.numpy().tobytes(), name
+        if isinstance(stored, UniformTensor) and stored.offset is not None:
+            assert stored.offset.tobytes() == offset[0].numpy().tobytes(), name
         module = model.get_submodule(name.removesuffix(".weight"))
         fake = module.weight_quantizer(module.weight).detach().numpy()
         # -0.0 and 0.0 are one value here: the engine adds products, where the sign of zero is lost.
         assert np.array_equal(artifact.dense(name), fake), name
+
+
+@pytest.mark.parametrize("recipe", ["int8", "int4", "int3"])
+def test_recipes_without_training_need_none_and_are_measured_by_the_engine(
+    tiny: Any, tmp_path: Path, recipe: str
+) -> None:
+    result = compress(tiny.teacher, recipe=recipe, dev=tiny.dev, out=tmp_path / "small", quiet=True)
+    assert result.stages == [{"name": "quantize", "steps": 0}]
+    assert result.artifact is not None
+    assert result.drop_points <= 5
+    assert result.artifact["total_bytes"] == (tmp_path / "small" / "model.safetensors").stat().st_size
+    check = result.artifact["engine_vs_student"]
+    assert check["arithmetic"] == "engine"
+    assert check["identical_logits"] == check["n"] > 0
+    provenance = json.loads((tmp_path / "small" / "provenance.json").read_text())
+    assert (provenance["recipe"]["name"], provenance["train_sha256"]) == (recipe, None)
+    weights = (tmp_path / "small" / "model.safetensors").stat().st_mtime_ns
+    again = compress(tiny.teacher, recipe=recipe, dev=tiny.dev, out=tmp_path / "small", quiet=True)
+    assert again == result
+    assert (tmp_path / "small" / "model.safetensors").stat().st_mtime_ns == weights
+
+
+@pytest.mark.parametrize("recipe", ["int8", "int4", "int3"])
+@pytest.mark.parametrize("with_train", [False, True])
+def test_recipes_without_training_keep_the_accuracy(tiny: Any, tmp_path: Path, recipe: str, with_train: bool) -> None:
+    """The fake-quantized teacher, scored by torch; training data may be given and changes nothing."""
+    train = tiny.train if with_train else None
+    overrides = {"freeze": False}
+    result = compress(
+        tiny.teacher, recipe=recipe, train=train, dev=tiny.dev, out=tmp_path / "s", overrides=overrides, quiet=True
+    )
+    assert result.artifact is None
+    assert result.teacher["value"] > 0.9
+    assert result.drop_points <= 5
+
+
+def test_a_recipe_that_trains_needs_training_data(tiny: Any, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"recipe 'ternarybert' trains the student; give labelled text .* --train"):
+        compress(tiny.teacher, dev=tiny.dev, out=tmp_path / "small", quiet=True)
+    assert not (tmp_path / "small.run").exists()
+
+
+def test_what_a_recipe_without_training_does_is_said(
+    tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compress(tiny.teacher, recipe="int4", dev=tiny.dev, out=tmp_path / "s", overrides={"freeze": False})
+    told = capsys.readouterr().err
+    assert "stage quantize:\n  uniform, 4 bits, one scale a group of 128 inputs: 14 tensors" in told
+    assert "stays fp32: classifier.weight" in told
+    assert "training texts" not in told
 
 
 def test_regression_and_pairs(tmp_path: Path) -> None:
@@ -190,6 +258,10 @@ def test_a_bare_encoder_is_no_teacher(tiny: Any, tmp_path: Path) -> None:
     [
         ({"range": "tensor"}, "depend on the texts beside it and on padding"),
         ({"activations.scheme": "fp32"}, "engine multiplies ternary weights by 8-bit activations only"),
+        (
+            {"weights.scheme": "uniform", "activations.scheme": "fp32"},
+            "engine multiplies uniform weights by 8-bit activations only",
+        ),
         ({"weights.scheme": "fp32"}, "quantizes activations only where the weights are quantized"),
         ({"weights.group": "row"}, "one scale a matrix"),
     ],

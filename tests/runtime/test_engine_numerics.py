@@ -95,10 +95,11 @@ def test_packed_linears(form: oracle.Form, groups: tuple[int | None, int | None]
     check_quantized(model, [1, 5, 9, 2, 9, 9], share=0.5)
 
 
-@pytest.mark.parametrize("group_rows", [None, 1, 4])
+@pytest.mark.parametrize("groups", [(None, None), (1, None), (4, None), (1, 32)])
 @pytest.mark.parametrize("form", UNIFORM, ids=str)
-def test_packed_word_embedding(form: oracle.Form, group_rows: int | None) -> None:
-    check_quantized(oracle.tiny_model(4, word_form=replace(form, group_rows=group_rows)), LENGTHS, share=0.5)
+def test_packed_word_embedding(form: oracle.Form, groups: tuple[int | None, int | None]) -> None:
+    form = replace(form, group_rows=groups[0], group_cols=groups[1])
+    check_quantized(oracle.tiny_model(4, word_form=form, hidden=75), LENGTHS, share=0.5)
 
 
 def test_ternary_linears_with_a_scale_a_row() -> None:
@@ -223,6 +224,20 @@ def test_from_artifact_equals_from_tensors(tmp_path: Path, packing: str, activat
     engine = Engine.from_artifact(read_artifact(tmp_path / "artifact"))
     gc.collect()
     assert np.array_equal(engine.forward(ids, types), model.engine().forward(ids, types))
+
+
+def test_fp16_tensors_run_as_the_fp32_numbers_they_are(tmp_path: Path) -> None:
+    """Oracle: the engine on the same numbers in fp32."""
+    model = oracle.tiny_model(11)
+    config, tensors = _artifact_config(model), _artifact_tensors(model)
+    for name in model.dense.keys() - model.codes.keys():
+        halves = model.dense[name].astype(np.float16)
+        tensors[name], config.tensors[name] = halves, TensorSpec.fp16(halves.shape)
+        model.dense[name] = halves.astype(np.float32)
+    write_artifact(tmp_path / "artifact", config, tensors, model.ranges, {}, "", {})
+    ids, types = oracle.random_batch(model, LENGTHS)
+    found = Engine.from_artifact(read_artifact(tmp_path / "artifact")).forward(ids, types)
+    assert np.array_equal(found, model.engine().forward(ids, types))
 
 
 def _artifact_tensors(model: oracle.TinyModel) -> dict[str, Any]:
