@@ -19,6 +19,8 @@ constexpr Kernels kReference = {
     reference::DecodeTwoBitRow,
     reference::DecodeTritsRow,
     reference::AddRows,
+    reference::BinaryLinearFloat,
+    reference::BinaryLinearBits,
 };
 
 #ifdef BITPRESS_HAVE_AVX2
@@ -35,6 +37,8 @@ constexpr Kernels kAvx2 = {
     avx2::DecodeTwoBitRow,
     avx2::DecodeTritsRow,
     avx2::AddRows,
+    avx2::BinaryLinearFloat,
+    avx2::BinaryLinearBits,
 };
 bool CpuHasAvx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 #endif

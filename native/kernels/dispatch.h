@@ -5,6 +5,7 @@
 
 #include "kernels/activation/activation.h"
 #include "kernels/attention/attention.h"
+#include "kernels/binary_linear/binary_linear.h"
 #include "kernels/embedding/embedding.h"
 #include "kernels/float_linear/float_linear.h"
 #include "kernels/layer_norm/layer_norm.h"
@@ -26,6 +27,8 @@ struct Kernels {
   DecodeTwoBitRowFn decode_two_bit_row;
   DecodeTritsRowFn decode_trits_row;
   AddRowsFn add_rows;
+  BinaryLinearFloatFn binary_linear_float;
+  BinaryLinearBitsFn binary_linear_bits;
 };
 
 // The kernels named by BITPRESS_ISA, or the best that build and CPU have. NULL, with the reason in *error, where

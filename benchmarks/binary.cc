@@ -1,0 +1,94 @@
+// Throughput of the kernels of fully binarized encoders on one thread.
+//
+//   cmake -S . -B build -G Ninja -DBITPRESS_BUILD_BENCHMARKS=ON && cmake --build build --target bench_binary
+//   build/bench_binary
+#include <cstdio>
+#include <cstdlib>
+#include <random>
+#include <vector>
+
+#include "benchmarks/timing.h"
+#include "kernels/dispatch.h"
+
+namespace bitpress {
+namespace {
+
+constexpr double kSecondsEach = 0.15;
+// Products a cycle of the look-up's inner loop (simd/avx2_bit_counts.h), over the 16 a cycle of fp32 multiply-adds.
+constexpr double kBoundOverFloat = 384.0 / 16.0;
+
+std::mt19937& Random() {
+  static std::mt19937 engine(1);
+  return engine;
+}
+std::vector<float> RandomFloats(size_t n) {
+  std::normal_distribution<float> normal;
+  std::vector<float> x(n);
+  for (float& v : x) v = normal(Random());
+  return x;
+}
+std::vector<uint8_t> RandomBytes(size_t n) {
+  std::vector<uint8_t> x(n);
+  for (uint8_t& v : x) v = static_cast<uint8_t>(Random()());
+  return x;
+}
+
+struct Scratch {
+  explicit Scratch(size_t bytes) : p(std::aligned_alloc(64, RoundUp(bytes, 64))) {}
+  ~Scratch() { std::free(p); }
+  Scratch(const Scratch&) = delete;
+  void* p;
+};
+
+struct LinearSeconds {
+  double floats, bits;
+};
+
+LinearSeconds Linear(const Kernels& kernels, size_t m, size_t k, size_t n, double peak) {
+  const auto x = RandomBytes(m * BitRowBytes(k));
+  const BinaryMatrix w = PackBinary(RandomBytes(n * BitRowBytes(k)).data(), n, k);
+  const BinaryAffine affine = PackAffine(RandomFloats(n).data(), RandomFloats(n).data(), n);
+  const BinaryThresholds thresholds = PackThresholds(std::vector<int32_t>(n).data(), nullptr, n);
+  std::vector<float> y(m * n);
+  std::vector<uint8_t> bits(m * w.panels * 8);
+  const Scratch scratch(BinaryLinearScratchBytes(w));
+  const BinaryInput input{x.data(), BitRowBytes(k), m, BitSet::kSigns};
+  const LinearSeconds seconds = {
+      BestSeconds(kSecondsEach,
+                  [&] { kernels.binary_linear_float(input, w, affine, 0, w.panels, y.data(), n, scratch.p); }),
+      BestSeconds(kSecondsEach, [&] {
+        kernels.binary_linear_bits(input, w, thresholds, 0, w.panels, bits.data(), w.panels * 8, scratch.p);
+      })};
+  const double products = static_cast<double>(m * k * n) * 1e-9;
+  const auto print = [&](const char* form, double s) {
+    std::printf("   to %s %8.1f us %6.1f GMAC/s", form, s * 1e6, products / s);
+    if (peak > 0) std::printf(" %5.1f x fp32 %.2f of bound", products / s / peak, products / s / peak / kBoundOverFloat);
+  };
+  std::printf("%4zu rows %4zu x %4zu", m, k, n);
+  print("fp32", seconds.floats);
+  print("bits", seconds.bits);
+  std::printf("\n");
+  return seconds;
+}
+
+}  // namespace
+}  // namespace bitpress
+
+int main() {
+  using namespace bitpress;
+  std::string error;
+  const Kernels* kernels = ChosenKernels(&error);
+  if (!kernels) {
+    std::fprintf(stderr, "%s\n", error.c_str());
+    return 1;
+  }
+  const double peak = PeakFloat();
+  std::printf("ISA %s, fp32 peak %.1f GMAC/s, bound of the look-up %.0f GMAC/s\n", kernels->isa, peak,
+              peak * kBoundOverFloat);
+  for (size_t m : {1, 8, 16, 64, 128, 384}) {
+    Linear(*kernels, m, 768, 768, peak);
+    Linear(*kernels, m, 768, 3072, peak);
+    Linear(*kernels, m, 3072, 768, peak);
+  }
+  return 0;
+}
