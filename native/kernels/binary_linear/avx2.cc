@@ -1,25 +1,23 @@
 // For each panel of 64 outputs and block of inputs, the packed nibbles are unpacked once to L1, then swept over all
-// pairs of rows (simd/avx2_bit_counts.h).
+// pairs of rows (simd/avx2_bit_counts.h); one or two rows take them as they are packed.
 #include "kernels/simd/avx2_bit_counts.h"
 
 namespace bitpress::avx2 {
 namespace {
 
-// Steps of an unpacked block: 84 * 192 = 16 KB of a 32 KB L1, next to the tables (4 KB) and the counts (8 KB).
-constexpr size_t kDepthTriples = 4 * kByteTriples;
 
+// The unpacked block takes 16 KB of a 32 KB L1, next to the tables (4 KB) and the counts (8 KB).
 struct alignas(64) Workspace {
-  uint8_t panel[kDepthTriples * kUnpackedTriple];
+  uint8_t panel[kDepthTriples * kTripleGroups * kUnpackedGroup];
   PairCounts counts[kBitRowBlock / 2];
   int base[kBitRowBlock];
 };
 
 void UnpackPanel(const uint8_t* packed, size_t groups, uint8_t* panel) {
-  const __m256i low_nibbles = _mm256_set1_epi8(15);
   for (size_t g = 0; g < groups; ++g) {
-    const __m256i bytes = LoadInt(packed + g * sizeof(BinaryGroup)).v;
-    StoreInt(panel + g * kUnpackedGroup, {_mm256_and_si256(bytes, low_nibbles)});
-    StoreInt(panel + g * kUnpackedGroup + 32, {_mm256_and_si256(_mm256_srli_epi16(bytes, 4), low_nibbles)});
+    const Nibbles nibbles = PackedPanel{packed}.Load(g);
+    StoreInt(panel + g * kUnpackedGroup, {nibbles.half[0]});
+    StoreInt(panel + g * kUnpackedGroup + 32, {nibbles.half[1]});
   }
 }
 
@@ -46,6 +44,7 @@ template <class Write>
   const size_t depth = (w.triples + depth_blocks - 1) / depth_blocks;
   for (size_t row_begin = 0; row_begin < x.rows; row_begin += kBitRowBlock) {
     const size_t rows = x.rows - row_begin < kBitRowBlock ? x.rows - row_begin : kBitRowBlock;
+    const size_t pairs = (rows + 1) / 2;
     for (size_t r = 0; r < rows; r += 2) {
       const uint8_t* first = x.bits + (row_begin + r) * x.stride;
       const uint8_t* second = r + 1 < rows ? first + x.stride : first;  // an odd row is its own partner
@@ -54,14 +53,22 @@ template <class Write>
       work.base[r + 1] = BaseOf(x.set, w.inputs, CountOnes(second, bytes));
     }
     for (size_t p = panel_begin; p < panel_end; ++p) {
-      __builtin_memset(work.counts, 0, (rows + 1) / 2 * sizeof(PairCounts));
       for (size_t t = 0; t < w.triples; t += depth) {
-        const size_t triples = w.triples - t < depth ? w.triples - t : depth;
-        const size_t group = t * kTripleGroups;
-        UnpackPanel(w.packed.data() + p * w.panel_bytes + group * sizeof(BinaryGroup), triples * kTripleGroups,
-                    work.panel);
-        for (size_t pair = 0; pair < (rows + 1) / 2; ++pair) {
-          CountPair(offsets + pair * offset_stride + group, tables, work.panel, triples, work.counts[pair]);
+        const size_t triples = w.triples - t < depth ? w.triples - t : depth, group = t * kTripleGroups;
+        const uint8_t* packed = w.packed.data() + p * w.panel_bytes + group * sizeof(BinaryGroup);
+        const uint16_t* at = offsets + group;
+        if (pairs == 1) {
+          CountPairs<1>(at, 0, tables, PackedPanel{packed}, triples, t > 0, work.counts);
+          continue;
+        }
+        UnpackPanel(packed, triples * kTripleGroups, work.panel);
+        const UnpackedPanel panel{work.panel};
+        size_t pair = 0;
+        for (; pair + 2 <= pairs; pair += 2) {
+          CountPairs<2>(at + pair * offset_stride, offset_stride, tables, panel, triples, t > 0, work.counts + pair);
+        }
+        if (pair < pairs) {
+          CountPairs<1>(at + pair * offset_stride, 0, tables, panel, triples, t > 0, work.counts + pair);
         }
       }
       for (size_t r = 0; r < rows; ++r) {

@@ -17,11 +17,7 @@
 
 namespace bitpress::avx2 {
 
-// Unpacked: a nibble in each byte, 64 bytes a group.
-constexpr size_t kUnpackedGroup = kBitPanel;
-constexpr size_t kUnpackedTriple = kTripleGroups * kUnpackedGroup;
-
-// Steps for which the byte fields of SplitCounts hold the counts: 21 steps of 3 groups of 4 bits, 252 <= 255.
+// Steps for which the byte fields of GatherCounts hold the counts: 21 steps of 3 groups of 4 bits, 252 <= 255.
 constexpr size_t kByteTriples = 21;
 static_assert(kByteTriples * kTripleGroups * kGroupInputs <= 255, "a byte holds the counts of kByteTriples steps");
 
@@ -60,51 +56,114 @@ struct PairCounts {
   __m256i rows[2][4];
 };
 
-// Adds the counts of kByteTriples steps at most. As 16-bit lanes, with counts e and o of the even and odd byte for the
-// first row and E and O for the second, each <= 252: the bytes of `a` are e + 16 E and o + 16 O modulo 256, those of
-// `b` E + 16 o modulo 256 and O.
-[[gnu::always_inline]] inline void SplitCounts(__m256i a, __m256i b, int half, PairCounts& counts) {
+// The nibbles of outputs 0-31 and 32-63.
+struct Nibbles {
+  __m256i half[2];
+};
+// Where CountPairs takes them from: a panel as it is packed, or unpacked before to a nibble in each byte.
+struct PackedPanel {
+  const uint8_t* groups;
+  Nibbles Load(size_t group) const {
+    const __m256i low_nibbles = _mm256_set1_epi8(15), bytes = LoadInt(groups + group * sizeof(BinaryGroup)).v;
+    return {{_mm256_and_si256(bytes, low_nibbles), _mm256_and_si256(_mm256_srli_epi16(bytes, 4), low_nibbles)}};
+  }
+};
+constexpr size_t kUnpackedGroup = kBitPanel;
+struct UnpackedPanel {
+  const uint8_t* groups;
+  Nibbles Load(size_t group) const {
+    const uint8_t* at = groups + group * kUnpackedGroup;
+    return {{LoadInt(at).v, LoadInt(at + 32).v}};
+  }
+};
+
+// The byte accumulators of 32 outputs over at most kByteTriples steps. As 16-bit lanes, with counts e and o of the even
+// and the odd byte for the first row, E and O for the second, each <= 252: the bytes of `a` are e + 16 E and o + 16 O
+// modulo 256, those of `b` E + 16 o modulo 256 and O.
+struct ByteSums {
+  __m256i a, b;
+};
+// Steps that one call of CountPairs may take.
+constexpr size_t kByteBlocks = 4;
+constexpr size_t kDepthTriples = kByteBlocks * kByteTriples;
+
+// Counts of `blocks` byte accumulators, `stride` apart, in place of `counts` or added to them. int16: a count is at most
+// kMaxBinaryInputs.
+[[gnu::always_inline]] inline void GatherCounts(const ByteSums (*sums)[2], size_t blocks, size_t stride, bool add,
+                                                PairCounts& counts) {
   const __m256i byte = _mm256_set1_epi16(255);
-  const __m256i second_odd = _mm256_srli_epi16(b, 8);
-  const __m256i first_odd =
-      _mm256_and_si256(_mm256_sub_epi16(_mm256_srli_epi16(a, 8), _mm256_slli_epi16(second_odd, 4)), byte);
-  const __m256i second_even = _mm256_and_si256(_mm256_sub_epi16(b, _mm256_slli_epi16(first_odd, 4)), byte);
-  const __m256i first_even = _mm256_and_si256(_mm256_sub_epi16(a, _mm256_slli_epi16(second_even, 4)), byte);
-  __m256i *first = counts.rows[0] + 2 * half, *second = counts.rows[1] + 2 * half;
-  first[0] = _mm256_add_epi16(first[0], first_even);
-  first[1] = _mm256_add_epi16(first[1], first_odd);
-  second[0] = _mm256_add_epi16(second[0], second_even);
-  second[1] = _mm256_add_epi16(second[1], second_odd);
+  for (int half = 0; half < 2; ++half) {
+    __m256i *first = counts.rows[0] + 2 * half, *second = counts.rows[1] + 2 * half;
+    __m256i total[4];  // e, o, E, O
+    total[0] = total[1] = total[2] = total[3] = _mm256_setzero_si256();
+    if (add) total[0] = first[0], total[1] = first[1], total[2] = second[0], total[3] = second[1];
+    for (size_t block = 0; block < blocks; ++block) {
+      const auto [a, b] = sums[block * stride][half];
+      const auto sixteen = [](__m256i x) { return _mm256_slli_epi16(x, 4); };
+      const __m256i O = _mm256_srli_epi16(b, 8);
+      const __m256i o = _mm256_and_si256(_mm256_sub_epi16(_mm256_srli_epi16(a, 8), sixteen(O)), byte);
+      const __m256i E = _mm256_and_si256(_mm256_sub_epi16(b, sixteen(o)), byte);
+      const __m256i e = _mm256_and_si256(_mm256_sub_epi16(a, sixteen(E)), byte);
+      total[0] = _mm256_add_epi16(total[0], e);
+      total[1] = _mm256_add_epi16(total[1], o);
+      total[2] = _mm256_add_epi16(total[2], E);
+      total[3] = _mm256_add_epi16(total[3], O);
+    }
+    first[0] = total[0], first[1] = total[1], second[0] = total[2], second[1] = total[3];
+  }
 }
 
-// Adds the counts of `triples` steps of an unpacked panel. int16: a count is at most kMaxBinaryInputs.
-[[gnu::always_inline]] inline void CountPair(const uint16_t* offsets, const PairTables& tables, const uint8_t* panel,
-                                             size_t triples, PairCounts& counts) {
-  for (size_t begin = 0; begin < triples; begin += kByteTriples) {
+// Counts of at most kDepthTriples steps of a panel for P pairs of rows, whose offsets are `stride` apart, in place of
+// `counts` or added to them.
+//
+// Two pairs share the loads of the weights: 8 accumulators, 4 sums, two weights, a table and a product are nearly all
+// 16 registers. The barriers hold the weights there, and keep the compiler from computing products ahead of their
+// additions, and so from spilling. The byte accumulators of all blocks are kept and gathered at the end: gathering
+// after each block would interrupt the loop (7 %).
+template <int P, class Panel>
+[[gnu::always_inline]] inline void CountPairs(const uint16_t* offsets, size_t stride, const PairTables& tables,
+                                              Panel panel, size_t triples, bool add, PairCounts* counts) {
+  ByteSums sums[kByteBlocks][P][2];
+  size_t blocks = 0;
+  for (size_t begin = 0; begin < triples; begin += kByteTriples, ++blocks) {
     const size_t end = triples - begin < kByteTriples ? triples : begin + kByteTriples;
-    __m256i a[2], b[2];
-    for (int half = 0; half < 2; ++half) a[half] = b[half] = _mm256_setzero_si256();
-    for (size_t t = begin; t < end; ++t) {
-      __m256i sum[2];
+    __m256i a[P][2], b[P][2];
+    for (int p = 0; p < P; ++p) {
+      for (int half = 0; half < 2; ++half) a[p][half] = b[p][half] = _mm256_setzero_si256();
+    }
+    for (size_t group = begin * kTripleGroups; group < end * kTripleGroups; group += kTripleGroups) {
+      __m256i sum[P][2];
 #pragma GCC unroll 3
       for (size_t g = 0; g < kTripleGroups; ++g) {
-        const auto* at = reinterpret_cast<const __m128i*>(tables.bytes + offsets[kTripleGroups * t + g]);
-        const __m256i table = _mm256_broadcastsi128_si256(_mm_load_si128(at));
-        const uint8_t* nibbles = panel + t * kUnpackedTriple + g * kUnpackedGroup;
-        for (int half = 0; half < 2; ++half) {
-          const __m256i found = _mm256_shuffle_epi8(table, LoadInt(nibbles + 32 * half).v);
-          // No carry between the nibbles: three groups count at most 12.
-          sum[half] = g == 0 ? found : _mm256_add_epi8(sum[half], found);
+        Nibbles nibbles = panel.Load(group + g);
+        if (P > 1) asm volatile("" : "+x"(nibbles.half[0]), "+x"(nibbles.half[1]));
+#pragma GCC unroll 2
+        for (int p = 0; p < P; ++p) {
+          const auto* at = reinterpret_cast<const __m128i*>(tables.bytes + offsets[p * stride + group + g]);
+          const __m256i table = _mm256_broadcastsi128_si256(_mm_load_si128(at));
+          for (int half = 0; half < 2; ++half) {
+            const __m256i found = _mm256_shuffle_epi8(table, nibbles.half[half]);
+            // No carry between the nibbles: three groups count at most 12.
+            sum[p][half] = g == 0 ? found : _mm256_add_epi8(sum[p][half], found);
+            asm volatile("" : "+x"(sum[p][half]));
+          }
         }
       }
-      for (int half = 0; half < 2; ++half) {
-        // Bytes wrap around; SplitCounts undoes that. The high nibbles move down as 16-bit lanes, without a mask.
-        a[half] = _mm256_add_epi8(a[half], sum[half]);
-        b[half] = _mm256_add_epi8(b[half], _mm256_srli_epi16(sum[half], 4));
+#pragma GCC unroll 2
+      for (int p = 0; p < P; ++p) {
+        for (int half = 0; half < 2; ++half) {
+          // Bytes wrap around; GatherCounts undoes that. The high nibbles move down as 16-bit lanes, without a mask.
+          a[p][half] = _mm256_add_epi8(a[p][half], sum[p][half]);
+          b[p][half] = _mm256_add_epi8(b[p][half], _mm256_srli_epi16(sum[p][half], 4));
+          asm volatile("" : "+x"(a[p][half]), "+x"(b[p][half]));
+        }
       }
     }
-    for (int half = 0; half < 2; ++half) SplitCounts(a[half], b[half], half, counts);
+    for (int p = 0; p < P; ++p) {
+      for (int half = 0; half < 2; ++half) sums[blocks][p][half] = {a[p][half], b[p][half]};
+    }
   }
+  for (int p = 0; p < P; ++p) GatherCounts(sums[0] + p, blocks, P, add, counts[p]);
 }
 
 // Dot products of one row from its counts; int16 wraps around on the way, but |dot| <= kMaxBinaryInputs.
