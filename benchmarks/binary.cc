@@ -71,6 +71,56 @@ LinearSeconds Linear(const Kernels& kernels, size_t m, size_t k, size_t n, doubl
   return seconds;
 }
 
+// Both products and the packing of `heads` heads, to sign bits.
+double Attention(const Kernels& kernels, size_t tokens, size_t heads, size_t head_size) {
+  const size_t stride = BitRowBytes(heads * head_size);
+  const auto q = RandomBytes(tokens * stride), k = RandomBytes(tokens * stride), v = RandomBytes(tokens * stride);
+  std::vector<uint8_t> bits(tokens * stride);
+  const BinaryThresholds thresholds = PackThresholds(std::vector<int32_t>(head_size).data(), nullptr, head_size);
+  const Scratch scratch(BitAttentionScratchBytes(tokens, head_size));
+  const double seconds = BestSeconds(kSecondsEach, [&] {
+    for (size_t h = 0; h < heads; ++h) {
+      const BitHead head{q.data(), k.data(), v.data(), stride, h * head_size, tokens, head_size};
+      kernels.bit_attention_bits(head, thresholds, bits.data() + h * head_size / 8, stride, scratch.p);
+    }
+  });
+  const double products = 2e-9 * static_cast<double>(tokens * tokens * heads * head_size);
+  std::printf("attention %4zu tokens, %zu heads of %zu: %8.1f us %6.1f GMAC/s\n", tokens, heads, head_size,
+              seconds * 1e6, products / seconds);
+  return seconds;
+}
+
+double Signs(const Kernels& kernels, size_t rows, size_t cols) {
+  const auto x = RandomFloats(rows * cols);
+  std::vector<uint8_t> bits(rows * BitRowBytes(cols));
+  return BestSeconds(kSecondsEach, [&] {
+    kernels.sign_bits(x.data(), cols, rows, cols, 0.0f, nullptr, bits.data(), BitRowBytes(cols));
+  });
+}
+
+// Twelve layers of BERT-base: linear layers, attention and sign bits; without LayerNorm and embeddings.
+void BertBase(const Kernels& kernels, size_t tokens, double peak) {
+  const LinearSeconds square = Linear(kernels, tokens, 768, 768, peak), up = Linear(kernels, tokens, 768, 3072, peak),
+                      down = Linear(kernels, tokens, 3072, 768, peak);
+  const double linear = 12 * (3 * square.bits + square.floats + up.bits + down.floats);
+  const double attention = 12 * Attention(kernels, tokens, 12, 64), signs = 12 * 2 * Signs(kernels, tokens, 768);
+  std::printf("BERT-base 1x%zu, one thread: %.2f ms = linear layers %.2f + attention %.2f + sign bits %.2f\n\n", tokens,
+              1e3 * (linear + attention + signs), 1e3 * linear, 1e3 * attention, 1e3 * signs);
+}
+
+// All sign bits of BERT-base's linear layers from the artifact's form to the kernels'.
+void Loading() {
+  const auto bits = RandomBytes(3072 * 768 / 8);
+  const double seconds = BestSeconds(0.5, [&] {
+    for (int layer = 0; layer < 12; ++layer) {
+      for (int i = 0; i < 4; ++i) PackBinary(bits.data(), 768, 768);
+      PackBinary(bits.data(), 3072, 768);
+      PackBinary(bits.data(), 768, 3072);
+    }
+  });
+  std::printf("loading the sign bits of BERT-base, one thread: %.1f ms\n", seconds * 1e3);
+}
+
 }  // namespace
 }  // namespace bitpress
 
@@ -85,10 +135,8 @@ int main() {
   const double peak = PeakFloat();
   std::printf("ISA %s, fp32 peak %.1f GMAC/s, bound of the look-up %.0f GMAC/s\n", kernels->isa, peak,
               peak * kBoundOverFloat);
-  for (size_t m : {1, 8, 16, 64, 128, 384}) {
-    Linear(*kernels, m, 768, 768, peak);
-    Linear(*kernels, m, 768, 3072, peak);
-    Linear(*kernels, m, 3072, 768, peak);
-  }
+  for (size_t tokens : {1, 8, 16, 64, 128, 384}) BertBase(*kernels, tokens, peak);
+  for (size_t tokens : {16, 128, 384}) Attention(*kernels, tokens, 12, 32);
+  Loading();
   return 0;
 }

@@ -21,6 +21,9 @@ constexpr Kernels kReference = {
     reference::AddRows,
     reference::BinaryLinearFloat,
     reference::BinaryLinearBits,
+    reference::SignBits,
+    reference::BitAttention,
+    reference::BitAttentionBits,
 };
 
 #ifdef BITPRESS_HAVE_AVX2
@@ -39,6 +42,9 @@ constexpr Kernels kAvx2 = {
     avx2::AddRows,
     avx2::BinaryLinearFloat,
     avx2::BinaryLinearBits,
+    avx2::SignBits,
+    avx2::BitAttention,
+    avx2::BitAttentionBits,
 };
 bool CpuHasAvx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 #endif

@@ -6,10 +6,12 @@
 #include "kernels/activation/activation.h"
 #include "kernels/attention/attention.h"
 #include "kernels/binary_linear/binary_linear.h"
+#include "kernels/bit_attention/bit_attention.h"
 #include "kernels/embedding/embedding.h"
 #include "kernels/float_linear/float_linear.h"
 #include "kernels/layer_norm/layer_norm.h"
 #include "kernels/quantize/quantize.h"
+#include "kernels/sign_bits/sign_bits.h"
 #include "kernels/ternary_linear/ternary_linear.h"
 
 namespace bitpress {
@@ -29,6 +31,9 @@ struct Kernels {
   AddRowsFn add_rows;
   BinaryLinearFloatFn binary_linear_float;
   BinaryLinearBitsFn binary_linear_bits;
+  SignBitsFn sign_bits;
+  BitAttentionFn bit_attention;
+  BitAttentionBitsFn bit_attention_bits;
 };
 
 // The kernels named by BITPRESS_ISA, or the best that build and CPU have. NULL, with the reason in *error, where

@@ -97,13 +97,7 @@ void BinaryLinearFloat(const BinaryInput& x, const BinaryMatrix& w, const Binary
 void BinaryLinearBits(const BinaryInput& x, const BinaryMatrix& w, const BinaryThresholds& thresholds,
                       size_t panel_begin, size_t panel_end, uint8_t* y, size_t ldy, void* scratch) {
   ForDots(x, w, panel_begin, panel_end, scratch, [&](size_t row, size_t panel, const PanelDots& dots) {
-    __m256i masks[4];
-    for (size_t i = 0; i < 4; ++i) {
-      const size_t n = panel * kBitPanel + i * 16;
-      const __m256i passed = _mm256_cmpgt_epi16(dots.at[i], LoadInt(&thresholds.above[n]).v);
-      masks[i] = _mm256_xor_si256(passed, LoadInt(&thresholds.flip[n]).v);
-    }
-    const uint64_t bits = PackMasks(masks);
+    const uint64_t bits = PassedBits(dots, thresholds, panel);
     __builtin_memcpy(y + row * ldy + panel * (kBitPanel / 8), &bits, sizeof(bits));
   });
 }

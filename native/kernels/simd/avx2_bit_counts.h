@@ -191,4 +191,16 @@ struct PanelDots {
   return bits;
 }
 
+// The bits of a panel of dot products: (dot > above) xor flip.
+[[gnu::always_inline]] inline uint64_t PassedBits(const PanelDots& dots, const BinaryThresholds& thresholds,
+                                                  size_t panel) {
+  __m256i masks[4];
+  for (size_t i = 0; i < 4; ++i) {
+    const size_t n = panel * kBitPanel + i * 16;
+    const __m256i passed = _mm256_cmpgt_epi16(dots.at[i], LoadInt(&thresholds.above[n]).v);
+    masks[i] = _mm256_xor_si256(passed, LoadInt(&thresholds.flip[n]).v);
+  }
+  return PackMasks(masks);
+}
+
 }  // namespace bitpress::avx2
