@@ -5,7 +5,6 @@
 namespace bitpress::avx2 {
 namespace {
 
-
 // The unpacked block takes 16 KB of a 32 KB L1, next to the tables (4 KB) and the counts (8 KB).
 struct alignas(64) Workspace {
   uint8_t panel[kDepthTriples * kTripleGroups * kUnpackedGroup];

@@ -47,8 +47,8 @@ BinaryAffine PackAffine(const float* scale, const float* bias, size_t outputs);
 struct BinaryThresholds {
   std::vector<int16_t> above, flip;  // panels x kBitPanel; flip is 0 or -1
 };
-// bit = (dot >= threshold[n]) xor flip[n]; any int32 threshold. flip: NULL, or 0 or 1 per output. fold_threshold.h gives
-// both for a bit that is the sign of a float function of dot.
+// bit = (dot >= threshold[n]) xor flip[n]; any int32 threshold. flip: NULL, or 0 or 1 per output. fold_threshold.h
+// gives both for a bit that is the sign of a float function of dot.
 BinaryThresholds PackThresholds(const int32_t* threshold, const uint8_t* flip, size_t outputs);
 
 struct BinaryInput {

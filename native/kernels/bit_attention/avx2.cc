@@ -1,6 +1,6 @@
 // Both products by the table look-up of simd/avx2_bit_counts.h, four queries at a time: the scores are dot products of
 // signs with the keys as weights, the context is one of zeros and ones with the values as weights. Keys and values are
-// first written as nibbles, which takes 1/10 of the time at 128 tokens.
+// first written as nibbles.
 #include "kernels/bit_attention/scratch.h"
 #include "kernels/simd/avx2_bit_counts.h"
 
@@ -13,13 +13,13 @@ void AlignRows(const uint8_t* from, const BitHead& head, size_t padded, size_t r
   const size_t begin = head.first_bit / 8, shift = head.first_bit % 8, bytes = BitRowBytes(head.head_size);
   const size_t last = (head.first_bit + head.head_size - 1) / 8;
   const auto end_mask = static_cast<uint8_t>(0xFF >> (bytes * 8 - head.head_size));
+  if (shift == 0 && head.head_size == 64) {
+    for (size_t t = 0; t < head.tokens; ++t) __builtin_memcpy(to + t * row_bytes, from + t * head.stride + begin, 8);
+    return;
+  }
   for (size_t t = 0; t < head.tokens; ++t) {
     const uint8_t* row = from + t * head.stride;
     uint8_t* out = to + t * row_bytes;
-    if (shift == 0 && bytes == 8 && end_mask == 0xFF) {
-      __builtin_memcpy(out, row + begin, 8);
-      continue;
-    }
     for (size_t i = 0; i < bytes; ++i) {
       const unsigned high = begin + i < last ? row[begin + i + 1] : 0u;
       out[i] = static_cast<uint8_t>((row[begin + i] | high << 8) >> shift);
@@ -28,15 +28,18 @@ void AlignRows(const uint8_t* from, const BitHead& head, size_t padded, size_t r
   }
 }
 
-// Eight bytes of each of 32 rows to the bytes of 16 groups (layout.h), those below group_count, kUnpackedGroup apart.
+// Eight bytes of each of 32 rows to 16 groups of one nibble a row, in order of the rows; those below group_count,
+// kUnpackedGroup apart.
 void TransposeKeys(const uint8_t* rows, size_t row_bytes, size_t group_count, uint8_t* groups) {
   const auto load = [&](size_t row) {
     return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(rows + row * row_bytes));
   };
-  const auto pair = [&](size_t row) { return _mm_unpacklo_epi8(load(row), load(row + 16)); };
-  // 16-bit items: byte j of the rows i and 16 + i. Rows i = 0..7 in the low and 8..15 in the high half.
+  const auto pair = [&](size_t row) { return _mm_unpacklo_epi8(load(row), load(row + 1)); };
+  // 16-bit items: byte j of the rows 2 i and 2 i + 1; rows 0-15 in the low and 16-31 in the high half.
   __m256i x[8], y[8];
-  for (size_t i = 0; i < 8; ++i) x[i] = _mm256_inserti128_si256(_mm256_castsi128_si256(pair(i)), pair(8 + i), 1);
+  for (size_t i = 0; i < 8; ++i) {
+    x[i] = _mm256_inserti128_si256(_mm256_castsi128_si256(pair(2 * i)), pair(16 + 2 * i), 1);
+  }
   // The transposition of both 8 x 8 halves, by items of 16, 32 and 64 bits.
   for (int i = 0; i < 4; ++i) {
     y[i] = _mm256_unpacklo_epi16(x[2 * i], x[2 * i + 1]);
@@ -99,25 +102,43 @@ void PackPanels(const BitHead& head, const BitAttentionBuffers& b) {
   }
 }
 
-// Which keys kBitQueries queries attend to, into b.attended.
-void Attend(const BitHead& head, const BitAttentionBuffers& b, const uint8_t* queries) {
+// Which keys the kBitQueries queries from `begin` on attend to, into b.attended.
+void Attend(const BitHead& head, const BitAttentionBuffers& b, size_t begin) {
+  constexpr int kPairs = kBitQueries / 2;
   const size_t stride = OffsetStride(b.head_triples);
-  for (size_t pair = 0; pair < kBitQueries / 2; ++pair) {
-    const uint8_t* first = queries + 2 * pair * b.row_bytes;
+  for (size_t pair = 0; pair < kPairs; ++pair) {
+    const uint8_t* first = b.queries + (begin + 2 * pair) * b.row_bytes;
     PairOffsets(first, first + b.row_bytes, b.row_bytes, stride, b.query_offsets + pair * stride);
   }
-  const __m256i limit = _mm256_set1_epi16(static_cast<int16_t>(head.head_size / 2 + 1));
+  const PairTables& tables = TablesFor(BitSet::kSigns);
+  const __m256i low_nibbles = _mm256_set1_epi8(15), limit = _mm256_set1_epi8(static_cast<char>(head.head_size / 2));
   for (size_t p = 0; p < b.token_panels; ++p) {
-    PairCounts mismatches[kBitQueries / 2];
     const UnpackedPanel keys{b.key_panels + p * b.head_triples * kTripleGroups * kUnpackedGroup};
-    CountPairs<2>(b.query_offsets, stride, TablesFor(BitSet::kSigns), keys, b.head_triples, false, mismatches);
+    // Bytes suffice for a comparison with head_size / 2 <= 128: where the sum saturates, it is above that.
+    __m256i mismatches[kBitQueries][2];
+    for (auto& row : mismatches) row[0] = row[1] = _mm256_setzero_si256();
+    for (size_t t = 0; t < b.head_triples; ++t) {
+      __m256i sum[kPairs][2];
+      LookUp<kPairs>(b.query_offsets, stride, tables, keys, t * kTripleGroups, sum);
+#pragma GCC unroll 2
+      for (int pair = 0; pair < kPairs; ++pair) {
+        for (int half = 0; half < 2; ++half) {
+          __m256i &first = mismatches[2 * pair][half], &second = mismatches[2 * pair + 1][half];
+          const __m256i high = _mm256_srli_epi16(sum[pair][half], 4);
+          first = _mm256_adds_epu8(first, _mm256_and_si256(sum[pair][half], low_nibbles));
+          second = _mm256_adds_epu8(second, _mm256_and_si256(high, low_nibbles));
+          asm volatile("" : "+x"(first), "+x"(second));
+        }
+      }
+    }
     const size_t count = head.tokens - p * kBitPanel;
     const uint64_t real = count < kBitPanel ? (uint64_t{1} << count) - 1 : ~uint64_t{0};
     for (size_t r = 0; r < kBitQueries; ++r) {
-      __m256i masks[4];
-      for (size_t i = 0; i < 4; ++i) masks[i] = _mm256_cmpgt_epi16(limit, mismatches[r / 2].rows[r % 2][i]);
-      const uint64_t bits = PackMasks(masks) & real;
-      __builtin_memcpy(b.attended + r * b.attended_row + p * 8, &bits, sizeof(bits));
+      const auto attended = [&](__m256i x) {
+        return static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_cmpeq_epi8(_mm256_min_epu8(x, limit), x)));
+      };
+      const uint64_t bits = (attended(mismatches[r][0]) | uint64_t{attended(mismatches[r][1])} << 32) & real;
+      __builtin_memcpy(b.attended + (begin + r) * b.attended_row + p * 8, &bits, sizeof(bits));
     }
   }
 }
@@ -128,20 +149,23 @@ template <class Write>
   size_t bytes;
   const BitAttentionBuffers b = LayOutBitAttention(scratch, head.tokens, head.head_size, &bytes);
   PackPanels(head, b);
-  __builtin_memset(b.attended, 0, kBitQueries * b.attended_row);
+  __builtin_memset(b.attended, 0, RoundUp(head.tokens, kBitQueries) * b.attended_row);
+  // All queries before the first context: rows of bits are stored by 8 bytes and loaded by 16, which waits for a store
+  // that is still under way.
+  for (size_t begin = 0; begin < head.tokens; begin += kBitQueries) Attend(head, b, begin);
   const size_t stride = OffsetStride(b.token_triples);
   for (size_t begin = 0; begin < head.tokens; begin += kBitQueries) {
-    Attend(head, b, b.queries + begin * b.row_bytes);
+    const uint8_t* attended = b.attended + begin * b.attended_row;
     int ones[kBitQueries] = {};
     for (size_t r = 0; r < kBitQueries; ++r) {
       for (size_t p = 0; p < b.token_panels; ++p) {
         uint64_t word;
-        __builtin_memcpy(&word, b.attended + r * b.attended_row + p * 8, sizeof(word));
+        __builtin_memcpy(&word, attended + r * b.attended_row + p * 8, sizeof(word));
         ones[r] += __builtin_popcountll(word);
       }
     }
     for (size_t pair = 0; pair < kBitQueries / 2; ++pair) {
-      const uint8_t* first = b.attended + 2 * pair * b.attended_row;
+      const uint8_t* first = attended + 2 * pair * b.attended_row;
       PairOffsets(first, first + b.attended_row, b.attended_row, stride, b.attended_offsets + pair * stride);
     }
     for (size_t p = 0; p < b.head_panels; ++p) {

@@ -23,7 +23,7 @@ BitAttentionBuffers LayOutBitAttention(void* scratch, size_t tokens, size_t head
   take(b.queries, RoundUp(tokens, kBitQueries) * b.row_bytes);
   take(b.keys, b.token_panels * kBitPanel * b.row_bytes);
   take(b.values, b.token_triples * kTripleGroups * kGroupInputs * b.row_bytes);
-  take(b.attended, kBitQueries * b.attended_row);
+  take(b.attended, RoundUp(tokens, kBitQueries) * b.attended_row);
   take(b.key_panels, b.token_panels * b.head_triples * group);
   take(b.value_panels, b.head_panels * b.token_triples * group);
   take(b.query_offsets, kBitQueries / 2 * OffsetStride(b.head_triples));

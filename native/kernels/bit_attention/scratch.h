@@ -20,7 +20,7 @@ struct BitAttentionBuffers {
   uint8_t* keys;        // tokens padded to 64
   uint8_t* values;      // tokens padded to 12
   size_t attended_row;  // bytes of a row of attended
-  uint8_t* attended;    // kBitQueries rows, one bit a key
+  uint8_t* attended;    // tokens padded to kBitQueries, one bit a key
 
   // A nibble in each byte, 64 bytes for each four dimensions of 64 keys, and for each four keys of 64 dimensions.
   uint8_t* key_panels;    // token_panels x head_triples x 3 x 64

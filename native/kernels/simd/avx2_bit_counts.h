@@ -1,8 +1,8 @@
 // Counts of bits by table look-up, shared by the binary linear layer and bit attention.
 //
 // A weight nibble (four inputs of one output) indexes the 16 bytes of PairTables for two activation rows: one `vpshufb`
-// gives 32 outputs x 4 inputs x 2 rows = 256 products. Each result byte holds a count of the first row in its low and of
-// the second in its high nibble.
+// gives 32 outputs x 4 inputs x 2 rows = 256 products. Each result byte holds a count of the first row in its low and
+// of the second in its high nibble.
 //
 // Floor of a step of three groups, for 32 outputs: 3 shuffles and 1 shift at 2 a cycle, 4 additions beside them:
 // 2 cycles for 768 products, 384 a cycle.
@@ -87,8 +87,8 @@ struct ByteSums {
 constexpr size_t kByteBlocks = 4;
 constexpr size_t kDepthTriples = kByteBlocks * kByteTriples;
 
-// Counts of `blocks` byte accumulators, `stride` apart, in place of `counts` or added to them. int16: a count is at most
-// kMaxBinaryInputs.
+// Counts of `blocks` byte accumulators, `stride` apart, in place of `counts` or added to them. int16: a count is at
+// most kMaxBinaryInputs.
 [[gnu::always_inline]] inline void GatherCounts(const ByteSums (*sums)[2], size_t blocks, size_t stride, bool add,
                                                 PairCounts& counts) {
   const __m256i byte = _mm256_set1_epi16(255);
@@ -113,13 +113,35 @@ constexpr size_t kDepthTriples = kByteBlocks * kByteTriples;
   }
 }
 
-// Counts of at most kDepthTriples steps of a panel for P pairs of rows, whose offsets are `stride` apart, in place of
-// `counts` or added to them.
+// One step: the counts of three groups for P pairs of rows, whose offsets are `stride` apart, as nibbles of each
+// output. No carry between the nibbles: three groups count at most 12.
 //
-// Two pairs share the loads of the weights: 8 accumulators, 4 sums, two weights, a table and a product are nearly all
-// 16 registers. The barriers hold the weights there, and keep the compiler from computing products ahead of their
-// additions, and so from spilling. The byte accumulators of all blocks are kept and gathered at the end: gathering
-// after each block would interrupt the loop (7 %).
+// Two pairs share the loads of the weights. The barriers hold those in registers, and keep the compiler from looking up
+// ahead of the additions, and so from spilling accumulators.
+template <int P, class Panel>
+[[gnu::always_inline]] inline void LookUp(const uint16_t* offsets, size_t stride, const PairTables& tables, Panel panel,
+                                          size_t group, __m256i (&sum)[P][2]) {
+#pragma GCC unroll 3
+  for (size_t g = 0; g < kTripleGroups; ++g) {
+    Nibbles nibbles = panel.Load(group + g);
+    if (P > 1) asm volatile("" : "+x"(nibbles.half[0]), "+x"(nibbles.half[1]));
+#pragma GCC unroll 2
+    for (int p = 0; p < P; ++p) {
+      const auto* at = reinterpret_cast<const __m128i*>(tables.bytes + offsets[p * stride + group + g]);
+      const __m256i table = _mm256_broadcastsi128_si256(_mm_load_si128(at));
+      for (int half = 0; half < 2; ++half) {
+        const __m256i found = _mm256_shuffle_epi8(table, nibbles.half[half]);
+        sum[p][half] = g == 0 ? found : _mm256_add_epi8(sum[p][half], found);
+        asm volatile("" : "+x"(sum[p][half]));
+      }
+    }
+  }
+}
+
+// Counts of at most kDepthTriples steps of a panel for P pairs of rows, in place of `counts` or added to them.
+//
+// The byte accumulators of all blocks are kept and gathered at the end: gathering after each block would interrupt the
+// loop (7 %). For two pairs, 8 accumulators, 4 sums, two weights, a table and a look-up are all 16 registers.
 template <int P, class Panel>
 [[gnu::always_inline]] inline void CountPairs(const uint16_t* offsets, size_t stride, const PairTables& tables,
                                               Panel panel, size_t triples, bool add, PairCounts* counts) {
@@ -133,22 +155,7 @@ template <int P, class Panel>
     }
     for (size_t group = begin * kTripleGroups; group < end * kTripleGroups; group += kTripleGroups) {
       __m256i sum[P][2];
-#pragma GCC unroll 3
-      for (size_t g = 0; g < kTripleGroups; ++g) {
-        Nibbles nibbles = panel.Load(group + g);
-        if (P > 1) asm volatile("" : "+x"(nibbles.half[0]), "+x"(nibbles.half[1]));
-#pragma GCC unroll 2
-        for (int p = 0; p < P; ++p) {
-          const auto* at = reinterpret_cast<const __m128i*>(tables.bytes + offsets[p * stride + group + g]);
-          const __m256i table = _mm256_broadcastsi128_si256(_mm_load_si128(at));
-          for (int half = 0; half < 2; ++half) {
-            const __m256i found = _mm256_shuffle_epi8(table, nibbles.half[half]);
-            // No carry between the nibbles: three groups count at most 12.
-            sum[p][half] = g == 0 ? found : _mm256_add_epi8(sum[p][half], found);
-            asm volatile("" : "+x"(sum[p][half]));
-          }
-        }
-      }
+      LookUp<P>(offsets, stride, tables, panel, group, sum);
 #pragma GCC unroll 2
       for (int p = 0; p < P; ++p) {
         for (int half = 0; half < 2; ++half) {
