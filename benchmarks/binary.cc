@@ -62,7 +62,8 @@ LinearSeconds Linear(const Kernels& kernels, size_t m, size_t k, size_t n, doubl
   const double products = static_cast<double>(m * k * n) * 1e-9;
   const auto print = [&](const char* form, double s) {
     std::printf("   to %s %8.1f us %6.1f GMAC/s", form, s * 1e6, products / s);
-    if (peak > 0) std::printf(" %5.1f x fp32 %.2f of bound", products / s / peak, products / s / peak / kBoundOverFloat);
+    if (peak > 0)
+      std::printf(" %5.1f x fp32 %.2f of bound", products / s / peak, products / s / peak / kBoundOverFloat);
   };
   std::printf("%4zu rows %4zu x %4zu", m, k, n);
   print("fp32", seconds.floats);
