@@ -9,7 +9,7 @@
 #include <cstdlib>
 
 #include "kernels/dispatch.h"
-#include "measure.h"
+#include "timing.h"
 
 namespace bitpress {
 namespace {

@@ -17,14 +17,6 @@
 namespace bitpress {
 namespace {
 
-std::vector<float> RandomFloats(size_t n) {
-  static std::mt19937 engine(1);
-  std::normal_distribution<float> normal;
-  std::vector<float> x(n);
-  for (float& v : x) v = normal(engine);
-  return x;
-}
-
 // bound: the kernel's own, in multiply-adds a cycle, as derived beside it.
 void Print(const char* name, size_t m, size_t k, size_t n, double seconds, double peak, double bound) {
   const double rate = static_cast<double>(m * k * n) / seconds * 1e-9;

@@ -1,14 +1,17 @@
-// Clocks of the native benchmarks, and the fp32 multiply-add rate that kernels are held against.
-#ifndef BITPRESS_BENCHMARKS_TIMING_H_
-#define BITPRESS_BENCHMARKS_TIMING_H_
+// What the kernel benchmarks share: timing of one thread, random inputs, the fp32 peak of this run.
+//
+// Each figure is the best of many short repetitions, so that other work on the machine disturbs it little.
+#pragma once
 
 #include <time.h>
 
 #include <algorithm>
+#include <random>
+#include <vector>
 
 namespace bitpress {
 
-constexpr double kSecondsEach = 0.4;
+constexpr double kSecondsEach = 0.2;
 
 // Seconds that this thread has run for: without those in which others had the processor.
 inline double ThreadSeconds() {
@@ -17,16 +20,31 @@ inline double ThreadSeconds() {
   return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_nsec) * 1e-9;
 }
 
-template <class F>
-double BestSeconds(F f) {
+// f() alone is timed; prepare() runs before each repetition.
+template <class P, class F>
+double BestSeconds(P prepare, F f) {
   double best = 1e9;
   const double begin = ThreadSeconds();
   while (ThreadSeconds() - begin < kSecondsEach) {
+    prepare();
     const double start = ThreadSeconds();
     f();
     best = std::min(best, ThreadSeconds() - start);
   }
   return best;
+}
+
+template <class F>
+double BestSeconds(F f) {
+  return BestSeconds([] {}, f);
+}
+
+inline std::vector<float> RandomFloats(size_t n) {
+  static std::mt19937 engine(1);
+  std::normal_distribution<float> normal;
+  std::vector<float> x(n);
+  for (float& v : x) v = normal(engine);
+  return x;
 }
 
 // Multiply-adds a second of twelve independent chains in registers, billions.
@@ -48,5 +66,3 @@ inline double PeakFloat() { return 0.0; }
 #endif
 
 }  // namespace bitpress
-
-#endif  // BITPRESS_BENCHMARKS_TIMING_H_

@@ -21,6 +21,11 @@ constexpr Kernels kReference = {
     reference::DecodeUniformRow,
     reference::AddRows,
     reference::MultiplyAdds,
+    reference::BinaryLinearFloat,
+    reference::BinaryLinearBits,
+    reference::SignBits,
+    reference::BitAttention,
+    reference::BitAttentionBits,
 };
 
 #ifdef BITPRESS_HAVE_AVX2
@@ -39,6 +44,11 @@ constexpr Kernels kAvx2 = {
     avx2::DecodeUniformRow,
     avx2::AddRows,
     avx2::MultiplyAdds,
+    avx2::BinaryLinearFloat,
+    avx2::BinaryLinearBits,
+    avx2::SignBits,
+    avx2::BitAttention,
+    avx2::BitAttentionBits,
 };
 bool CpuHasAvx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 #endif

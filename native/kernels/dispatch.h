@@ -5,12 +5,15 @@
 
 #include "kernels/activation/activation.h"
 #include "kernels/attention/attention.h"
+#include "kernels/binary_linear/binary_linear.h"
+#include "kernels/bit_attention/bit_attention.h"
 #include "kernels/embedding/embedding.h"
 #include "kernels/float_linear/float_linear.h"
 #include "kernels/integer_linear/integer_linear.h"
 #include "kernels/layer_norm/layer_norm.h"
 #include "kernels/machine_limits/machine_limits.h"
 #include "kernels/quantize/quantize.h"
+#include "kernels/sign_bits/sign_bits.h"
 
 namespace bitpress {
 
@@ -29,6 +32,11 @@ struct Kernels {
   DecodeUniformRowFn decode_uniform_row;
   AddRowsFn add_rows;
   MultiplyAddsFn multiply_adds;
+  BinaryLinearFloatFn binary_linear_float;
+  BinaryLinearBitsFn binary_linear_bits;
+  SignBitsFn sign_bits;
+  BitAttentionFn bit_attention;
+  BitAttentionBitsFn bit_attention_bits;
 };
 
 // The kernels named by BITPRESS_ISA, or the best that build and CPU have. NULL, with the reason in *error, where

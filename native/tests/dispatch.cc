@@ -59,7 +59,8 @@ TEST(EveryAvailableIsaIsComplete) {
     const Kernels* k = KernelsFor(name.c_str());
     CHECK(k && k->isa == name && k->quantize_rows && k->quantize_block && k->integer_linear && k->float_linear &&
           k->attention_uint8 && k->attention_float && k->layer_norm && k->activate && k->decode_two_bit_row &&
-          k->decode_trits_row && k->decode_uniform_row && k->add_rows && k->multiply_adds(3) > 0);
+          k->decode_trits_row && k->decode_uniform_row && k->add_rows && k->multiply_adds(3) > 0 &&
+          k->binary_linear_float && k->binary_linear_bits && k->sign_bits && k->bit_attention && k->bit_attention_bits);
     begin = end + 1;
   }
 }
