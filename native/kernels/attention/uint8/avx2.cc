@@ -101,8 +101,8 @@ void QuantizeKeys(const AttentionHead& head, const QuantizeSpec& spec, const Att
   }
 }
 
-// panels[dimension / 16][token / 16][token % 8][dimension % 16] = the codes of tokens t and t + 8 of a block of 16;
-// those past the end are 0. Returns the codebook of the whole block.
+// panels[dimension / 16][token / 16][token % 8][dimension % 16] = the codes of tokens t and t + 8 of a block of 16. Past
+// the end stands the last token, as the probabilities there are 0. Returns the codebook of the whole block.
 Codebook<F32> QuantizeValues(const AttentionHead& head, const QuantizeSpec& spec, const AttentionBuffers& b) {
   const size_t tokens = head.tokens, d = head.head_size, stride = head.stride;
   // Row by row: at the stride of a projection a column of rows falls into few sets of the cache.
@@ -117,16 +117,20 @@ Codebook<F32> QuantizeValues(const AttentionHead& head, const QuantizeSpec& spec
     }
   }
   const Codebook<F32> book = MakeCodebook(spec, search.Whole());
-  const I32 none = {_mm256_setzero_si256()};
+  const size_t panel_floats = b.score_stride / 2 * kTileColumns;
+  const auto row_of = [&](size_t t) { return head.value + (t < tokens ? t : tokens - 1) * stride; };
   WithCoder(spec, book, [&](const auto& coder) {
-    for (size_t t = 0; t < b.score_stride; t += t % 8 == 7 ? 9 : 1) {
-      float* panel = b.value_panels + (t / 16 * 8 + t % 8) * kTileColumns;
-      const float *low = head.value + t * stride, *high = low + 8 * stride;
-      for (size_t c = 0; c < d; c += kFloats) {
-        const I32 of_low = t < tokens ? coder.Codes(LoadFirst(low + c, d - c)) : none;
-        const I32 of_high = t + 8 < tokens ? coder.Codes(LoadFirst(high + c, d - c)) : none;
-        StoreInt(panel + c / kTileColumns * (b.score_stride / 2) * kTileColumns + c % kTileColumns,
-                 PairOf(of_low, of_high));
+    for (size_t pair = 0; pair < b.score_stride / 2; ++pair) {
+      const size_t t = pair / 8 * 16 + pair % 8;
+      const float *low = row_of(t), *high = row_of(t + 8);
+      float* entry = b.value_panels + pair * kTileColumns;
+      size_t c = 0;
+      for (; c + kTileColumns <= d; c += kTileColumns, entry += panel_floats) {
+        StoreInt(entry, PairOf(coder.Codes(Load(low + c)), coder.Codes(Load(high + c))));
+        StoreInt(entry + kFloats, PairOf(coder.Codes(Load(low + c + kFloats)), coder.Codes(Load(high + c + kFloats))));
+      }
+      for (; c < d; c += kFloats, entry += kFloats) {
+        StoreInt(entry, PairOf(coder.Codes(LoadFirst(low + c, d - c)), coder.Codes(LoadFirst(high + c, d - c))));
       }
     }
   });
