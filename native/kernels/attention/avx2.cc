@@ -11,7 +11,7 @@
 namespace bitpress::avx2 {
 namespace {
 
-static_assert(kQueryRows == kTileRows && kAttentionPanel == kTileColumns, "a tile is six queries by one panel");
+static_assert(kQueryRows % kTileRows == 0 && kAttentionPanel == kTileColumns, "whole tiles");
 
 // panels[key / 16][entry][key % 16] = entry `entry` of key `key`, entries padded to a multiple of 8, keys of 16.
 // load(key, entry) gives eight entries of a key.

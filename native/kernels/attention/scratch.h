@@ -5,8 +5,8 @@
 
 namespace bitpress {
 
-// Query rows handled together: a register tile of the AVX2 kernels.
-constexpr size_t kQueryRows = 6;
+// Query rows handled together: two register tiles of the AVX2 kernels.
+constexpr size_t kQueryRows = 12;
 // Columns of a panel: keys (of Q K^T) or head dimensions (of P V). Also what rows of int16 codes are padded to.
 constexpr size_t kAttentionPanel = 16;
 // Rows that are quantized together, one a lane.

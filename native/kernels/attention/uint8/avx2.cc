@@ -15,7 +15,7 @@
 namespace bitpress::avx2 {
 namespace {
 
-static_assert(kQueryRows == kTileRows && kAttentionPanel == kTileColumns, "a tile is six queries by one panel");
+static_assert(kQueryRows % kTileRows == 0 && kAttentionPanel == kTileColumns, "whole tiles");
 static_assert(kLaneRows == kFloats && kAttentionPanel % kLaneRows == 0, "a row a lane, whole registers in a panel");
 
 // Two codes 0..255 of each lane as a pair of int16.
@@ -101,28 +101,36 @@ void QuantizeKeys(const AttentionHead& head, const QuantizeSpec& spec, const Att
   }
 }
 
-// panels[dimension / 16][token / 16][token % 8][dimension % 16] = the codes of tokens t and t + 8 of a block of 16;
-// those past the end are 0. Returns the codebook of the whole block.
+// panels[dimension / 16][token / 16][token % 8][dimension % 16] = the codes of tokens t and t + 8 of a block of 16. Past
+// the end stands the last token, as the probabilities there are 0. Returns the codebook of the whole block.
 Codebook<F32> QuantizeValues(const AttentionHead& head, const QuantizeSpec& spec, const AttentionBuffers& b) {
   const size_t tokens = head.tokens, d = head.head_size, stride = head.stride;
+  // Row by row: at the stride of a projection a column of rows falls into few sets of the cache.
   RangeSearch search;
-  for (size_t c = 0; c < d; c += kFloats) {
-    const I32 mask = TailMask(d - c);
-    for (size_t t = 0; t < tokens; ++t) {
+  for (size_t t = 0; t < tokens; ++t) {
+    const float* row = head.value + t * stride;
+    size_t c = 0;
+    for (; c + 2 * kFloats <= d; c += 2 * kFloats) search.Add(Load(row + c), Load(row + c + kFloats));
+    for (; c < d; c += kFloats) {
       // The first element in the lanes past the end: it changes no minimum or maximum.
-      const float* x = head.value + t * stride + c;
-      search.Add(d - c >= kFloats ? Load(x) : SelectMask(mask, LoadMasked(x, mask), F32::Broadcast(*x)));
+      search.Add(SelectMask(TailMask(d - c), LoadFirst(row + c, d - c), F32::Broadcast(*row)));
     }
   }
   const Codebook<F32> book = MakeCodebook(spec, search.Whole());
+  const size_t panel_floats = b.score_stride / 2 * kTileColumns;
+  const auto row_of = [&](size_t t) { return head.value + (t < tokens ? t : tokens - 1) * stride; };
   WithCoder(spec, book, [&](const auto& coder) {
-    for (size_t c = 0; c < d; c += kFloats) {
-      float* panel = b.value_panels + c / kTileColumns * (b.score_stride / 2) * kTileColumns + c % kTileColumns;
-      const auto codes = [&](size_t t) {
-        return t < tokens ? coder.Codes(LoadFirst(head.value + t * stride + c, d - c)) : I32{_mm256_setzero_si256()};
-      };
-      for (size_t t = 0; t < tokens; t += 16) {
-        for (size_t i = 0; i < 8; ++i, panel += kTileColumns) StoreInt(panel, PairOf(codes(t + i), codes(t + i + 8)));
+    for (size_t pair = 0; pair < b.score_stride / 2; ++pair) {
+      const size_t t = pair / 8 * 16 + pair % 8;
+      const float *low = row_of(t), *high = row_of(t + 8);
+      float* entry = b.value_panels + pair * kTileColumns;
+      size_t c = 0;
+      for (; c + kTileColumns <= d; c += kTileColumns, entry += panel_floats) {
+        StoreInt(entry, PairOf(coder.Codes(Load(low + c)), coder.Codes(Load(high + c))));
+        StoreInt(entry + kFloats, PairOf(coder.Codes(Load(low + c + kFloats)), coder.Codes(Load(high + c + kFloats))));
+      }
+      for (; c < d; c += kFloats, entry += kFloats) {
+        StoreInt(entry, PairOf(coder.Codes(LoadFirst(low + c, d - c)), coder.Codes(LoadFirst(high + c, d - c))));
       }
     }
   });
@@ -132,100 +140,132 @@ Codebook<F32> QuantizeValues(const AttentionHead& head, const QuantizeSpec& spec
 // Scores of one tile from the integer products; the formula is in attention.h.
 template <int R>
 [[gnu::always_inline]] inline void WriteScores(const Tile<I32, R>& tile, const AttentionBuffers& b, size_t query,
-                                               size_t key) {
-  for (size_t half = 0; half < 2; ++half) {
-    const size_t j = key + half * kFloats;
-    const F32 scale = Load(b.key_scale + j), offset = Load(b.key_offset + j), constant = Load(b.key_constant + j);
-    for (int r = 0; r < R; ++r) {
-      const F32 products = Fma(scale, ToFloat(tile.at[r][half]), offset * F32::Broadcast(b.query_sum[query + r]));
-      const F32 of_offset = F32::Broadcast(b.query_offset[query + r]) * constant;
-      Store(b.scores + r * b.score_stride + j, Fma(F32::Broadcast(b.query_scale[query + r]), products, of_offset));
+                                               size_t key, float* scores) {
+  const F32 scale[2] = {Load(b.key_scale + key), Load(b.key_scale + key + kFloats)};
+  const F32 offset[2] = {Load(b.key_offset + key), Load(b.key_offset + key + kFloats)};
+  const F32 constant[2] = {Load(b.key_constant + key), Load(b.key_constant + key + kFloats)};
+  for (int r = 0; r < R; ++r) {
+    const F32 sum_q = F32::Broadcast(b.query_sum[query + r]);
+    const F32 query_scale = F32::Broadcast(b.query_scale[query + r]);
+    const F32 query_offset = F32::Broadcast(b.query_offset[query + r]);
+    for (size_t half = 0; half < 2; ++half) {
+      const F32 products = Fma(scale[half], ToFloat(tile.at[r][half]), offset[half] * sum_q);
+      Store(scores + r * b.score_stride + key + half * kFloats,
+            Fma(query_scale, products, query_offset * constant[half]));
     }
   }
 }
 
-// Codes of the softmax of n scores, the row padded to whole panels; returns scale and sum of the codes.
-struct ProbabilityRow {
-  F32 scale, code_sum;
-};
-ProbabilityRow QuantizeProbabilities(float* x, size_t n, const QuantizeSpec& spec, int16_t* codes) {
+// -inf past the end of a row: exp gives the +0 that the summation order wants there, the code 0, and the maximum
+// ignores it.
+float PadAndFindMax(float* x, size_t n) {
   const size_t padded = RoundUp(n, kLanes);
-  // -inf past the end: exp gives the +0 that the summation order wants there, the code 0, and the maximum ignores it.
   for (size_t j = n; j < padded; ++j) x[j] = -__builtin_inff();
   F32x2 highest = Load2(x);
   for (size_t j = kLanes; j < padded; j += kLanes) highest = Max(Load2(x + j), highest);
-  const F32x2 max = F32x2::Broadcast(ReduceMax(Max(highest.first, highest.second)));
-  F32x2 sums = {Zero(), Zero()};
-  I32 code_sum = {_mm256_setzero_si256()};
-  // e <= exp(0) = 1, so no code passes `high`. (Exp rounds 1 + y with y <= 0 for arguments <= 0.)
-  const F32 high = CodeLimits<F32>(spec).high;
-  const auto code = [&](F32x2 e, int16_t* to) {
+  return ReduceMax(Max(highest.first, highest.second));
+}
+
+// The lanes of a row's sums, still to be added up.
+struct RowSums {
+  F32x2 exponentials;
+  I32 codes;
+};
+
+// Codes of the exponentials of a row; e <= exp(0) = 1, so no code passes `high`. (For an argument <= 0, Exp rounds
+// 1 + y with y <= 0.)
+RowSums QuantizeExponentials(const float* x, size_t padded, float max, F32 high, int16_t* codes) {
+  const F32x2 max2 = F32x2::Broadcast(max);
+  RowSums sums = {{Zero(), Zero()}, {_mm256_setzero_si256()}};
+  const auto add = [&](F32x2 e, int16_t* to) {
+    sums.exponentials = sums.exponentials + e;
     const I32 low = {_mm256_cvtps_epi32((e.first * high).v)}, up = {_mm256_cvtps_epi32((e.second * high).v)};
-    code_sum = code_sum + (low + up);
+    sums.codes = sums.codes + (low + up);
     StoreInt(to, PairOf(low, up));
   };
   size_t j = 0;
   for (; j + 2 * kLanes <= padded; j += 2 * kLanes) {
-    const F32x4 e = Exp(Load4(x + j) - F32x4{max, max});
-    sums = sums + e.first;
-    sums = sums + e.second;
-    if (spec.is_static) {
-      Store4(x + j, e);
-    } else {
-      code(e.first, codes + j);
-      code(e.second, codes + j + kLanes);
-    }
+    const F32x4 e = Exp(Load4(x + j) - F32x4{max2, max2});
+    add(e.first, codes + j);
+    add(e.second, codes + j + kLanes);
   }
-  if (j < padded) {
-    const F32x2 e = Exp(Load2(x + j) - max);
-    sums = sums + e;
-    if (spec.is_static) {
-      Store2(x + j, e);
-    } else {
-      code(e, codes + j);
-    }
-  }
-  const F32 total = F32::Broadcast(SumLanes(sums.first, sums.second));
-  F32 scale = F32::Broadcast(1.0f) / total / high;
-  if (spec.is_static) {
-    scale = F32::Broadcast(spec.scale);
-    const Coder coder(spec, MakeCodebook(spec, Range<F32>{}));
-    for (j = 0; j < padded; j += kLanes) {
-      const I32 low = coder.Codes(Load(x + j) / total), up = coder.Codes(Load(x + j + kFloats) / total);
-      code_sum = code_sum + (low + up);
-      StoreInt(codes + j, PairOf(low, up));
-    }
-  }
-  return {scale, F32::Broadcast(static_cast<float>(SumInts(code_sum)))};
+  if (j < padded) add(Exp(Load2(x + j) - max2), codes + j);
+  return sums;
 }
 
-template <int R>
-void AttendRows(const AttentionHead& head, const QuantizeSpec& probabilities, const AttentionBuffers& b, size_t query,
-                const Codebook<F32>& values) {
-  const size_t tokens = head.tokens, d = head.head_size;
-  Tile<I32, R> tile;
-  for (size_t key = 0; key < tokens; key += kTileColumns) {
-    const float* panel = b.key_panels + key * (b.code_stride / 2);
-    MultiplyInt16(b.query_codes + query * b.code_stride, b.code_stride, reinterpret_cast<const int16_t*>(panel),
-                  (d + 1) / 2, tile);
-    WriteScores(tile, b, query, key);
+// The same with a scale from training, which may lie below the probabilities.
+I32 QuantizeWithStaticScale(float* x, size_t padded, float max, const QuantizeSpec& spec, int16_t* codes) {
+  const F32x2 max2 = F32x2::Broadcast(max);
+  F32x2 sums = {Zero(), Zero()};
+  for (size_t j = 0; j < padded; j += kLanes) {
+    const F32x2 e = Exp(Load2(x + j) - max2);
+    Store2(x + j, e);
+    sums = sums + e;
   }
-  ProbabilityRow rows[R];
-  for (int r = 0; r < R; ++r) {
-    rows[r] = QuantizeProbabilities(b.scores + r * b.score_stride, tokens, probabilities,
-                                    b.probability_codes + r * b.score_stride);
+  const F32 total = F32::Broadcast(SumLanes(sums.first, sums.second));
+  const Coder coder(spec, MakeCodebook(spec, Range<F32>{}));
+  I32 code_sums = {_mm256_setzero_si256()};
+  for (size_t j = 0; j < padded; j += kLanes) {
+    const I32 low = coder.Codes(Load(x + j) / total), up = coder.Codes(Load(x + j + kFloats) / total);
+    code_sums = code_sums + (low + up);
+    StoreInt(codes + j, PairOf(low, up));
   }
-  for (size_t column = 0; column < d; column += kTileColumns) {
-    const float* panel = b.value_panels + column * (b.score_stride / 2);
-    MultiplyInt16(b.probability_codes, b.score_stride, reinterpret_cast<const int16_t*>(panel), b.score_stride / 2,
-                  tile);
-    for (int r = 0; r < R; ++r) {
-      for (size_t half = 0; half < 2; ++half) {
-        const size_t c = column + half * kFloats;
-        const F32 value = Fma(values.scale, ToFloat(tile.at[r][half]), values.offset * rows[r].code_sum);
-        StoreFirst(head.context + (query + r) * head.context_stride + c, d > c ? d - c : 0, rows[r].scale * value);
-      }
+  return code_sums;
+}
+
+// Scores to codes of probabilities, their scales and sums. Rows in step where there is something to wait for: the
+// maximum and the sum of a row are chains of some 20 cycles after its last element.
+void QuantizeProbabilities(const AttentionBuffers& b, size_t rows, size_t tokens, const QuantizeSpec& spec,
+                           float* scale, float* code_sum) {
+  float max[kQueryRows];
+  RowSums sums[kQueryRows];
+  const F32 high = CodeLimits<F32>(spec).high;
+  for (size_t r = 0; r < rows; ++r) max[r] = PadAndFindMax(b.scores + r * b.score_stride, tokens);
+  for (size_t r = 0; r < rows; ++r) {
+    float* x = b.scores + r * b.score_stride;
+    int16_t* codes = b.probability_codes + r * b.score_stride;
+    if (spec.is_static) {
+      sums[r].codes = QuantizeWithStaticScale(x, b.score_stride, max[r], spec, codes);
+    } else {
+      sums[r] = QuantizeExponentials(x, b.score_stride, max[r], high, codes);
     }
+  }
+  for (size_t r = 0; r < rows; ++r) {
+    const float total = spec.is_static ? 0.0f : SumLanes(sums[r].exponentials.first, sums[r].exponentials.second);
+    scale[r] = spec.is_static ? spec.scale : 1.0f / total / (spec.symmetric ? 127.0f : 255.0f);
+    code_sum[r] = static_cast<float>(SumInts(sums[r].codes));
+  }
+}
+
+// Up to kQueryRows queries. Each panel meets all their tiles while it is in L1.
+void AttendRows(const AttentionHead& head, const QuantizeSpec& probabilities, const AttentionBuffers& b, size_t query,
+                size_t rows, const Codebook<F32>& values) {
+  const size_t tokens = head.tokens, d = head.head_size;
+  for (size_t key = 0; key < tokens; key += kTileColumns) {
+    const auto panel = reinterpret_cast<const int16_t*>(b.key_panels + key * (b.code_stride / 2));
+    ForTiles(rows, [&](size_t row, auto height) {
+      Tile<I32, decltype(height)::value> tile;
+      MultiplyInt16(b.query_codes + (query + row) * b.code_stride, b.code_stride, panel, (d + 1) / 2, tile);
+      WriteScores(tile, b, query + row, key, b.scores + row * b.score_stride);
+    });
+  }
+  float scale[kQueryRows], code_sum[kQueryRows];
+  QuantizeProbabilities(b, rows, tokens, probabilities, scale, code_sum);
+  for (size_t column = 0; column < d; column += kTileColumns) {
+    const auto panel = reinterpret_cast<const int16_t*>(b.value_panels + column * (b.score_stride / 2));
+    ForTiles(rows, [&](size_t row, auto height) {
+      constexpr int kHeight = decltype(height)::value;
+      Tile<I32, kHeight> tile;
+      MultiplyInt16(b.probability_codes + row * b.score_stride, b.score_stride, panel, b.score_stride / 2, tile);
+      for (int r = 0; r < kHeight; ++r) {
+        const F32 of_offset = values.offset * F32::Broadcast(code_sum[row + r]);
+        float* context = head.context + (query + row + r) * head.context_stride;
+        for (size_t c = column, half = 0; half < 2 && c < d; ++half, c += kFloats) {
+          const F32 value = Fma(values.scale, ToFloat(tile.at[r][half]), of_offset);
+          StoreFirst(context + c, d - c, F32::Broadcast(scale[row + r]) * value);
+        }
+      }
+    });
   }
 }
 
@@ -239,9 +279,12 @@ void AttentionUint8(const AttentionHead& head, const AttentionSpecs& specs, void
   const Codebook<F32> values = QuantizeValues(head, specs.value, b);
   QuantizeSpec probabilities = specs.probabilities;
   probabilities.clip = 0.0f;
-  ForTiles(head.tokens, [&](size_t query, auto height) {
-    AttendRows<decltype(height)::value>(head, probabilities, b, query, values);
-  });
+  // Blocks of nearly equal height, as tiles are.
+  size_t blocks = (head.tokens + kQueryRows - 1) / kQueryRows;
+  for (size_t query = 0, rows; query < head.tokens; query += rows, --blocks) {
+    rows = (head.tokens - query + blocks - 1) / blocks;
+    AttendRows(head, probabilities, b, query, rows, values);
+  }
 }
 
 }  // namespace bitpress::avx2
