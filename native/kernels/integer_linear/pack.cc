@@ -12,34 +12,39 @@ namespace {
 
 constexpr size_t kCacheLine = 64;
 
-// The eight registers of a block from 16 rows of one code a byte; the layout of layout.h, written in words of four
-// inputs (fields of a byte cannot run into the next byte). Loops over columns inside: compilers make them vectors.
+// Bytes 4i to 4i + 3 of vector v of a block (layout.h): column i, or 8 + i, of four inputs for each register in it.
+// codes: 16 rows of one code a byte. Fields of a byte never run into the next one.
 template <unsigned Bits>
-void PackBlock(const uint8_t* codes, size_t stride, uint8_t* block) {
-  constexpr size_t kLanes8 = 8;
-  uint32_t vectors[Bits][kLanes8] = {};
-  for (size_t step = 0; step < kBlockInputs / kPanelDepth; ++step) {
-    for (size_t n = 0; n < kPanelColumns; ++n) {
-      uint32_t word;
-      std::memcpy(&word, codes + n * stride + step * kPanelDepth, sizeof(word));
-      const size_t reg = 2 * step + n / kLanes8, lane = n % kLanes8;
-      if constexpr (Bits == 8) {
-        vectors[reg][lane] = word;
-      } else if constexpr (Bits == 4) {
-        vectors[reg / 2][lane] |= word << (4 * (reg % 2));
-      } else {
-        vectors[reg / 4][lane] |= (word & 0x03030303) << (2 * (reg % 4));
-        if constexpr (Bits == 3) vectors[2][lane] |= (word >> 2 & 0x01010101) << reg;
-      }
+uint32_t WordOfVector(const uint8_t* codes, size_t stride, size_t v, size_t i) {
+  const auto of_register = [&](size_t r) {
+    uint32_t word;
+    std::memcpy(&word, codes + (r % 2 * 8 + i) * stride + r / 2 * kPanelDepth, sizeof(word));
+    return word;
+  };
+  if constexpr (Bits == 8) {
+    return of_register(v);
+  } else if constexpr (Bits == 4) {
+    return of_register(2 * v) | of_register(2 * v + 1) << 4;
+  } else {
+    uint32_t word = 0;
+    if (v < 2) {
+      for (size_t r = 0; r < 4; ++r) word |= (of_register(4 * v + r) & 0x03030303) << 2 * r;
+    } else {
+      for (size_t r = 0; r < 8; ++r) word |= (of_register(r) >> 2 & 0x01010101) << r;
     }
+    return word;
   }
-  std::memcpy(block, vectors, sizeof(vectors));
 }
 
 template <unsigned Bits>
 void PackBlocks(const uint8_t* codes, size_t padded_inputs, uint8_t* panel) {
-  for (size_t k = 0; k < padded_inputs; k += kBlockInputs, panel += BlockBytes(Bits)) {
-    PackBlock<Bits>(codes + k, padded_inputs, panel);
+  for (size_t k = 0; k < padded_inputs; k += kBlockInputs) {
+    for (size_t v = 0; v < Bits; ++v) {
+      for (size_t i = 0; i < 8; ++i, panel += sizeof(uint32_t)) {
+        const uint32_t word = WordOfVector<Bits>(codes + k, padded_inputs, v, i);
+        std::memcpy(panel, &word, sizeof(word));
+      }
+    }
   }
 }
 
@@ -59,6 +64,10 @@ void ToIntegers(const CodeFormat& format, const int8_t* table, const uint8_t* co
   }
 }
 
+void Magnitudes(const int8_t* integers, size_t count, uint8_t* magnitudes) {
+  for (size_t j = 0; j < count; ++j) magnitudes[j] = static_cast<uint8_t>(std::abs(integers[j]));
+}
+
 int32_t Sum(const int8_t* integers, size_t count) {
   int32_t sum = 0;
   for (size_t j = 0; j < count; ++j) sum += integers[j];
@@ -69,50 +78,58 @@ int32_t Sum(const int8_t* integers, size_t count) {
 // and 2j + 1 of four, at most 255 (|w| + |w'|). So it holds any steps whose pairs |w| + |w'| sum up to at most
 // kLaneLimit; `vpmaddubsw` itself saturates only where a single pair is larger.
 //
-// Steps are counted in runs, at whose borders every group and every depth block of a kernel starts: any `runs_` runs in
-// a row keep the limit, at most 64 steps for ternary weights, 8 for 4-bit ones of the largest magnitude, but about
-// twice that for weights as they are.
-constexpr int kLaneLimit = 128;
+// Steps are counted in runs, at whose borders every group and every depth block of a kernel starts: so many runs in a
+// row that any as many keep the limit, 64 steps for ternary weights at least, 8 for 4-bit ones of the largest
+// magnitude, but about twice that for weights as they are. Where a single run does not, the largest pair decides: 1 to
+// 7 steps, or none.
+constexpr size_t kLaneLimit = 128;
 static_assert(255 * kLaneLimit <= 32767, "int16 holds the limit");
-constexpr size_t kRunSteps = kGroupGranularity / kPanelDepth, kMostRuns = 31;
+constexpr size_t kRunInputs = kGroupGranularity, kRunSteps = kRunInputs / kPanelDepth, kMostRuns = 31;
 static_assert(kRunSteps * kMostRuns <= 255, "IntegerMatrix::int16_steps holds it");
 
-class LaneLimit {
- public:
-  // The weights of one output; pairs: room for half as many.
-  void Add(const int8_t* integers, size_t inputs, int16_t* pairs) {
-    for (size_t j = 0; j < inputs / 2; ++j) {
-      pairs[j] = static_cast<int16_t>(std::abs(integers[2 * j]) + std::abs(integers[2 * j + 1]));
+// Per run and lane the sum of the pairs. magnitudes: |w|, padded with zeros to whole runs. Four pairs at a time, as the
+// 16-bit fields of a word: two of lane 0 (fields 0 and 2), two of lane 1.
+void LoadRuns(const uint8_t* magnitudes, size_t runs, uint16_t* loads) {
+  constexpr uint64_t kLowBytes = 0x00ff00ff00ff00ff;
+  for (size_t run = 0; run < runs; ++run, magnitudes += kRunInputs) {
+    uint64_t fields = 0;  // each at most 4 * 256
+    for (size_t i = 0; i < kRunInputs; i += sizeof(fields)) {
+      uint64_t word;
+      std::memcpy(&word, magnitudes + i, sizeof(word));
+      fields += (word & kLowBytes) + (word >> 8 & kLowBytes);
     }
-    largest_pair_ = std::max<int>(largest_pair_, *std::max_element(pairs, pairs + inputs / 2));
-    for (size_t lane = 0; lane < 2; ++lane) {
-      // loads: of the runs in the window, of which the first is number `first`.
-      int loads[kMostRuns + 1], total = 0;
-      size_t first = 0, last = 0;
-      const auto drop_first = [&] { total -= loads[first++ % (kMostRuns + 1)]; };
-      for (size_t j = lane; j < inputs / 2; ++last) {
-        int load = 0;
-        for (size_t step = 0; step < kRunSteps && j < inputs / 2; ++step, j += 2) load += pairs[j];
-        loads[last % (kMostRuns + 1)] = load;
-        total += load;
-        if (last - first == runs_) drop_first();
-        while (total > kLaneLimit) {
-          drop_first();
-          runs_ = last + 1 - first;
-        }
+    const uint64_t lanes = fields + (fields >> 32);
+    loads[2 * run] = static_cast<uint16_t>(lanes);
+    loads[2 * run + 1] = static_cast<uint16_t>(lanes >> 16);
+  }
+}
+
+size_t LargestPair(const uint8_t* magnitudes, size_t count) {
+  int16_t largest = 0;
+  for (size_t j = 0; j < count; j += 2) {
+    largest = std::max(largest, static_cast<int16_t>(magnitudes[j] + magnitudes[j + 1]));
+  }
+  return static_cast<size_t>(largest);
+}
+
+// `steps` or, where an output of these weights bears fewer, those. loads: room for two numbers a run.
+size_t LimitSteps(const uint8_t* magnitudes, size_t runs, uint16_t* loads, size_t steps) {
+  LoadRuns(magnitudes, runs, loads);
+  for (size_t lane = 0; lane < 2; ++lane) {
+    size_t total = 0;  // of the runs first to last
+    for (size_t first = 0, last = 0; last < runs; ++last) {
+      if (loads[2 * last + lane] > kLaneLimit) {
+        return std::min(steps, kLaneLimit / LargestPair(magnitudes, runs * kRunInputs));
+      }
+      total += loads[2 * last + lane];
+      if ((last - first) * kRunSteps >= steps) total -= loads[2 * first++ + lane];
+      for (; total > kLaneLimit; steps = std::min(steps, (last + 1 - first) * kRunSteps)) {
+        total -= loads[2 * first++ + lane];
       }
     }
   }
-  // See IntegerMatrix::int16_steps.
-  uint8_t Steps() const {
-    const size_t steps = runs_ > 0 ? runs_ * kRunSteps : static_cast<size_t>(kLaneLimit / largest_pair_);
-    return static_cast<uint8_t>(steps);
-  }
-
- private:
-  size_t runs_ = kMostRuns;
-  int largest_pair_ = 0;
-};
+  return steps;
+}
 
 }  // namespace
 
@@ -148,8 +165,11 @@ IntegerMatrix MakeIntegerMatrix(const PackedWeights& weights, const float* bias)
   return m;
 }
 
-// The codes of a panel, the integers of one row and their pairs.
-size_t PackScratchBytes(const IntegerMatrix& matrix) { return (kPanelColumns + 2) * matrix.padded_inputs; }
+// The codes of a panel; of one row the integers, their magnitudes and the loads of its runs.
+size_t PackScratchBytes(const IntegerMatrix& matrix) {
+  const size_t run_inputs = RoundUp(matrix.padded_inputs, kRunInputs);
+  return kPanelColumns * matrix.padded_inputs + 2 * run_inputs + run_inputs / kRunInputs * 2 * sizeof(uint16_t);
+}
 
 size_t PackPanel(const PackedWeights& weights, size_t panel, uint8_t* scratch, IntegerMatrix* matrix) {
   IntegerMatrix& m = *matrix;
@@ -158,16 +178,19 @@ size_t PackPanel(const PackedWeights& weights, size_t panel, uint8_t* scratch, I
   // Padding counts as zero in the sums; in the panel it is code 0, whatever that stands for: its activation codes are
   // zero, and outputs past the last are not written.
   std::memset(scratch, 0, PackScratchBytes(m));
-  auto* pairs = reinterpret_cast<int16_t*>(integers + m.padded_inputs);
+  const size_t run_inputs = RoundUp(m.padded_inputs, kRunInputs);
+  uint8_t* magnitudes = scratch + kPanelColumns * m.padded_inputs + run_inputs;
+  auto* loads = reinterpret_cast<uint16_t*>(magnitudes + run_inputs);
   const auto center = static_cast<float>(1 << (m.bits - 1));
-  LaneLimit limit;
+  size_t steps = kMostRuns * kRunSteps;
   for (size_t c = 0; c < kPanelColumns && first + c < m.outputs; ++c) {
     const size_t n = first + c;
     uint8_t* codes = scratch + c * m.padded_inputs;
     if (!UnpackCodes(weights.format, weights.codes + n * row_bytes, m.inputs, codes)) return n;
     ToIntegers(weights.format, weights.table, codes, m.inputs, integers);
     if (m.bits == 8) std::memcpy(codes, integers, m.inputs);
-    limit.Add(integers, m.padded_inputs, pairs);
+    Magnitudes(integers, m.inputs, magnitudes);
+    steps = LimitSteps(magnitudes, run_inputs / kRunInputs, loads, steps);
     float weight_sum = 0.0f;
     for (size_t g = 0; g < m.groups; ++g) {
       const size_t begin = g * m.group_inputs, count = std::min(m.group_inputs, m.inputs - begin);
@@ -183,7 +206,7 @@ size_t PackPanel(const PackedWeights& weights, size_t panel, uint8_t* scratch, I
     }
     m.weight_sum[n] = weight_sum;
   }
-  m.int16_steps[panel] = limit.Steps();
+  m.int16_steps[panel] = static_cast<uint8_t>(steps);
   uint8_t* packed = m.packed.get() + panel * m.panel_bytes;
   switch (m.bits) {
     case 2:

@@ -26,7 +26,7 @@ bool UnpackBits(const uint8_t* row, size_t cols, uint8_t* codes) {
   size_t j = 0;
   for (; j + 8 <= cols; j += 8, row += Bits) {
     uint64_t packed = 0;
-    std::memcpy(&packed, row, Bits);
+    for (unsigned i = 0; i < Bits; ++i) packed |= uint64_t{row[i]} << (8 * i);
     const uint64_t spread = Spread<Bits>(packed);
     std::memcpy(codes + j, &spread, sizeof(spread));
   }
