@@ -31,9 +31,17 @@ template <int R>
       const __m256i codes = BroadcastWord(a + r * lda + step * kStepInputs);
       const __m256i left_products = _mm256_maddubs_epi16(codes, left.v);
       const __m256i right_products = _mm256_maddubs_epi16(codes, right.v);
-      acc[r][0].v = _mm256_add_epi16(acc[r][0].v, left_products);
-      acc[r][1].v = _mm256_add_epi16(acc[r][1].v, right_products);
-      HoldOrder(left, right, acc[r][0], acc[r][1]);
+      if constexpr (R > 4) {
+        acc[r][0].v = _mm256_add_epi16(acc[r][0].v, left_products);
+        acc[r][1].v = _mm256_add_epi16(acc[r][1].v, right_products);
+        HoldOrder(left, right, acc[r][0], acc[r][1]);
+      } else {
+        // HoldOrder and the additions in one: with registers to spare the compiler copies the accumulators between them
+        // (8 rows, two tiles of 4: a quarter of the time). Full tiles have none to spare and are 8 % faster as above.
+        asm volatile("vpaddw %4, %2, %2\n\tvpaddw %5, %3, %3"
+                     : "+x"(left.v), "+x"(right.v), "+&x"(acc[r][0].v), "+x"(acc[r][1].v)
+                     : "x"(left_products), "x"(right_products));
+      }
     }
   }
   BITPRESS_FOR_ROWS {  // the two int16 lanes of a column to one int32
