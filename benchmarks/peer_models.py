@@ -61,10 +61,10 @@ class Scheme:
 SCHEMES = {
     "ternary 2 bits": Scheme("ternarybert", {"packing": "2bit"}),
     "ternary 1.6 bits": Scheme("ternarybert", {"packing": "trits"}),
-    "int8": Scheme("q8bert"),
-    "int4": Scheme("qbert", {"weights.bits": 4}),
-    "int3": Scheme("qbert", {"weights.bits": 3}),
-    "int2": Scheme("qbert", {"weights.bits": 2}),
+    "int8": Scheme("int8"),
+    "int4": Scheme("int4"),
+    "int3": Scheme("int3"),
+    "int2": Scheme("int3", {"weights.bits": 2}),
     "binary": Scheme("bibert"),
 }
 
