@@ -353,7 +353,7 @@ def _packed_tensor(artifact: Artifact, name: str, spec: TensorSpec) -> PackedTen
         table=artifact.tensors.get(f"{name}.table"),
         packing="trits" if spec.packing == "trits" else "bits",
         group_rows=group_rows,
-        group_cols=spec.group_size if spec.group == "input" else None,
+        group_cols=min(spec.group_size or cols, cols) if spec.group == "input" else None,
     )
 
 
