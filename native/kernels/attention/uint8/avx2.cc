@@ -101,8 +101,8 @@ void QuantizeKeys(const AttentionHead& head, const QuantizeSpec& spec, const Att
   }
 }
 
-// panels[dimension / 16][token / 16][token % 8][dimension % 16] = the codes of tokens t and t + 8 of a block of 16. Past
-// the end stands the last token, as the probabilities there are 0. Returns the codebook of the whole block.
+// panels[dimension / 16][token / 16][token % 8][dimension % 16] = the codes of tokens t and t + 8 of a block of 16.
+// Past the end stands the last token, as the probabilities there are 0. Returns the codebook of the whole block.
 Codebook<F32> QuantizeValues(const AttentionHead& head, const QuantizeSpec& spec, const AttentionBuffers& b) {
   const size_t tokens = head.tokens, d = head.head_size, stride = head.stride;
   // Row by row: at the stride of a projection a column of rows falls into few sets of the cache.
