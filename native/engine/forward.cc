@@ -114,29 +114,56 @@ void Embed(const Pass& pass, const Steps& steps) {
   });
 }
 
+// Step: quantizes hidden for the projections of `layer`.
+template <typename Steps>
+void QuantizeForAttention(const Pass& pass, const Layer& layer, const Steps& steps) {
+  steps.Rows([&](size_t begin, size_t end, Stopwatch& watch) {
+    QuantizeInput(pass.kernels, layer.attention_input, pass.b.hidden, pass.model.config.hidden_size, begin, end,
+                  pass.b.hidden_codes, watch);
+  });
+}
+
 // Steps: query, key and value states of hidden.
 template <typename Steps>
 void Project(const Pass& pass, const Layer& layer, const Steps& steps) {
   const Buffers& b = pass.b;
-  steps.Rows([&](size_t begin, size_t end, Stopwatch& watch) {
-    QuantizeInput(pass.kernels, layer.attention_input, b.hidden, pass.model.config.hidden_size, begin, end,
-                  b.hidden_codes, watch);
-  });
+  QuantizeForAttention(pass, layer, steps);
   steps.Linears({{&layer.query, b.hidden, &b.hidden_codes, b.query, BP_OP_QUERY_KEY_VALUE},
                  {&layer.key, b.hidden, &b.hidden_codes, b.key, BP_OP_QUERY_KEY_VALUE},
                  {&layer.value, b.hidden, &b.hidden_codes, b.value, BP_OP_QUERY_KEY_VALUE}});
 }
 
+// The same without the query states.
+template <typename Steps>
+void ProjectKeysAndValues(const Pass& pass, const Layer& layer, const Steps& steps) {
+  const Buffers& b = pass.b;
+  QuantizeForAttention(pass, layer, steps);
+  steps.Linears({{&layer.key, b.hidden, &b.hidden_codes, b.key, BP_OP_QUERY_KEY_VALUE},
+                 {&layer.value, b.hidden, &b.hidden_codes, b.value, BP_OP_QUERY_KEY_VALUE}});
+}
+
+// The query states alone.
+template <typename Steps>
+void ProjectQueries(const Pass& pass, const Layer& layer, const Steps& steps) {
+  QuantizeForAttention(pass, layer, steps);
+  steps.Linears({{&layer.query, pass.b.hidden, &pass.b.hidden_codes, pass.b.query, BP_OP_QUERY_KEY_VALUE}});
+}
+
+// Which queries attend: those of all tokens, or of each sequence's first token, whose query and context are row s.
+enum class Queries { kAll, kFirst };
+
 // context = attention of each (sequence, head).
-void Attend(const Pass& pass, const Layer& layer) {
+void Attend(const Pass& pass, const Layer& layer, Queries queries) {
   const size_t hidden = pass.model.config.hidden_size, heads = pass.model.config.num_heads;
   const size_t head_size = pass.model.head_size();
   pass.team.ParallelFor(pass.group.sequences * heads, [&](size_t task, size_t thread) {
     Stopwatch watch(pass.profile, thread);
-    const size_t sequence = task / heads, first = pass.b.starts[sequence] * hidden + task % heads * head_size;
+    const size_t sequence = task / heads, column = task % heads * head_size, tokens = pass.group.lengths[sequence];
+    const bool all = queries == Queries::kAll;
+    const size_t keys = pass.b.starts[sequence] * hidden + column, row = all ? keys : sequence * hidden + column;
     const AttentionHead head = {
-        pass.b.query + first,         pass.b.key + first, pass.b.value + first, hidden, pass.b.context + first, hidden,
-        pass.group.lengths[sequence], head_size};
+        pass.b.query + row, pass.b.key + keys, pass.b.value + keys, hidden, pass.b.context + row, hidden, tokens,
+        head_size,          all ? tokens : 1};
     void* scratch = pass.b.attention_scratch + thread * pass.b.attention_scratch_stride;
     if (pass.model.uint8_attention) {
       pass.kernels.attention_uint8(head, layer.attention, scratch);
@@ -194,9 +221,10 @@ void PoolAndClassify(const Pass& pass, float* logits, const Steps& steps) {
   steps.Linears({{&pass.model.classifier, b.query, nullptr, logits, BP_OP_HEAD}});
 }
 
-// Moves the row of each sequence's first token to row s, in place: row s never lies behind its source.
-void GatherFirstTokens(const Pass& pass, float* x) {
+// Moves the hidden state of each sequence's first token to row s: row s never lies behind its source.
+void GatherFirstTokens(const Pass& pass) {
   const size_t hidden = pass.model.config.hidden_size;
+  float* x = pass.b.hidden;
   for (size_t s = 0; s < pass.group.sequences; ++s) {
     std::memmove(x + s * hidden, x + pass.b.starts[s] * hidden, hidden * sizeof(float));
   }
@@ -221,38 +249,48 @@ void RunGroup(const Pass& pass, float* logits, float* hidden_states, size_t stri
   const auto run = [&](size_t rows, const auto& chain) {
     RunChain(pass.kernels, pass.team, rows, pass.profile, chain);
   };
+  const Layer& last = layers.back();
+  // Without hidden states only the first tokens' outputs of the last layer are read.
+  const bool first_only = hidden_states == nullptr;
+  // Steps: what layer i needs before its attention.
+  const auto project = [&](size_t i, const auto& steps) {
+    if (first_only && i + 1 == layers.size()) {
+      ProjectKeysAndValues(pass, last, steps);
+    } else {
+      Project(pass, layers[i], steps);
+    }
+  };
   LocateTokens(pass);
   run(pass.group.tokens, [&](const auto& steps) {
     Embed(pass, steps);
     Keep(pass, state(0), steps);
-    Project(pass, layers[0], steps);
+    project(0, steps);
   });
   for (size_t i = 0; i + 1 < layers.size(); ++i) {
-    Attend(pass, layers[i]);
+    Attend(pass, layers[i], Queries::kAll);
     run(pass.group.tokens, [&](const auto& steps) {
       FinishLayer(pass, layers[i], steps);
       Keep(pass, state(i + 1), steps);
-      Project(pass, layers[i + 1], steps);
+      project(i + 1, steps);
     });
   }
-  const Layer& last = layers.back();
-  Attend(pass, last);
-  if (hidden_states != nullptr) {
-    run(pass.group.tokens, [&](const auto& steps) {
+  if (first_only) {
+    GatherFirstTokens(pass);
+    run(pass.group.sequences, [&](const auto& steps) { ProjectQueries(pass, last, steps); });
+    Attend(pass, last, Queries::kFirst);
+    run(pass.group.sequences, [&](const auto& steps) {
       FinishLayer(pass, last, steps);
-      Keep(pass, state(layers.size()), steps);
+      PoolAndClassify(pass, logits, steps);
     });
-    GatherFirstTokens(pass, pass.b.hidden);
-    run(pass.group.sequences, [&](const auto& steps) { PoolAndClassify(pass, logits, steps); });
     return;
   }
-  // Of the last layer only the first tokens' outputs are read.
-  GatherFirstTokens(pass, pass.b.context);
-  GatherFirstTokens(pass, pass.b.hidden);
-  run(pass.group.sequences, [&](const auto& steps) {
+  Attend(pass, last, Queries::kAll);
+  run(pass.group.tokens, [&](const auto& steps) {
     FinishLayer(pass, last, steps);
-    PoolAndClassify(pass, logits, steps);
+    Keep(pass, state(layers.size()), steps);
   });
+  GatherFirstTokens(pass);
+  run(pass.group.sequences, [&](const auto& steps) { PoolAndClassify(pass, logits, steps); });
 }
 
 // The number of sequences from `first` on that make up one group, at least one, and their tokens.

@@ -92,6 +92,33 @@ std::vector<double> Dense(const std::vector<float>& x, const Problem& p) {
   return dense;
 }
 
+TEST(FewerQueriesThanTokensGetTheSameContext) {
+  for (const char* name : {"reference", "avx2"}) {
+    const Kernels* kernels = KernelsFor(name);
+    if (!kernels) continue;
+    for (const size_t queries : {1, 5, 13}) {
+      const Problem p(29, 26);
+      const size_t context_stride = p.d + 3;
+      const AlignedBuffer scratch = AllocateAligned(AttentionScratchBytes(p.tokens, p.d));
+      for (const bool uint8 : {false, true}) {
+        const auto all = uint8 ? p.RunUint8(*kernels, Specs(false)) : p.RunFloat(*kernels);
+        // Queries end where they may no longer be read; contexts of others stay as they are.
+        const std::vector<float> query(p.query.begin(), p.query.begin() + (queries - 1) * p.stride + p.d);
+        std::vector<float> context(all.size(), -77.0f);
+        AttentionHead head{query.data(),   p.key.data(),   p.value.data(), p.stride,
+                           context.data(), context_stride, p.tokens,       p.d};
+        head.queries = queries;
+        uint8 ? kernels->attention_uint8(head, Specs(false), scratch.get())
+              : kernels->attention_float(head, scratch.get());
+        for (size_t i = 0; i < context.size(); ++i) {
+          const bool asked = i / context_stride < queries && i % context_stride < p.d;
+          CHECK_MSG(context[i] == (asked ? all[i] : -77.0f), name);
+        }
+      }
+    }
+  }
+}
+
 TEST(FloatReferenceMatchesDouble) {
   const Problem p(37, 13);
   const DoubleAttention expected(Dense(p.query, p), Dense(p.key, p), Dense(p.value, p), p.tokens, p.d);

@@ -17,14 +17,15 @@ namespace bitpress {
 
 // Where one head of one sequence lies in the projected states. Rows are tokens; `stride` is the row stride in floats.
 struct AttentionHead {
-  const float* query;  // tokens x head_size
-  const float* key;
+  const float* query;  // queries x head_size
+  const float* key;    // tokens x head_size
   const float* value;
   size_t stride;
-  float* context;  // tokens x head_size, row stride context_stride
+  float* context;  // queries x head_size, row stride context_stride
   size_t context_stride;
   size_t tokens;
   size_t head_size;
+  size_t queries = tokens;  // 1..tokens: the first ones, where no other's context is wanted
 };
 
 // Largest `tokens` and `head_size`: the sums of products of two 8-bit codes are int32.

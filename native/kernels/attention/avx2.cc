@@ -100,7 +100,7 @@ void AttentionFloat(const AttentionHead& head, void* scratch) {
     return LoadMasked(head.key + key * head.stride + entry, TailMask(d - entry));
   });
   PackValueFloats(head.value, head.stride, tokens, d, b.value_panels);
-  ForTiles(tokens, [&](size_t query, auto height) { AttendFloat<decltype(height)::value>(head, b, query); });
+  ForTiles(head.queries, [&](size_t query, auto height) { AttendFloat<decltype(height)::value>(head, b, query); });
 }
 
 }  // namespace bitpress::avx2

@@ -57,7 +57,7 @@ void AttentionUint8(const AttentionHead& head, const AttentionSpecs& specs, void
   float value_scale, value_offset;
   QuantizeBlock(head.value, head.stride, tokens, d, specs.value, value_codes, d, &value_scale, &value_offset);
 
-  for (size_t i = 0; i < tokens; ++i) {
+  for (size_t i = 0; i < head.queries; ++i) {
     float scale, offset;
     int32_t sum_q;
     QuantizeRows(head.query + i * head.stride, head.stride, 1, d, specs.query, query_codes, d, &scale, &offset, &sum_q);
@@ -87,7 +87,7 @@ void AttentionFloat(const AttentionHead& head, void* scratch) {
   float* scores = LayOutAttention(scratch, tokens, d, &bytes).scores;
   const float root = std::sqrt(static_cast<float>(d));
 
-  for (size_t i = 0; i < tokens; ++i) {
+  for (size_t i = 0; i < head.queries; ++i) {
     for (size_t j = 0; j < tokens; ++j) {
       float dot = 0.0f;
       for (size_t k = 0; k < d; ++k)

@@ -58,7 +58,7 @@ def explain(path: str | Path, cells: Sequence[Cell], threads: int | None = None,
             if name in work:
                 # Busy threads only: waiting is a row of its own.
                 row |= {"multiply_adds": work[name], "of_fp32_peak": work[name] / (spent * engine.threads) / peak}
-                row["kernel"] = kernel(artifact.config, name)
+                row["kernel"] = kernel(artifact.config, name, engine)
             rows.append(row)
         spent = tokenization_seconds(tokenizer, cell, repeats)
         rows.append({**_cell(cell), "operation": "tokenization", "ms": 1e3 * spent, "share": None})
@@ -79,13 +79,13 @@ def _isa_reason() -> str:
 
 
 def multiply_adds(config: ArtifactConfig, cell: Cell) -> dict[str, int]:
-    """Multiply-adds of a pass by operation. Of the last layer only first tokens go through what follows attention."""
+    """Multiply-adds of a pass by operation. Of the last layer, keys and values aside, only first tokens are computed."""
     tokens, layers = cell.batch * cell.length, config.num_hidden_layers
     h, i = config.hidden_size, config.intermediate_size
     after_attention = (layers - 1) * tokens + cell.batch
     return {
-        "query_key_value": layers * tokens * 3 * h * h,
-        "attention": layers * cell.batch * 2 * cell.length**2 * h,
+        "query_key_value": ((3 * layers - 1) * tokens + cell.batch) * h * h,
+        "attention": cell.batch * 2 * cell.length * ((layers - 1) * cell.length + 1) * h,
         "attention_output": after_attention * h * h,
         "ffn_up": after_attention * h * i,
         "ffn_down": after_attention * h * i,
@@ -93,8 +93,9 @@ def multiply_adds(config: ArtifactConfig, cell: Cell) -> dict[str, int]:
     }
 
 
-def kernel(config: ArtifactConfig, operation: str) -> str:
-    """What multiplies in ``operation``: stored form of the weights and kind of the activations."""
+def kernel(config: ArtifactConfig, operation: str, engine: Engine) -> str:
+    """What multiplies in ``operation``: kind of the activations, stored form of the weights, and how many panels of 16
+    outputs have weights too large for the fast kernel (8 bits: neighbours that add up to more than 128)."""
     activations = "fp32" if config.activations.scheme == "fp32" else f"{config.activations.bits}-bit"
     if operation == "attention":
         return f"{activations} × {activations}"
@@ -102,15 +103,19 @@ def kernel(config: ArtifactConfig, operation: str) -> str:
         names = ["pooler.dense.weight", "classifier.weight"]
     else:
         names = [f"layers.{i}.{part}.weight" for i in range(config.num_hidden_layers) for part in LINEARS[operation]]
-    schemes = dict.fromkeys(_form(config, name, activations) for name in names)
-    return ", ".join(schemes)
+    forms = dict.fromkeys(_form(config, name, activations) for name in names)
+    counts = [engine.panels(name) for name in names if not config.tensors[name].is_float]
+    panels, fast = (sum(column) for column in zip(*counts, strict=True)) if counts else (0, 0)
+    slow = f"; {panels - fast} of {panels} panels by the slower exact kernel" if fast < panels else ""
+    return ", ".join(forms) + slow
 
 
 def _form(config: ArtifactConfig, name: str, activations: str) -> str:
     spec = config.tensors[name]
-    if spec.scheme == "fp32":
+    if spec.is_float:
         return "fp32 × fp32"
-    return f"{activations} × {spec.scheme} {spec.bits:g}-bit"
+    group = f" in groups of {spec.group_size}" if spec.group == "input" else ""
+    return f"{activations} × {spec.scheme} {spec.bits:g}-bit{group}"
 
 
 def tokenization_seconds(tokenizer: Tokenizer, cell: Cell, repeats: int) -> float:

@@ -71,9 +71,9 @@ LaneRows QuantizeLanes(const float* x, size_t stride, size_t rows, size_t d, con
 void QuantizeQueries(const AttentionHead& head, const QuantizeSpec& spec, const AttentionBuffers& b) {
   const size_t d = head.head_size, pairs = (d + 1) / 2;
   const F32 root = {_mm256_sqrt_ps(_mm256_set1_ps(static_cast<float>(d)))};
-  for (size_t i = 0; i < head.tokens; i += kLaneRows) {
+  for (size_t i = 0; i < head.queries; i += kLaneRows) {
     // Pair p overwrites what was read at dimensions 2p and before.
-    const LaneRows rows = QuantizeLanes(head.query + i * head.stride, head.stride, head.tokens - i, d, spec, b.lanes,
+    const LaneRows rows = QuantizeLanes(head.query + i * head.stride, head.stride, head.queries - i, d, spec, b.lanes,
                                         [&](size_t p, I32 codes) { StoreInt(b.lanes + p * kLaneRows, codes); });
     Store(b.query_scale + i, rows.book.scale / root);
     Store(b.query_offset + i, rows.book.offset / root);
@@ -280,9 +280,9 @@ void AttentionUint8(const AttentionHead& head, const AttentionSpecs& specs, void
   QuantizeSpec probabilities = specs.probabilities;
   probabilities.clip = 0.0f;
   // Blocks of nearly equal height, as tiles are.
-  size_t blocks = (head.tokens + kQueryRows - 1) / kQueryRows;
-  for (size_t query = 0, rows; query < head.tokens; query += rows, --blocks) {
-    rows = (head.tokens - query + blocks - 1) / blocks;
+  size_t blocks = (head.queries + kQueryRows - 1) / kQueryRows;
+  for (size_t query = 0, rows; query < head.queries; query += rows, --blocks) {
+    rows = (head.queries - query + blocks - 1) / blocks;
     AttendRows(head, probabilities, b, query, rows, values);
   }
 }
