@@ -79,7 +79,7 @@ def _isa_reason() -> str:
 
 
 def multiply_adds(config: ArtifactConfig, cell: Cell) -> dict[str, int]:
-    """Multiply-adds of a pass by operation. Of the last layer, keys and values aside, only first tokens are computed."""
+    """Multiply-adds of a pass by operation. Of the last layer, first tokens only, keys and values aside."""
     tokens, layers = cell.batch * cell.length, config.num_hidden_layers
     h, i = config.hidden_size, config.intermediate_size
     after_attention = (layers - 1) * tokens + cell.batch
