@@ -1,68 +1,16 @@
-// Throughput of the kernels on one thread, against the fp32 multiply-add peak measured in the same run.
+// Throughput of the linear layers on one thread (the rest: elementwise.cc), against the fp32 multiply-add peak measured
+// in the same run.
 //
 //   cmake -S . -B build -G Ninja -DBITPRESS_BUILD_BENCHMARKS=ON && cmake --build build --target bench_kernels
 //   build/bench_kernels
-//
-// Each figure is the best of many short repetitions, so that other work on the machine disturbs it little.
-#include <time.h>
-
-#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
-#include <random>
-#include <vector>
 
 #include "kernels/dispatch.h"
+#include "measure.h"
 
 namespace bitpress {
 namespace {
-
-constexpr double kSecondsEach = 0.4;
-
-// Seconds that this thread has run for: without those in which others had the processor.
-double ThreadSeconds() {
-  timespec t;
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-  return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_nsec) * 1e-9;
-}
-
-template <class F>
-double BestSeconds(F f) {
-  double best = 1e9;
-  const double begin = ThreadSeconds();
-  while (ThreadSeconds() - begin < kSecondsEach) {
-    const double start = ThreadSeconds();
-    f();
-    best = std::min(best, ThreadSeconds() - start);
-  }
-  return best;
-}
-
-std::vector<float> RandomFloats(size_t n) {
-  static std::mt19937 engine(1);
-  std::normal_distribution<float> normal;
-  std::vector<float> x(n);
-  for (float& v : x) v = normal(engine);
-  return x;
-}
-
-// Multiply-adds a second of twelve independent chains in registers, billions.
-#ifdef __x86_64__
-[[gnu::target("avx2,fma")]] double PeakFloat() {
-  using Vector [[gnu::vector_size(32)]] = float;
-  constexpr int kChains = 12, kSteps = 20000;
-  const double seconds = BestSeconds([]() __attribute__((target("avx2,fma"))) {
-    Vector acc[kChains] = {};
-    Vector x = Vector{} + 0.5f, y = Vector{} + 0.25f;
-    for (int i = 0; i < kSteps; ++i) {
-      for (Vector& a : acc) asm volatile("vfmadd231ps %1, %2, %0" : "+x"(a) : "x"(x), "x"(y));
-    }
-  });
-  return 8.0 * kChains * kSteps / seconds * 1e-9;
-}
-#else
-double PeakFloat() { return 0.0; }
-#endif
 
 void Print(const char* name, size_t m, size_t k, size_t n, double seconds, double peak) {
   const double rate = static_cast<double>(m * k * n) / seconds * 1e-9;
@@ -88,50 +36,6 @@ void Linears(const Kernels& kernels, size_t m, size_t k, size_t n, double peak) 
         BestSeconds([&] { kernels.float_linear(x.data(), k, m, dense, 0, dense.panels, y.data(), n); }), peak);
 }
 
-void Attention(const Kernels& kernels, size_t tokens, size_t heads, size_t head_size) {
-  const size_t hidden = heads * head_size;
-  const auto q = RandomFloats(tokens * hidden), k = RandomFloats(tokens * hidden), v = RandomFloats(tokens * hidden);
-  std::vector<float> context(tokens * hidden);
-  void* scratch = std::aligned_alloc(64, AttentionScratchBytes(tokens, head_size));
-  AttentionSpecs specs;
-  specs.probabilities.nonnegative = true;
-  const auto all_heads = [&](auto attend) {
-    return BestSeconds([&] {
-      for (size_t h = 0; h < heads; ++h) {
-        const size_t at = h * head_size;
-        attend(AttentionHead{&q[at], &k[at], &v[at], hidden, &context[at], hidden, tokens, head_size});
-      }
-    });
-  };
-  const double products = 2.0 * static_cast<double>(tokens * tokens * hidden);
-  const double float_seconds = all_heads([&](const AttentionHead& head) { kernels.attention_float(head, scratch); });
-  const double uint8_seconds =
-      all_heads([&](const AttentionHead& head) { kernels.attention_uint8(head, specs, scratch); });
-  std::printf(
-      "  attention        %4zu tokens, %zu heads of %zu:  fp32 %8.1f us %5.1f GMAC/s   8-bit %8.1f us %5.1f GMAC/s\n",
-      tokens, heads, head_size, float_seconds * 1e6, products / float_seconds * 1e-9, uint8_seconds * 1e6,
-      products / uint8_seconds * 1e-9);
-  std::free(scratch);
-}
-
-void Elementwise(const Kernels& kernels, size_t rows, size_t cols) {
-  const auto x = RandomFloats(rows * cols), residual = RandomFloats(rows * cols), gamma = RandomFloats(cols);
-  std::vector<float> y(rows * cols), scale(rows), offset(rows);
-  std::vector<uint8_t> codes(rows * cols);
-  std::vector<int32_t> sum(rows);
-  QuantizeSpec spec;
-  const double quantize = BestSeconds([&] {
-    kernels.quantize_rows(x.data(), cols, rows, cols, spec, codes.data(), cols, scale.data(), offset.data(),
-                          sum.data());
-  });
-  const double norm = BestSeconds(
-      [&] { kernels.layer_norm(x.data(), residual.data(), rows, cols, gamma.data(), gamma.data(), 1e-12f, y.data()); });
-  y = x;
-  const double gelu = BestSeconds([&] { kernels.activate(Activation::kGelu, y.data(), y.size()); });
-  std::printf("  %4zu x %4zu      quantize %7.1f us   layer_norm %7.1f us   gelu %7.1f us\n", rows, cols,
-              quantize * 1e6, norm * 1e6, gelu * 1e6);
-}
-
 }  // namespace
 }  // namespace bitpress
 
@@ -150,9 +54,5 @@ int main() {
     Linears(*kernels, m, 768, 3072, peak);
     Linears(*kernels, m, 3072, 768, peak);
   }
-  for (size_t tokens : {16, 128, 384}) Attention(*kernels, tokens, 12, 64);
-  Attention(*kernels, 128, 12, 32);
-  Elementwise(*kernels, 128, 768);
-  Elementwise(*kernels, 128, 3072);
   return 0;
 }
