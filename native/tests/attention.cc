@@ -183,6 +183,48 @@ TEST(EveryIsaMatchesTheReference) {
   CHECK_MSG(SameBits(p.RunUint8(*avx2, Specs(false)), p.RunUint8(reference, Specs(false))), p.Shape());
 }
 
+// Queries, keys and values of 0 and 1 only, all but one value in a hundred 1: codes of 255 everywhere, and as all
+// scores are nearly equal, probabilities too. The largest sums there are.
+TEST(ExtremeCodesAreExact) {
+  const Kernels* avx2 = KernelsFor("avx2");
+  if (!avx2) return;
+  for (bool symmetric : {false, true}) {
+    for (size_t tokens : {3, 17, 300}) {
+      for (size_t d : {26, 64, 257}) {
+        Problem p(tokens, d);
+        for (auto* x : {&p.query, &p.key, &p.value}) {
+          for (float& v : *x) v = RandomInt(0, 99) == 0 ? (symmetric ? -1.0f : 0.0f) : 1.0f;
+        }
+        for (size_t i = 0; i < p.query.size(); i += p.stride) p.query[i] = p.key[i] = p.value[i] = 0.0f;
+        for (float& v : p.query) v *= 1e-3f;
+        CHECK_MSG(SameBits(p.RunUint8(*avx2, Specs(symmetric)), p.RunUint8(*KernelsFor("reference"), Specs(symmetric))),
+                  p.Shape());
+      }
+    }
+  }
+}
+
+// Ranges of every magnitude beside each other, also such as need the division, and a clip.
+TEST(RowsOfVeryDifferentRanges) {
+  const Kernels* avx2 = KernelsFor("avx2");
+  if (!avx2) return;
+  for (float clip : {0.0f, 0.5f}) {
+    for (bool symmetric : {false, true}) {
+      Problem p(21, 26);
+      for (size_t i = 0; i < p.query.size(); ++i) {
+        const size_t row = i / p.stride;
+        if (row % 4 == 1) p.key[i] = p.query[i] *= 1e-30f;
+        if (row % 4 == 2) p.query[i] = 0.25f;
+        if (row % 8 == 3) p.query[i] *= 1e19f;
+        if (row % 8 == 7) p.key[i] *= 1e-42f;
+      }
+      AttentionSpecs specs = Specs(symmetric);
+      specs.query.clip = specs.key.clip = specs.value.clip = specs.probabilities.clip = clip;
+      CHECK(SameBits(p.RunUint8(*avx2, specs), p.RunUint8(*KernelsFor("reference"), specs)));
+    }
+  }
+}
+
 TEST(ConstantZeroAndNonFiniteInputs) {
   for (float filler : {0.0f, 3.0f, 1e30f, INFINITY, NAN}) {
     Problem p(9, 10);

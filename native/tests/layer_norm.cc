@@ -42,6 +42,11 @@ TEST(EveryIsaMatchesTheReference) {
                                  cols, gamma.data(), beta.data(), kEps, y[i].data());
         }
         CHECK_MSG(SameBits(y[0], y[1]), std::to_string(cols) + " columns");
+        if (!with_residual) continue;
+        auto over_residual = residual;
+        avx2->layer_norm(x.data(), over_residual.data(), rows, cols, gamma.data(), beta.data(), kEps,
+                         over_residual.data());
+        CHECK_MSG(SameBits(y[0], over_residual), std::to_string(cols) + " columns, y is the residual");
       }
     }
   }

@@ -6,9 +6,7 @@
 namespace bitpress::avx2 {
 namespace {
 
-// Independent registers in flight: the 15 multiplies of GELU take 4 cycles each, one after another, and two can begin a
-// cycle; four registers, with what the scheduler finds in the next ones, reach that rate.
-
+// [Eight in step: the formula's constants and intermediate values no longer fit the registers.]
 template <class F>
 void Map(float* x, size_t n, F f) {
   size_t i = 0;

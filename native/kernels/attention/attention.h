@@ -8,7 +8,7 @@
 // Softmax: e_j = exp(x_j - max) by the engine's own polynomial, summed in kLanes order, divided by the sum.
 // Its quantization needs no search and no division, as the largest e_j is exp(0) = 1:
 //   code(j) = round_half_even(e_j * high), s_p = (1 / sum) / high, high = 255 (symmetric: 127)
-// and with a static scale code(j) = clamp(round_half_even((e_j / sum) / s_p), 0, high).
+// (a clip does not apply), and with a static scale code(j) = clamp(round_half_even((e_j / sum) / s_p), 0, high).
 #pragma once
 
 #include "kernels/numerics.h"

@@ -14,16 +14,22 @@ namespace {
 static_assert(kQueryRows % kTileRows == 0 && kAttentionPanel == kTileColumns, "whole tiles");
 
 // panels[key / 16][entry][key % 16] = entry `entry` of key `key`, entries padded to a multiple of 8, keys of 16.
-// load(key, entry) gives eight entries of a key.
-template <class L>
-void PackKeyPanels(size_t keys, size_t entries, float* panels, L load) {
+void PackKeyPanels(const float* key_rows, size_t stride, size_t keys, size_t entries, float* panels) {
   const size_t padded = RoundUp(entries, 8);
   for (size_t key = 0; key < RoundUp(keys, kTileColumns); key += 8) {
+    const float* rows = key_rows + key * stride;
     float* panel = panels + key / kTileColumns * padded * kTileColumns + key % kTileColumns;
     for (size_t entry = 0; entry < padded; entry += 8) {
       F32 block[8];
-      for (size_t i = 0; i < 8; ++i) block[i] = key + i < keys ? load(key + i, entry) : Zero();
-      Transpose8x8(block);
+      if (key + 8 <= keys && entry + 8 <= entries) {
+        LoadTransposed8x8(rows + entry, stride, block);
+      } else {
+        const I32 mask = TailMask(entries - entry);
+        for (size_t i = 0; i < 8; ++i) {
+          block[i] = key + i < keys ? LoadMasked(rows + i * stride + entry, mask) : Zero();
+        }
+        Transpose8x8(block);
+      }
       for (size_t i = 0; i < 8; ++i) Store(panel + (entry + i) * kTileColumns, block[i]);
     }
   }
@@ -47,19 +53,24 @@ void Softmax(float* x, size_t n) {
   const size_t padded = RoundUp(n, kLanes);
   // -inf past the end: exp gives the +0 that the summation order wants there, and the maximum ignores it.
   for (size_t j = n; j < padded; ++j) x[j] = -__builtin_inff();
-  F32 highest = F32::Broadcast(x[0]);
-  for (size_t j = 0; j < padded; j += kFloats) highest = Max(Load(x + j), highest);
-  const F32 max = F32::Broadcast(ReduceMax(highest));
-  F32 low = Zero(), high = Zero();
-  for (size_t j = 0; j < padded; j += kLanes) {
-    const F32 a = Exp(Load(x + j) - max), b = Exp(Load(x + j + kFloats) - max);
-    Store(x + j, a);
-    Store(x + j + kFloats, b);
-    low = low + a;
-    high = high + b;
+  F32x2 highest = Load2(x);
+  for (size_t j = kLanes; j < padded; j += kLanes) highest = Max(Load2(x + j), highest);
+  const F32x2 max = F32x2::Broadcast(ReduceMax(Max(highest.first, highest.second)));
+  F32x2 sums = {Zero(), Zero()};
+  size_t j = 0;
+  for (; j + 2 * kLanes <= padded; j += 2 * kLanes) {
+    const F32x4 e = Exp(Load4(x + j) - F32x4{max, max});
+    Store4(x + j, e);
+    sums = sums + e.first;
+    sums = sums + e.second;
   }
-  const F32 total = F32::Broadcast(SumLanes(low, high));
-  for (size_t j = 0; j < padded; j += kFloats) Store(x + j, Load(x + j) / total);
+  if (j < padded) {
+    const F32x2 e = Exp(Load2(x + j) - max);
+    Store2(x + j, e);
+    sums = sums + e;
+  }
+  const F32x2 total = F32x2::Broadcast(SumLanes(sums.first, sums.second));
+  for (j = 0; j < padded; j += kLanes) Store2(x + j, Load2(x + j) / total);
 }
 
 template <int R>
@@ -96,9 +107,7 @@ void AttentionFloat(const AttentionHead& head, void* scratch) {
   size_t bytes;
   const AttentionBuffers b = LayOutAttention(scratch, tokens, d, &bytes);
 
-  PackKeyPanels(tokens, d, b.key_panels, [&](size_t key, size_t entry) {
-    return LoadMasked(head.key + key * head.stride + entry, TailMask(d - entry));
-  });
+  PackKeyPanels(head.key, head.stride, tokens, d, b.key_panels);
   PackValueFloats(head.value, head.stride, tokens, d, b.value_panels);
   ForTiles(head.queries, [&](size_t query, auto height) { AttendFloat<decltype(height)::value>(head, b, query); });
 }

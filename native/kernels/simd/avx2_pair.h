@@ -1,5 +1,5 @@
-// Two vectors in step, and by nesting four: what the shared polynomials are instantiated with where their latency would
-// otherwise show.
+// Two vectors in step, and by nesting four: what the shared polynomials are instantiated with where their
+// latency would otherwise show.
 //
 // A polynomial of degree 8 is one chain of eight multiply-adds of four cycles each. The scheduler of a CPU holds about
 // four registers' worth of such a formula, which is too little to fill two multiply pipes; here each operation is
