@@ -3,8 +3,8 @@
 
 #include <algorithm>
 
-#include "kernels/dispatch.h"
 #include "tests/check.h"
+#include "tests/isas.h"
 
 namespace bitpress::test {
 namespace {
@@ -93,30 +93,30 @@ std::vector<double> Dense(const std::vector<float>& x, const Problem& p) {
 }
 
 TEST(FewerQueriesThanTokensGetTheSameContext) {
-  for (const char* name : {"reference", "avx2"}) {
-    const Kernels* kernels = KernelsFor(name);
-    if (!kernels) continue;
+  ForEveryIsa([&](const Kernels& kernels) {
     for (const size_t queries : {1, 5, 13}) {
       const Problem p(29, 26);
       const size_t context_stride = p.d + 3;
       const AlignedBuffer scratch = AllocateAligned(AttentionScratchBytes(p.tokens, p.d));
       for (const bool uint8 : {false, true}) {
-        const auto all = uint8 ? p.RunUint8(*kernels, Specs(false)) : p.RunFloat(*kernels);
+        const auto all = uint8 ? p.RunUint8(kernels, Specs(false)) : p.RunFloat(kernels);
         // Queries end where they may no longer be read; contexts of others stay as they are.
         const std::vector<float> query(p.query.begin(), p.query.begin() + (queries - 1) * p.stride + p.d);
         std::vector<float> context(all.size(), -77.0f);
-        AttentionHead head{query.data(),   p.key.data(),   p.value.data(), p.stride,
-                           context.data(), context_stride, p.tokens,       p.d};
-        head.queries = queries;
-        uint8 ? kernels->attention_uint8(head, Specs(false), scratch.get())
-              : kernels->attention_float(head, scratch.get());
+        const AttentionHead head{query.data(), p.key.data(), p.value.data(), p.stride, context.data(), context_stride,
+                                 p.tokens,     p.d,          queries};
+        if (uint8) {
+          kernels.attention_uint8(head, Specs(false), scratch.get());
+        } else {
+          kernels.attention_float(head, scratch.get());
+        }
         for (size_t i = 0; i < context.size(); ++i) {
           const bool asked = i / context_stride < queries && i % context_stride < p.d;
-          CHECK_MSG(context[i] == (asked ? all[i] : -77.0f), name);
+          CHECK_MSG(context[i] == (asked ? all[i] : -77.0f), std::string(kernels.isa));
         }
       }
     }
-  }
+  });
 }
 
 TEST(FloatReferenceMatchesDouble) {
@@ -166,28 +166,25 @@ TEST(Uint8ReferenceMatchesDoubleOnTheDecodedCodes) {
 }
 
 TEST(EveryIsaMatchesTheReference) {
-  const Kernels* avx2 = KernelsFor("avx2");
-  if (!avx2) return;
-  const Kernels& reference = *KernelsFor("reference");
-  for (size_t tokens : {1, 2, 3, 4, 5, 6, 7, 15, 16, 17, 64, 129}) {
-    for (size_t d : {1, 5, 8, 16, 26, 32, 33, 64}) {
-      const Problem p(tokens, d);
-      CHECK_MSG(SameBits(p.RunFloat(*avx2), p.RunFloat(reference)), "fp32, " + p.Shape());
-      for (const AttentionSpecs& specs : {Specs(false), Specs(true), StaticSpecs()}) {
-        CHECK_MSG(SameBits(p.RunUint8(*avx2, specs), p.RunUint8(reference, specs)), "8-bit, " + p.Shape());
+  ForEveryFastIsa([&](const Kernels& kernels, const Kernels& reference) {
+    for (size_t tokens : {1, 2, 3, 4, 5, 6, 7, 15, 16, 17, 64, 129}) {
+      for (size_t d : {1, 5, 8, 16, 26, 32, 33, 64}) {
+        const Problem p(tokens, d);
+        CHECK_MSG(SameBits(p.RunFloat(kernels), p.RunFloat(reference)), "fp32, " + p.Shape());
+        for (const AttentionSpecs& specs : {Specs(false), Specs(true), StaticSpecs()}) {
+          CHECK_MSG(SameBits(p.RunUint8(kernels, specs), p.RunUint8(reference, specs)), "8-bit, " + p.Shape());
+        }
       }
     }
-  }
-  const Problem p(515, 7);
-  CHECK_MSG(SameBits(p.RunFloat(*avx2), p.RunFloat(reference)), p.Shape());
-  CHECK_MSG(SameBits(p.RunUint8(*avx2, Specs(false)), p.RunUint8(reference, Specs(false))), p.Shape());
+    const Problem p(515, 7);
+    CHECK_MSG(SameBits(p.RunFloat(kernels), p.RunFloat(reference)), p.Shape());
+    CHECK_MSG(SameBits(p.RunUint8(kernels, Specs(false)), p.RunUint8(reference, Specs(false))), p.Shape());
+  });
 }
 
 // Queries, keys and values of 0 and 1 only, all but one value in a hundred 1: codes of 255 everywhere, and as all
 // scores are nearly equal, probabilities too. The largest sums there are.
 TEST(ExtremeCodesAreExact) {
-  const Kernels* avx2 = KernelsFor("avx2");
-  if (!avx2) return;
   for (bool symmetric : {false, true}) {
     for (size_t tokens : {3, 17, 300}) {
       for (size_t d : {26, 64, 257}) {
@@ -197,8 +194,10 @@ TEST(ExtremeCodesAreExact) {
         }
         for (size_t i = 0; i < p.query.size(); i += p.stride) p.query[i] = p.key[i] = p.value[i] = 0.0f;
         for (float& v : p.query) v *= 1e-3f;
-        CHECK_MSG(SameBits(p.RunUint8(*avx2, Specs(symmetric)), p.RunUint8(*KernelsFor("reference"), Specs(symmetric))),
-                  p.Shape());
+        ForEveryFastIsa([&](const Kernels& kernels, const Kernels& reference) {
+          CHECK_MSG(SameBits(p.RunUint8(kernels, Specs(symmetric)), p.RunUint8(reference, Specs(symmetric))),
+                    p.Shape());
+        });
       }
     }
   }
@@ -206,8 +205,6 @@ TEST(ExtremeCodesAreExact) {
 
 // Ranges of every magnitude beside each other, also such as need the division, and a clip.
 TEST(RowsOfVeryDifferentRanges) {
-  const Kernels* avx2 = KernelsFor("avx2");
-  if (!avx2) return;
   for (float clip : {0.0f, 0.5f}) {
     for (bool symmetric : {false, true}) {
       Problem p(21, 26);
@@ -220,7 +217,9 @@ TEST(RowsOfVeryDifferentRanges) {
       }
       AttentionSpecs specs = Specs(symmetric);
       specs.query.clip = specs.key.clip = specs.value.clip = specs.probabilities.clip = clip;
-      CHECK(SameBits(p.RunUint8(*avx2, specs), p.RunUint8(*KernelsFor("reference"), specs)));
+      ForEveryFastIsa([&](const Kernels& kernels, const Kernels& reference) {
+        CHECK(SameBits(p.RunUint8(kernels, specs), p.RunUint8(reference, specs)));
+      });
     }
   }
 }
@@ -238,10 +237,10 @@ TEST(ConstantZeroAndNonFiniteInputs) {
       for (size_t i = 0; i < p.d; ++i) CHECK(std::fabs(expected_float[i] - 3.0f) <= 9 * 3.0f * 0x1p-23f);
     }
     if (std::isnan(filler)) CHECK(std::isnan(expected_float[0]) && std::isnan(expected_uint8[0]));
-    if (const Kernels* avx2 = KernelsFor("avx2")) {
-      CHECK(SameBits(p.RunFloat(*avx2), expected_float));
-      CHECK(SameBits(p.RunUint8(*avx2, Specs(false)), expected_uint8));
-    }
+    ForEveryFastIsa([&](const Kernels& kernels, const Kernels&) {
+      CHECK(SameBits(p.RunFloat(kernels), expected_float));
+      CHECK(SameBits(p.RunUint8(kernels, Specs(false)), expected_uint8));
+    });
   }
 }
 

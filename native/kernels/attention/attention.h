@@ -51,4 +51,11 @@ namespace avx2 {
 void AttentionUint8(const AttentionHead& head, const AttentionSpecs& specs, void* scratch);
 void AttentionFloat(const AttentionHead& head, void* scratch);
 }  // namespace avx2
+namespace avx512vnni {
+void AttentionUint8(const AttentionHead& head, const AttentionSpecs& specs, void* scratch);
+void AttentionFloat(const AttentionHead& head, void* scratch);
+}  // namespace avx512vnni
+namespace avxvnni {
+void AttentionUint8(const AttentionHead& head, const AttentionSpecs& specs, void* scratch);
+}
 }  // namespace bitpress

@@ -1,30 +1,10 @@
-// One panel of 16 outputs after another, all rows through it in tiles of six.
-#include "kernels/float_linear/float_linear.h"
-#include "kernels/simd/avx2_tiles.h"
+#include "kernels/float_linear/avx2_sweep.h"
 
 namespace bitpress::avx2 {
 
-static_assert(kFloatPanelColumns == kTileColumns, "a panel is one tile wide");
-
 void FloatLinear(const float* x, size_t ldx, size_t m, const FloatMatrix& w, size_t panel_begin, size_t panel_end,
                  float* y, size_t ldy) {
-  for (size_t p = panel_begin; p < panel_end; ++p) {
-    const float* panel = w.packed.data() + p * w.inputs * kTileColumns;
-    const size_t column = p * kTileColumns;
-    const F32 bias[2] = {Load(w.bias.data() + column), Load(w.bias.data() + column + kFloats)};
-    ForTiles(m, [&](size_t row, auto height) {
-      constexpr int R = decltype(height)::value;
-      Tile<F32, R> tile;
-      MultiplyFloat(x + row * ldx, ldx, panel, w.inputs, tile);
-      for (int r = 0; r < R; ++r) {
-        for (size_t half = 0; half < 2; ++half) {
-          const size_t n = column + half * kFloats;
-          // The last panel may be cut anywhere.
-          if (n < w.outputs) StoreFirst(y + (row + r) * ldy + n, w.outputs - n, tile.at[r][half] + bias[half]);
-        }
-      }
-    });
-  }
+  SweepPanels<Avx2Tile>(x, ldx, m, w, panel_begin, panel_end, y, ldy);
 }
 
 }  // namespace bitpress::avx2

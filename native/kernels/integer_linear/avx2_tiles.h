@@ -1,5 +1,5 @@
 // Products of one register tile, up to 6 rows of unsigned activation codes x 16 columns of signed weights, and where
-// their sums go. For avx2.cc only.
+// their sums go.
 //
 // A step takes four inputs: a broadcast of four activation codes a row, multiplied with both registers of the panel by
 // `vpmaddubsw`, which adds the products of neighbouring inputs in int16. What follows depends on how many of those sums
@@ -9,11 +9,12 @@
 #include "kernels/simd/avx2_tiles.h"
 
 namespace bitpress::avx2 {
+namespace {
 
 constexpr size_t kStepInputs = 4, kStepBytes = kStepInputs * kTileColumns;
 
 // The rows of a tile are unrolled always: accumulators that the compiler indexes by a variable lie in memory.
-#define BITPRESS_FOR_ROWS _Pragma("GCC unroll 6") for (int r = 0; r < R; ++r)
+#define BITPRESS_FOR_ROWS _Pragma("GCC unroll 12") for (int r = 0; r < R; ++r)
 
 // Any number of steps up to int16_steps >= 2 in int16, widened to int32 at their end.
 //
@@ -135,4 +136,5 @@ template <int R, class Multiply>
 
 #undef BITPRESS_FOR_ROWS
 
+}  // namespace
 }  // namespace bitpress::avx2

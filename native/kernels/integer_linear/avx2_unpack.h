@@ -1,4 +1,4 @@
-// Packed blocks of a panel (layout.h) to the signed bytes that a tile multiplies. For avx2.cc only.
+// Packed blocks of a panel (layout.h) to the signed bytes that a tile multiplies.
 //
 // A shuffle looks at the low four bits of a byte (and gives zero where the highest is set), so fields of two bits come
 // out of nibbles, two from each, by two tables: of the low and of the high field.
@@ -8,6 +8,7 @@
 #include "kernels/simd/avx2.h"
 
 namespace bitpress::avx2 {
+namespace {
 
 struct UnpackTables {
   __m256i low, high;  // of the low and the high two bits of a nibble; 3 and 4 bits: `low` of the whole nibble
@@ -94,4 +95,5 @@ inline const int8_t* UnpackBlocks(const uint8_t* packed, unsigned bits, size_t b
   }
 }
 
+}  // namespace
 }  // namespace bitpress::avx2

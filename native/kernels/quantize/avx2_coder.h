@@ -5,6 +5,7 @@
 #include "kernels/simd/avx2.h"
 
 namespace bitpress::avx2 {
+namespace {
 
 // The range of what was added, lane by lane.
 struct RangeSearch {
@@ -93,4 +94,5 @@ template <class F>
   }
 }
 
+}  // namespace
 }  // namespace bitpress::avx2

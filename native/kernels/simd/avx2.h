@@ -1,7 +1,8 @@
 // Eight floats in one AVX2 register, and the few helpers that the AVX2 kernels share.
 //
-// Only avx2.cc files may include this. Everything is in namespace bitpress::avx2, so no symbol emitted from here can
-// replace a baseline one at link time; for the same reason those files use no inline function of the standard library.
+// Only avx2.cc files and those of ISAs that contain AVX2 may include this. Everything is in an unnamed namespace, here
+// and in the other avx2 headers: no symbol emitted from them can replace, at link time, that of a file built for
+// another CPU. For the same reason those files use no inline function of the standard library.
 #pragma once
 
 #include <immintrin.h>
@@ -10,6 +11,7 @@
 #include <cstdint>
 
 namespace bitpress::avx2 {
+namespace {
 
 constexpr size_t kFloats = 8;  // per register
 
@@ -125,33 +127,24 @@ template <int N>
 struct Rows {
   static constexpr int value = N;
 };
-// Calls f(first row, Rows<R>) over all rows in as few tiles as possible, R <= kTileRows, of nearly equal height: tiles
-// of 5 are as fast as tiles of 6, lower ones are not (16 rows go as 6 + 5 + 5).
-template <class F>
+// f(first row, Rows<height>) for a height of 1..kMost.
+template <int kMost, class F>
+[[gnu::always_inline]] inline void WithRows(size_t row, size_t height, F f) {
+  if constexpr (kMost > 1) {
+    if (height < kMost) return WithRows<kMost - 1>(row, height, f);
+  }
+  f(row, Rows<kMost>{});
+}
+// Calls f(first row, Rows<R>) over all rows in as few tiles as possible, R <= kMost, of nearly equal height: tiles of 5
+// are as fast as tiles of 6, lower ones are not (16 rows go as 6 + 5 + 5).
+template <int kMost = static_cast<int>(kTileRows), class F>
 inline void ForTiles(size_t rows, F f) {
-  size_t tiles = (rows + kTileRows - 1) / kTileRows;
+  size_t tiles = (rows + kMost - 1) / kMost;
   for (size_t row = 0, height; row < rows; row += height, --tiles) {
     height = (rows - row + tiles - 1) / tiles;
-    switch (height) {
-      case 1:
-        f(row, Rows<1>{});
-        break;
-      case 2:
-        f(row, Rows<2>{});
-        break;
-      case 3:
-        f(row, Rows<3>{});
-        break;
-      case 4:
-        f(row, Rows<4>{});
-        break;
-      case 5:
-        f(row, Rows<5>{});
-        break;
-      default:
-        f(row, Rows<6>{});
-    }
+    WithRows<kMost>(row, height, f);
   }
 }
 
+}  // namespace
 }  // namespace bitpress::avx2

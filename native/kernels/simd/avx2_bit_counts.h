@@ -16,6 +16,7 @@
 #include "kernels/simd/avx2.h"
 
 namespace bitpress::avx2 {
+namespace {
 
 // Steps for which the byte fields of GatherCounts hold the counts: 21 steps of 3 groups of 4 bits, 252 <= 255.
 constexpr size_t kByteTriples = 21;
@@ -210,4 +211,5 @@ struct PanelDots {
   return PackMasks(masks);
 }
 
+}  // namespace
 }  // namespace bitpress::avx2

@@ -9,6 +9,7 @@
 #include "kernels/simd/avx2.h"
 
 namespace bitpress::avx2 {
+namespace {
 
 // [An array of N vectors: the compiler keeps it in memory.]
 template <class V>
@@ -68,4 +69,5 @@ inline void Store4(float* p, F32x4 a) {
   Store2(p + 2 * kFloats, a.second);
 }
 
+}  // namespace
 }  // namespace bitpress::avx2

@@ -7,6 +7,7 @@
 #include "kernels/simd/avx2.h"
 
 namespace bitpress::avx2 {
+namespace {
 
 // Sums of a tile: row r, columns 0-7 and 8-15. The products below sum in local registers and store them here at the
 // end: a tile that the caller indexes by a variable lies in memory, and every step would go through it.
@@ -64,4 +65,20 @@ template <int R>
 
 #undef BITPRESS_FOR_ROWS
 
+// These products as the parameter of what several ISAs share.
+struct Avx2Tile {
+  static constexpr int kRows = kTileRows;
+  template <int R>
+  [[gnu::always_inline]] static void MultiplyFloat(const float* a, size_t lda, const float* panel, size_t depth,
+                                                   Tile<F32, R>& tile) {
+    avx2::MultiplyFloat(a, lda, panel, depth, tile);
+  }
+  template <int R>
+  [[gnu::always_inline]] static void MultiplyInt16(const int16_t* a, size_t lda, const int16_t* panel, size_t pairs,
+                                                   Tile<I32, R>& tile) {
+    avx2::MultiplyInt16(a, lda, panel, pairs, tile);
+  }
+};
+
+}  // namespace
 }  // namespace bitpress::avx2

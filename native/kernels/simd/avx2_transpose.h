@@ -4,6 +4,7 @@
 #include "kernels/simd/avx2.h"
 
 namespace bitpress::avx2 {
+namespace {
 
 // Rows a[0..7] of eight floats become columns.
 [[gnu::always_inline]] inline void Transpose8x8(F32 a[8]) {
@@ -42,4 +43,5 @@ namespace bitpress::avx2 {
   }
 }
 
+}  // namespace
 }  // namespace bitpress::avx2

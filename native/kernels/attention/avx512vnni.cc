@@ -1,0 +1,9 @@
+#include "kernels/simd/avx512vnni.h"
+
+#include "kernels/attention/avx2_attend.h"
+
+namespace bitpress::avx512vnni {
+
+void AttentionFloat(const AttentionHead& head, void* scratch) { avx2::Attend<VnniTile>(head, scratch); }
+
+}  // namespace bitpress::avx512vnni

@@ -1,0 +1,296 @@
+// 8-bit products: queries, keys and values are quantized once per call, then six queries at a time go through scores,
+// softmax and context. What an ISA multiplies a tile with is its own.
+//
+// Codes lie as pairs of int16 in 4 bytes, for `vpmaddwd` and `vpdpwssd`: 16 products an instruction, exact. [Bytes
+// through `vpmaddubsw`: 0..255 times -128..127 saturates its int16 sums; with the sign of one code moved to the other
+// (`vpsignb`) a product of 32 takes four instructions, as two `vpmaddwd` and two additions do.] As integer sums are
+// exact in any order, pairs are formed as it is cheapest: of neighbouring dimensions, and of tokens t and t + 8.
+#pragma once
+
+#include "kernels/activation/polynomials.h"
+#include "kernels/attention/scratch.h"
+#include "kernels/quantize/avx2_coder.h"
+#include "kernels/simd/avx2_pair.h"
+#include "kernels/simd/avx2_tiles.h"
+#include "kernels/simd/avx2_transpose.h"
+
+namespace bitpress::avx2 {
+namespace {
+
+static_assert(kAttentionPanel == kTileColumns, "a panel is a tile wide");
+static_assert(kLaneRows == kFloats && kAttentionPanel % kLaneRows == 0, "a row a lane, whole registers in a panel");
+
+// Two codes 0..255 of each lane as a pair of int16.
+I32 PairOf(I32 low, I32 high) { return {_mm256_or_si256(low.v, _mm256_slli_epi32(high.v, 16))}; }
+
+F32 LoadFirst(const float* p, size_t n) { return n >= kFloats ? Load(p) : LoadMasked(p, TailMask(n)); }
+
+// Eight rows, one a lane: no search needs a reduction within a register, and scales are computed eight at a time.
+struct LaneRows {
+  Codebook<F32> book;
+  F32 code_sum;
+};
+
+// Codes of up to eight rows of d floats; pair(p, codes of dimensions 2p and 2p + 1). Missing rows count as zeros.
+template <class F>
+LaneRows QuantizeLanes(const float* x, size_t stride, size_t rows, size_t d, const QuantizeSpec& spec, float* lanes,
+                       F pair) {
+  RangeSearch search;
+  for (size_t i = 0; i < d; i += kFloats) {
+    F32 block[8];
+    if (rows >= kLaneRows && d - i >= kFloats) {
+      LoadTransposed8x8(x + i, stride, block);
+    } else {
+      for (size_t r = 0; r < kLaneRows; ++r) block[r] = r < rows ? LoadFirst(x + r * stride + i, d - i) : Zero();
+      Transpose8x8(block);
+    }
+    for (size_t k = 0; k < 8; ++k) Store(lanes + (i + k) * kLaneRows, block[k]);
+    if (d - i >= kFloats) {
+      for (size_t k = 0; k < 8; k += 2) search.Add(block[k], block[k + 1]);
+    } else {
+      for (size_t k = 0; k < d - i; ++k) search.Add(block[k]);
+    }
+  }
+  const Codebook<F32> book = MakeCodebook(spec, search.Lanes());
+  I32 sum = {_mm256_setzero_si256()};
+  WithCoder(spec, book, [&](const auto& coder) {
+    size_t k = 0;
+    for (; k + 1 < d; k += 2) {
+      const I32 even = coder.Codes(Load(lanes + k * kLaneRows)), odd = coder.Codes(Load(lanes + (k + 1) * kLaneRows));
+      sum = sum + (even + odd);
+      pair(k / 2, PairOf(even, odd));
+    }
+    if (k < d) {
+      const I32 last = coder.Codes(Load(lanes + k * kLaneRows));
+      sum = sum + last;
+      pair(k / 2, last);
+    }
+  });
+  return {book, ToFloat(sum)};
+}
+
+// query_codes[token][dimension], and what the scores need of each query.
+void QuantizeQueries(const AttentionHead& head, const QuantizeSpec& spec, const AttentionBuffers& b) {
+  const size_t d = head.head_size, pairs = (d + 1) / 2;
+  const F32 root = {_mm256_sqrt_ps(_mm256_set1_ps(static_cast<float>(d)))};
+  for (size_t i = 0; i < head.queries; i += kLaneRows) {
+    // Pair p overwrites what was read at dimensions 2p and before.
+    const LaneRows rows = QuantizeLanes(head.query + i * head.stride, head.stride, head.queries - i, d, spec, b.lanes,
+                                        [&](size_t p, I32 codes) { StoreInt(b.lanes + p * kLaneRows, codes); });
+    Store(b.query_scale + i, rows.book.scale / root);
+    Store(b.query_offset + i, rows.book.offset / root);
+    Store(b.query_sum + i, rows.code_sum);
+    for (size_t p = 0; p < pairs; p += 8) {
+      F32 block[8];
+      for (size_t k = 0; k < 8; ++k) block[k] = Load(b.lanes + (p + k) * kLaneRows);
+      Transpose8x8(block);
+      for (size_t r = 0; r < 8; ++r) StoreInt(b.query_codes + (i + r) * b.code_stride + 2 * p, AsInt(block[r]));
+    }
+  }
+}
+
+// panels[key / 16][pair of dimensions][key % 16], and what the scores need of each key.
+void QuantizeKeys(const AttentionHead& head, const QuantizeSpec& spec, const AttentionBuffers& b) {
+  const size_t d = head.head_size;
+  const F32 size = F32::Broadcast(static_cast<float>(d));
+  for (size_t j = 0; j < head.tokens; j += kLaneRows) {
+    float* panel = b.key_panels + j / kTileColumns * (b.code_stride / 2) * kTileColumns + j % kTileColumns;
+    const LaneRows rows = QuantizeLanes(head.key + j * head.stride, head.stride, head.tokens - j, d, spec, b.lanes,
+                                        [&](size_t p, I32 codes) { StoreInt(panel + p * kTileColumns, codes); });
+    Store(b.key_scale + j, rows.book.scale);
+    Store(b.key_offset + j, rows.book.offset);
+    Store(b.key_constant + j, Fma(rows.book.scale, rows.code_sum, size * rows.book.offset));
+  }
+}
+
+// panels[dimension / 16][token / 16][token % 8][dimension % 16] = the codes of tokens t and t + 8 of a block of 16.
+// Past the end stands the last token, as the probabilities there are 0. Returns the codebook of the whole block.
+Codebook<F32> QuantizeValues(const AttentionHead& head, const QuantizeSpec& spec, const AttentionBuffers& b) {
+  const size_t tokens = head.tokens, d = head.head_size, stride = head.stride;
+  // Row by row: at the stride of a projection a column of rows falls into few sets of the cache.
+  RangeSearch search;
+  for (size_t t = 0; t < tokens; ++t) {
+    const float* row = head.value + t * stride;
+    size_t c = 0;
+    for (; c + 2 * kFloats <= d; c += 2 * kFloats) search.Add(Load(row + c), Load(row + c + kFloats));
+    for (; c < d; c += kFloats) {
+      // The first element in the lanes past the end: it changes no minimum or maximum.
+      search.Add(SelectMask(TailMask(d - c), LoadFirst(row + c, d - c), F32::Broadcast(*row)));
+    }
+  }
+  const Codebook<F32> book = MakeCodebook(spec, search.Whole());
+  const size_t panel_floats = b.score_stride / 2 * kTileColumns;
+  const auto row_of = [&](size_t t) { return head.value + (t < tokens ? t : tokens - 1) * stride; };
+  WithCoder(spec, book, [&](const auto& coder) {
+    for (size_t pair = 0; pair < b.score_stride / 2; ++pair) {
+      const size_t t = pair / 8 * 16 + pair % 8;
+      const float *low = row_of(t), *high = row_of(t + 8);
+      float* entry = b.value_panels + pair * kTileColumns;
+      size_t c = 0;
+      for (; c + kTileColumns <= d; c += kTileColumns, entry += panel_floats) {
+        StoreInt(entry, PairOf(coder.Codes(Load(low + c)), coder.Codes(Load(high + c))));
+        StoreInt(entry + kFloats, PairOf(coder.Codes(Load(low + c + kFloats)), coder.Codes(Load(high + c + kFloats))));
+      }
+      for (; c < d; c += kFloats, entry += kFloats) {
+        StoreInt(entry, PairOf(coder.Codes(LoadFirst(low + c, d - c)), coder.Codes(LoadFirst(high + c, d - c))));
+      }
+    }
+  });
+  return book;
+}
+
+// Scores of one tile from the integer products; the formula is in attention.h.
+template <int R>
+[[gnu::always_inline]] inline void WriteScores(const Tile<I32, R>& tile, const AttentionBuffers& b, size_t query,
+                                               size_t key, float* scores) {
+  const F32 scale[2] = {Load(b.key_scale + key), Load(b.key_scale + key + kFloats)};
+  const F32 offset[2] = {Load(b.key_offset + key), Load(b.key_offset + key + kFloats)};
+  const F32 constant[2] = {Load(b.key_constant + key), Load(b.key_constant + key + kFloats)};
+  for (int r = 0; r < R; ++r) {
+    const F32 sum_q = F32::Broadcast(b.query_sum[query + r]);
+    const F32 query_scale = F32::Broadcast(b.query_scale[query + r]);
+    const F32 query_offset = F32::Broadcast(b.query_offset[query + r]);
+    for (size_t half = 0; half < 2; ++half) {
+      const F32 products = Fma(scale[half], ToFloat(tile.at[r][half]), offset[half] * sum_q);
+      Store(scores + r * b.score_stride + key + half * kFloats,
+            Fma(query_scale, products, query_offset * constant[half]));
+    }
+  }
+}
+
+// -inf past the end of a row: exp gives the +0 that the summation order wants there, the code 0, and the maximum
+// ignores it.
+float PadAndFindMax(float* x, size_t n) {
+  const size_t padded = RoundUp(n, kLanes);
+  for (size_t j = n; j < padded; ++j) x[j] = -__builtin_inff();
+  F32x2 highest = Load2(x);
+  for (size_t j = kLanes; j < padded; j += kLanes) highest = Max(Load2(x + j), highest);
+  return ReduceMax(Max(highest.first, highest.second));
+}
+
+// The lanes of a row's sums, still to be added up.
+struct RowSums {
+  F32x2 exponentials;
+  I32 codes;
+};
+
+// Codes of the exponentials of a row; e <= exp(0) = 1, so no code passes `high`. (For an argument <= 0, Exp rounds
+// 1 + y with y <= 0.)
+RowSums QuantizeExponentials(const float* x, size_t padded, float max, F32 high, int16_t* codes) {
+  const F32x2 max2 = F32x2::Broadcast(max);
+  RowSums sums = {{Zero(), Zero()}, {_mm256_setzero_si256()}};
+  const auto add = [&](F32x2 e, int16_t* to) {
+    sums.exponentials = sums.exponentials + e;
+    const I32 low = {_mm256_cvtps_epi32((e.first * high).v)}, up = {_mm256_cvtps_epi32((e.second * high).v)};
+    sums.codes = sums.codes + (low + up);
+    StoreInt(to, PairOf(low, up));
+  };
+  size_t j = 0;
+  for (; j + 2 * kLanes <= padded; j += 2 * kLanes) {
+    const F32x4 e = Exp(Load4(x + j) - F32x4{max2, max2});
+    add(e.first, codes + j);
+    add(e.second, codes + j + kLanes);
+  }
+  if (j < padded) add(Exp(Load2(x + j) - max2), codes + j);
+  return sums;
+}
+
+// The same with a scale from training, which may lie below the probabilities.
+I32 QuantizeWithStaticScale(float* x, size_t padded, float max, const QuantizeSpec& spec, int16_t* codes) {
+  const F32x2 max2 = F32x2::Broadcast(max);
+  F32x2 sums = {Zero(), Zero()};
+  for (size_t j = 0; j < padded; j += kLanes) {
+    const F32x2 e = Exp(Load2(x + j) - max2);
+    Store2(x + j, e);
+    sums = sums + e;
+  }
+  const F32 total = F32::Broadcast(SumLanes(sums.first, sums.second));
+  const Coder coder(spec, MakeCodebook(spec, Range<F32>{}));
+  I32 code_sums = {_mm256_setzero_si256()};
+  for (size_t j = 0; j < padded; j += kLanes) {
+    const I32 low = coder.Codes(Load(x + j) / total), up = coder.Codes(Load(x + j + kFloats) / total);
+    code_sums = code_sums + (low + up);
+    StoreInt(codes + j, PairOf(low, up));
+  }
+  return code_sums;
+}
+
+// Scores to codes of probabilities, their scales and sums. Rows in step where there is something to wait for: the
+// maximum and the sum of a row are chains of some 20 cycles after its last element.
+void QuantizeProbabilities(const AttentionBuffers& b, size_t rows, size_t tokens, const QuantizeSpec& spec,
+                           float* scale, float* code_sum) {
+  float max[kQueryRows];
+  RowSums sums[kQueryRows];
+  const F32 high = CodeLimits<F32>(spec).high;
+  for (size_t r = 0; r < rows; ++r) max[r] = PadAndFindMax(b.scores + r * b.score_stride, tokens);
+  for (size_t r = 0; r < rows; ++r) {
+    float* x = b.scores + r * b.score_stride;
+    int16_t* codes = b.probability_codes + r * b.score_stride;
+    if (spec.is_static) {
+      sums[r].codes = QuantizeWithStaticScale(x, b.score_stride, max[r], spec, codes);
+    } else {
+      sums[r] = QuantizeExponentials(x, b.score_stride, max[r], high, codes);
+    }
+  }
+  for (size_t r = 0; r < rows; ++r) {
+    const float total = spec.is_static ? 0.0f : SumLanes(sums[r].exponentials.first, sums[r].exponentials.second);
+    scale[r] = spec.is_static ? spec.scale : 1.0f / total / (spec.symmetric ? 127.0f : 255.0f);
+    code_sum[r] = static_cast<float>(SumInts(sums[r].codes));
+  }
+}
+
+// Up to kQueryRows queries. Each panel meets all their tiles while it is in L1.
+template <class Products>
+void AttendRows(const AttentionHead& head, const QuantizeSpec& probabilities, const AttentionBuffers& b, size_t query,
+                size_t rows, const Codebook<F32>& values) {
+  const size_t tokens = head.tokens, d = head.head_size;
+  for (size_t key = 0; key < tokens; key += kTileColumns) {
+    const auto panel = reinterpret_cast<const int16_t*>(b.key_panels + key * (b.code_stride / 2));
+    ForTiles<Products::kRows>(rows, [&](size_t row, auto height) {
+      Tile<I32, decltype(height)::value> tile;
+      Products::MultiplyInt16(b.query_codes + (query + row) * b.code_stride, b.code_stride, panel, (d + 1) / 2, tile);
+      WriteScores(tile, b, query + row, key, b.scores + row * b.score_stride);
+    });
+  }
+  float scale[kQueryRows], code_sum[kQueryRows];
+  QuantizeProbabilities(b, rows, tokens, probabilities, scale, code_sum);
+  for (size_t column = 0; column < d; column += kTileColumns) {
+    const auto panel = reinterpret_cast<const int16_t*>(b.value_panels + column * (b.score_stride / 2));
+    ForTiles<Products::kRows>(rows, [&](size_t row, auto height) {
+      constexpr int kHeight = decltype(height)::value;
+      Tile<I32, kHeight> tile;
+      Products::MultiplyInt16(b.probability_codes + row * b.score_stride, b.score_stride, panel, b.score_stride / 2,
+                              tile);
+      for (int r = 0; r < kHeight; ++r) {
+        const F32 of_offset = values.offset * F32::Broadcast(code_sum[row + r]);
+        float* context = head.context + (query + row + r) * head.context_stride;
+        for (size_t c = column, half = 0; half < 2 && c < d; ++half, c += kFloats) {
+          const F32 value = Fma(values.scale, ToFloat(tile.at[r][half]), of_offset);
+          StoreFirst(context + c, d - c, F32::Broadcast(scale[row + r]) * value);
+        }
+      }
+    });
+  }
+}
+
+// Products::MultiplyInt16 (avx2_tiles.h) for tiles of up to Products::kRows.
+template <class Products>
+void Attend(const AttentionHead& head, const AttentionSpecs& specs, void* scratch) {
+  static_assert(kQueryRows % Products::kRows == 0, "whole tiles");
+  size_t bytes;
+  const AttentionBuffers b = LayOutAttention(scratch, head.tokens, head.head_size, &bytes);
+  QuantizeQueries(head, specs.query, b);
+  QuantizeKeys(head, specs.key, b);
+  const Codebook<F32> values = QuantizeValues(head, specs.value, b);
+  QuantizeSpec probabilities = specs.probabilities;
+  probabilities.clip = 0.0f;
+  // Blocks of nearly equal height, as tiles are.
+  size_t blocks = (head.queries + kQueryRows - 1) / kQueryRows;
+  for (size_t query = 0, rows; query < head.queries; query += rows, --blocks) {
+    rows = (head.queries - query + blocks - 1) / blocks;
+    AttendRows<Products>(head, probabilities, b, query, rows, values);
+  }
+}
+
+}  // namespace
+}  // namespace bitpress::avx2

@@ -1,0 +1,12 @@
+// Products by `vpdpwssd`: one instruction for the product and the addition of AVX2.
+#include "kernels/simd/avxvnni.h"
+
+#include "kernels/attention/uint8/avx2_attend.h"
+
+namespace bitpress::avxvnni {
+
+void AttentionUint8(const AttentionHead& head, const AttentionSpecs& specs, void* scratch) {
+  avx2::Attend<VnniTile>(head, specs, scratch);
+}
+
+}  // namespace bitpress::avxvnni
