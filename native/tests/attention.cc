@@ -3,8 +3,8 @@
 
 #include <algorithm>
 
-#include "kernels/dispatch.h"
 #include "tests/check.h"
+#include "tests/isas.h"
 
 namespace bitpress::test {
 namespace {
@@ -139,21 +139,20 @@ TEST(Uint8ReferenceMatchesDoubleOnTheDecodedCodes) {
 }
 
 TEST(EveryIsaMatchesTheReference) {
-  const Kernels* avx2 = KernelsFor("avx2");
-  if (!avx2) return;
-  const Kernels& reference = *KernelsFor("reference");
-  for (size_t tokens : {1, 2, 3, 4, 5, 6, 7, 15, 16, 17, 64, 129}) {
-    for (size_t d : {1, 5, 8, 16, 26, 32, 33, 64}) {
-      const Problem p(tokens, d);
-      CHECK_MSG(SameBits(p.RunFloat(*avx2), p.RunFloat(reference)), "fp32, " + p.Shape());
-      for (const AttentionSpecs& specs : {Specs(false), Specs(true), StaticSpecs()}) {
-        CHECK_MSG(SameBits(p.RunUint8(*avx2, specs), p.RunUint8(reference, specs)), "8-bit, " + p.Shape());
+  ForEveryFastIsa([&](const Kernels& kernels, const Kernels& reference) {
+    for (size_t tokens : {1, 2, 3, 4, 5, 6, 7, 15, 16, 17, 64, 129}) {
+      for (size_t d : {1, 5, 8, 16, 26, 32, 33, 64}) {
+        const Problem p(tokens, d);
+        CHECK_MSG(SameBits(p.RunFloat(kernels), p.RunFloat(reference)), "fp32, " + p.Shape());
+        for (const AttentionSpecs& specs : {Specs(false), Specs(true), StaticSpecs()}) {
+          CHECK_MSG(SameBits(p.RunUint8(kernels, specs), p.RunUint8(reference, specs)), "8-bit, " + p.Shape());
+        }
       }
     }
-  }
-  const Problem p(515, 7);
-  CHECK_MSG(SameBits(p.RunFloat(*avx2), p.RunFloat(reference)), p.Shape());
-  CHECK_MSG(SameBits(p.RunUint8(*avx2, Specs(false)), p.RunUint8(reference, Specs(false))), p.Shape());
+    const Problem p(515, 7);
+    CHECK_MSG(SameBits(p.RunFloat(kernels), p.RunFloat(reference)), p.Shape());
+    CHECK_MSG(SameBits(p.RunUint8(kernels, Specs(false)), p.RunUint8(reference, Specs(false))), p.Shape());
+  });
 }
 
 TEST(ConstantZeroAndNonFiniteInputs) {
@@ -169,10 +168,10 @@ TEST(ConstantZeroAndNonFiniteInputs) {
       for (size_t i = 0; i < p.d; ++i) CHECK(std::fabs(expected_float[i] - 3.0f) <= 9 * 3.0f * 0x1p-23f);
     }
     if (std::isnan(filler)) CHECK(std::isnan(expected_float[0]) && std::isnan(expected_uint8[0]));
-    if (const Kernels* avx2 = KernelsFor("avx2")) {
-      CHECK(SameBits(p.RunFloat(*avx2), expected_float));
-      CHECK(SameBits(p.RunUint8(*avx2, Specs(false)), expected_uint8));
-    }
+    ForEveryFastIsa([&](const Kernels& kernels, const Kernels&) {
+      CHECK(SameBits(p.RunFloat(kernels), expected_float));
+      CHECK(SameBits(p.RunUint8(kernels, Specs(false)), expected_uint8));
+    });
   }
 }
 

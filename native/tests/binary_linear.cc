@@ -2,8 +2,8 @@
 // kernel, bit for bit, for the rest; the worked numbers of BiBERT's weight binarization.
 #include "kernels/binary_linear/binary_linear.h"
 
-#include "kernels/dispatch.h"
 #include "tests/check.h"
+#include "tests/isas.h"
 
 namespace bitpress::test {
 namespace {
@@ -98,13 +98,6 @@ void CheckAgainstTheDefinition(const Problem& p, const Kernels& kernels, BitSet 
   }
 }
 
-template <class F>
-void ForEveryIsa(F f) {
-  for (const char* isa : {"reference", "avx2"}) {
-    if (const Kernels* kernels = KernelsFor(isa)) f(*kernels);
-  }
-}
-
 TEST(EveryIsaMatchesTheDefinition) {
   ForEveryIsa([](const Kernels& kernels) {
     for (size_t inputs = 1; inputs <= 1000; inputs += inputs < 30 ? 1 : 97) {
@@ -118,23 +111,22 @@ TEST(EveryIsaMatchesTheDefinition) {
   });
 }
 
-TEST(Avx2MatchesTheReference) {
-  const Kernels* avx2 = KernelsFor("avx2");
-  if (!avx2) return;
-  const Kernels& reference = *KernelsFor("reference");
-  const auto check = [&](const Problem& p) {
-    for (BitSet set : kSets) {
-      const auto y = p.RunFloat(*avx2, set, 0, p.w.panels);
-      CHECK_MSG(SameBits(y, p.RunFloat(reference, set, 0, p.w.panels)), p.Shape());
-      CHECK_MSG(p.RunBits(*avx2, set, 0, p.w.panels) == p.RunBits(reference, set, 0, p.w.panels), p.Shape());
+TEST(FastIsasMatchTheReference) {
+  ForEveryFastIsa([&](const Kernels& kernels, const Kernels& reference) {
+    const auto check = [&](const Problem& p) {
+      for (BitSet set : kSets) {
+        const auto y = p.RunFloat(kernels, set, 0, p.w.panels);
+        CHECK_MSG(SameBits(y, p.RunFloat(reference, set, 0, p.w.panels)), p.Shape());
+        CHECK_MSG(p.RunBits(kernels, set, 0, p.w.panels) == p.RunBits(reference, set, 0, p.w.panels), p.Shape());
+      }
+    };
+    // Around the step of 12, the 16-byte load of 128, the byte accumulator of 252, the depth block of 1,008.
+    for (size_t inputs : {11, 12, 13, 127, 128, 129, 251, 252, 253, 312, 768, 1007, 1008, 1009, 1200, 3072}) {
+      for (size_t rows : {1, 2, 3, 6, 7}) check(Problem(rows, 65, inputs));
     }
-  };
-  // Around the step of 12, the 16-byte load of 128, the byte accumulator of 252, the depth block of 1,008.
-  for (size_t inputs : {11, 12, 13, 127, 128, 129, 251, 252, 253, 312, 768, 1007, 1008, 1009, 1200, 3072}) {
-    for (size_t rows : {1, 2, 3, 6, 7}) check(Problem(rows, 65, inputs));
-  }
-  // Around the row block of 64.
-  for (size_t rows : {63, 64, 65, 130}) check(Problem(rows, 70, 61));
+    // Around the row block of 64.
+    for (size_t rows : {63, 64, 65, 130}) check(Problem(rows, 70, 61));
+  });
 }
 
 TEST(AllEqualAndAllOppositeBits) {

@@ -2,8 +2,8 @@
 // the reference kernel for AVX2; the worked numbers of BiBERT's BAMM.
 #include "kernels/bit_attention/bit_attention.h"
 
-#include "kernels/dispatch.h"
 #include "tests/check.h"
+#include "tests/isas.h"
 
 namespace bitpress::test {
 namespace {
@@ -96,13 +96,6 @@ void CheckAgainstTheDefinition(const Problem& p, const Kernels& kernels) {
   }
 }
 
-template <class F>
-void ForEveryIsa(F f) {
-  for (const char* isa : {"reference", "avx2"}) {
-    if (const Kernels* kernels = KernelsFor(isa)) f(*kernels);
-  }
-}
-
 TEST(EveryIsaMatchesTheDefinition) {
   ForEveryIsa([](const Kernels& kernels) {
     for (size_t tokens : {1, 2, 3, 4, 5, 11, 12, 13, 63, 64, 65, 100}) {
@@ -116,14 +109,14 @@ TEST(EveryIsaMatchesTheDefinition) {
   });
 }
 
-TEST(Avx2MatchesTheReference) {
-  const Kernels* avx2 = KernelsFor("avx2");
-  if (!avx2) return;
-  // Around the byte accumulator of 252 keys and the depth block of 1,008.
-  for (size_t tokens : {128, 251, 252, 253, 384, 512, 1009}) {
-    const Problem p(tokens, 64, 64);
-    CHECK_MSG(p.Run(*avx2) == p.Run(*KernelsFor("reference")), p.Shape());
-  }
+TEST(FastIsasMatchTheReference) {
+  ForEveryFastIsa([&](const Kernels& kernels, const Kernels& reference) {
+    // Around the byte accumulator of 252 keys and the depth block of 1,008.
+    for (size_t tokens : {128, 251, 252, 253, 384, 512, 1009}) {
+      const Problem p(tokens, 64, 64);
+      CHECK_MSG(p.Run(kernels) == p.Run(reference), p.Shape());
+    }
+  });
 }
 
 TEST(AllAttendedAndNoneAttended) {

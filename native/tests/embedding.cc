@@ -1,16 +1,14 @@
 // Oracles: codes packed here, by the definitions of the packings; the reference, bit for bit, for the sums.
 #include "kernels/embedding/embedding.h"
 
-#include "kernels/dispatch.h"
+#include "tests/isas.h"
 #include "tests/packing.h"
 
 namespace bitpress::test {
 namespace {
 
 TEST(DecodingGivesTheScaledCodes) {
-  for (const char* isa : {"reference", "avx2"}) {
-    const Kernels* kernels = KernelsFor(isa);
-    if (!kernels) continue;
+  ForEveryIsa([&](const Kernels& kernels) {
     for (size_t cols = 1; cols <= 70; ++cols) {
       std::vector<uint8_t> two_bit((cols + 3) / 4), trits((cols + 4) / 5);
       std::vector<float> expected(cols);
@@ -22,19 +20,17 @@ TEST(DecodingGivesTheScaledCodes) {
         trits[j / 5] = static_cast<uint8_t>(trits[j / 5] + (code + 3) % 3 * powers[j % 5]);
       }
       std::vector<float> y(cols, -77.0f);
-      kernels->decode_two_bit_row(two_bit.data(), cols, 0.3f, y.data());
-      CHECK_MSG(SameBits(y, expected), std::string(isa) + " 2-bit, " + std::to_string(cols));
+      kernels.decode_two_bit_row(two_bit.data(), cols, 0.3f, y.data());
+      CHECK_MSG(SameBits(y, expected), std::string(kernels.isa) + " 2-bit, " + std::to_string(cols));
       y.assign(cols, -77.0f);
-      kernels->decode_trits_row(trits.data(), cols, 0.3f, y.data());
-      CHECK_MSG(SameBits(y, expected), std::string(isa) + " trits, " + std::to_string(cols));
+      kernels.decode_trits_row(trits.data(), cols, 0.3f, y.data());
+      CHECK_MSG(SameBits(y, expected), std::string(kernels.isa) + " trits, " + std::to_string(cols));
     }
-  }
+  });
 }
 
 TEST(DecodingUniformCodesMultipliesThenAdds) {
-  for (const char* isa : {"reference", "avx2"}) {
-    const Kernels* kernels = KernelsFor(isa);
-    if (!kernels) continue;
+  ForEveryIsa([&](const Kernels& kernels) {
     for (const CodeFormat& format : AllFormats()) {
       if (format.scheme != CodeScheme::kUniform) continue;
       const int zero = format.symmetric ? 1 << (format.bits - 1) : 0;
@@ -47,38 +43,36 @@ TEST(DecodingUniformCodesMultipliesThenAdds) {
           const float product = 0.3f * static_cast<float>(codes[j] - zero);
           expected[j] = product + offset;
         }
-        kernels->decode_uniform_row(packed.data(), cols, format.bits, zero, 0.3f, offset, y.data());
-        CHECK_MSG(SameBits(y, expected), std::string(isa) + " " + Name(format) + ", " + std::to_string(cols));
+        kernels.decode_uniform_row(packed.data(), cols, format.bits, zero, 0.3f, offset, y.data());
+        CHECK_MSG(SameBits(y, expected), std::string(kernels.isa) + " " + Name(format) + ", " + std::to_string(cols));
       }
     }
-  }
+  });
 }
 
 TEST(EveryByteDecodesAlike) {
-  const Kernels* avx2 = KernelsFor("avx2");
-  if (!avx2) return;
-  std::vector<uint8_t> bytes(256);
-  for (int i = 0; i < 256; ++i) bytes[i] = static_cast<uint8_t>(i);
-  std::vector<float> a(5 * 256), b(5 * 256);
-  avx2->decode_trits_row(bytes.data(), a.size(), 1.0f, a.data());
-  KernelsFor("reference")->decode_trits_row(bytes.data(), b.size(), 1.0f, b.data());
-  CHECK(SameBits(a, b));
-  avx2->decode_two_bit_row(bytes.data(), 4 * 256, 1.0f, a.data());
-  KernelsFor("reference")->decode_two_bit_row(bytes.data(), 4 * 256, 1.0f, b.data());
-  CHECK(SameBits(a, b));
+  ForEveryFastIsa([&](const Kernels& kernels, const Kernels& reference) {
+    std::vector<uint8_t> bytes(256);
+    for (int i = 0; i < 256; ++i) bytes[i] = static_cast<uint8_t>(i);
+    std::vector<float> a(5 * 256), b(5 * 256);
+    kernels.decode_trits_row(bytes.data(), a.size(), 1.0f, a.data());
+    reference.decode_trits_row(bytes.data(), b.size(), 1.0f, b.data());
+    CHECK(SameBits(a, b));
+    kernels.decode_two_bit_row(bytes.data(), 4 * 256, 1.0f, a.data());
+    reference.decode_two_bit_row(bytes.data(), 4 * 256, 1.0f, b.data());
+    CHECK(SameBits(a, b));
+  });
 }
 
 TEST(RowsAreAddedTypeFirst) {
-  for (const char* isa : {"reference", "avx2"}) {
-    const Kernels* kernels = KernelsFor(isa);
-    if (!kernels) continue;
+  ForEveryIsa([&](const Kernels& kernels) {
     for (size_t cols : {1, 7, 8, 9, 26}) {
       const auto word = RandomFloats(cols), type = RandomFloats(cols, 1e-3f), position = RandomFloats(cols);
       auto y = word;
-      kernels->add_rows(type.data(), position.data(), cols, y.data());
+      kernels.add_rows(type.data(), position.data(), cols, y.data());
       for (size_t j = 0; j < cols; ++j) CHECK(SameBits(y[j], (word[j] + type[j]) + position[j]));
     }
-  }
+  });
 }
 
 }  // namespace

@@ -1,8 +1,8 @@
 // Oracles: a double-precision product for the reference; the reference, bit for bit, for the rest.
 #include "kernels/float_linear/float_linear.h"
 
-#include "kernels/dispatch.h"
 #include "tests/check.h"
+#include "tests/isas.h"
 
 namespace bitpress::test {
 namespace {
@@ -32,34 +32,32 @@ TEST(ReferenceMatchesDouble) {
 }
 
 TEST(EveryIsaMatchesTheReference) {
-  const Kernels* avx2 = KernelsFor("avx2");
-  if (!avx2) return;
-  for (size_t inputs : {0, 1, 2, 7, 64, 313}) {
-    for (size_t rows : {1, 2, 3, 4, 5, 6, 7, 13}) {
-      for (size_t outputs : {1, 7, 8, 9, 15, 16, 17, 33}) {
-        const auto x = RandomFloats(rows * inputs), w = RandomFloats(outputs * inputs), bias = RandomFloats(outputs);
-        const FloatMatrix matrix = PackFloat(w.data(), outputs, inputs, bias.data());
-        CHECK_MSG(SameBits(Run(*avx2, x, rows, matrix, 0, matrix.panels),
-                           Run(*KernelsFor("reference"), x, rows, matrix, 0, matrix.panels)),
-                  std::to_string(rows) + "x" + std::to_string(outputs) + "x" + std::to_string(inputs));
+  ForEveryFastIsa([&](const Kernels& kernels, const Kernels& reference) {
+    for (size_t inputs : {0, 1, 2, 7, 64, 313}) {
+      for (size_t rows : {1, 2, 3, 4, 5, 6, 7, 13}) {
+        for (size_t outputs : {1, 7, 8, 9, 15, 16, 17, 33}) {
+          const auto x = RandomFloats(rows * inputs), w = RandomFloats(outputs * inputs), bias = RandomFloats(outputs);
+          const FloatMatrix matrix = PackFloat(w.data(), outputs, inputs, bias.data());
+          CHECK_MSG(SameBits(Run(kernels, x, rows, matrix, 0, matrix.panels),
+                             Run(reference, x, rows, matrix, 0, matrix.panels)),
+                    std::to_string(rows) + "x" + std::to_string(outputs) + "x" + std::to_string(inputs));
+        }
       }
     }
-  }
+  });
 }
 
 TEST(OnlyTheGivenPanelsAreWritten) {
-  for (const char* isa : {"reference", "avx2"}) {
-    const Kernels* kernels = KernelsFor(isa);
-    if (!kernels) continue;
+  ForEveryIsa([&](const Kernels& kernels) {
     const size_t rows = 3, outputs = 40, inputs = 11;
     const auto x = RandomFloats(rows * inputs), w = RandomFloats(outputs * inputs);
     const FloatMatrix matrix = PackFloat(w.data(), outputs, inputs, nullptr);
-    const auto all = Run(*kernels, x, rows, matrix, 0, 3), some = Run(*kernels, x, rows, matrix, 1, 2);
+    const auto all = Run(kernels, x, rows, matrix, 0, 3), some = Run(kernels, x, rows, matrix, 1, 2);
     for (size_t i = 0; i < all.size(); ++i) {
       const size_t n = i % outputs;
       CHECK(SameBits(some[i], n >= 16 && n < 32 ? all[i] : -77.0f));
     }
-  }
+  });
 }
 
 }  // namespace

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "kernels/dispatch.h"
+#include "tests/isas.h"
 #include "tests/packing.h"
 
 namespace bitpress::test {
@@ -101,7 +101,6 @@ struct Problem {
     return y;
   }
   std::vector<float> Run(const Kernels& kernels) const { return Run(kernels, 0, w.panels); }
-  std::vector<float> Run(const char* isa) const { return Run(*KernelsFor(isa)); }
 
   std::string Shape() const {
     return Name(format) + " " + std::to_string(rows) + "x" + std::to_string(outputs) + "x" + std::to_string(inputs) +
@@ -109,15 +108,8 @@ struct Problem {
   }
 };
 
-template <class F>
-void ForEachIsa(F f) {
-  for (const char* isa : {"reference", "avx2"}) {
-    if (const Kernels* kernels = KernelsFor(isa)) f(*kernels);
-  }
-}
-
 void CheckAgainstTheFormulas(const Problem& p) {
-  ForEachIsa([&](const Kernels& kernels) {
+  ForEveryIsa([&](const Kernels& kernels) {
     const std::vector<float> y = p.Run(kernels);
     for (size_t i = 0; i < y.size(); ++i) {
       CHECK_MSG(SameBits(y[i], p.Expected(i / p.outputs, i % p.outputs)), p.Shape() + " " + kernels.isa);
@@ -126,7 +118,10 @@ void CheckAgainstTheFormulas(const Problem& p) {
 }
 
 void CheckAgainstTheReference(const Problem& p) {
-  if (KernelsFor("avx2") != nullptr) CHECK_MSG(SameBits(p.Run("avx2"), p.Run("reference")), p.Shape());
+  const std::vector<float> expected = p.Run(*KernelsFor("reference"));
+  ForEveryFastIsa([&](const Kernels& kernels, const Kernels&) {
+    CHECK_MSG(SameBits(p.Run(kernels), expected), p.Shape() + " " + kernels.isa);
+  });
 }
 
 TEST(EveryFormMatchesTheFormulas) {
@@ -177,7 +172,7 @@ TEST(ExtremeCodesDoNotSaturate) {
       p.offset.assign(p.offset.size(), -static_cast<float>(1 << (format.bits - 1)));  // value = w
       p.Repack();
       const float expected = 255.0f * 4096.0f * static_cast<float>(p.Weight(0, 0));
-      ForEachIsa([&](const Kernels& kernels) {
+      ForEveryIsa([&](const Kernels& kernels) {
         for (float y : p.Run(kernels)) CHECK_MSG(y == expected, p.Shape() + " " + kernels.isa);
       });
     }
@@ -245,7 +240,7 @@ TEST(NoWindowOfStepsPassesTheLimit) {
 }
 
 TEST(OnlyTheGivenPanelsAreWritten) {
-  ForEachIsa([](const Kernels& kernels) {
+  ForEveryIsa([](const Kernels& kernels) {
     const Problem p({CodeScheme::kUniform, 4, false, true}, 4, 50, 31);
     const std::vector<float> all = p.Run(kernels), some = p.Run(kernels, 1, 3), none = p.Run(kernels, 2, 2);
     for (size_t i = 0; i < all.size(); ++i) {

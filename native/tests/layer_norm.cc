@@ -1,8 +1,8 @@
 // Oracles: the formula in double for the reference; the reference, bit for bit, for the rest.
 #include "kernels/layer_norm/layer_norm.h"
 
-#include "kernels/dispatch.h"
 #include "tests/check.h"
+#include "tests/isas.h"
 
 namespace bitpress::test {
 namespace {
@@ -27,36 +27,34 @@ TEST(ReferenceMatchesDouble) {
 }
 
 TEST(EveryIsaMatchesTheReference) {
-  const Kernels* avx2 = KernelsFor("avx2");
-  if (!avx2) return;
-  for (size_t cols : {1, 2, 7, 8, 9, 15, 16, 17, 23, 24, 25, 31, 32, 33, 312, 768, 771}) {
-    for (bool with_residual : {false, true}) {
-      for (bool in_place : {false, true}) {
-        const size_t rows = 3;
-        const auto x = RandomFloats(rows * cols, 3.0f), residual = RandomFloats(rows * cols);
-        const auto gamma = RandomFloats(cols), beta = RandomFloats(cols);
-        std::vector<float> y[2] = {x, x};
-        const Kernels* kernels[2] = {KernelsFor("reference"), avx2};
-        for (int i = 0; i < 2; ++i) {
-          kernels[i]->layer_norm(in_place ? y[i].data() : x.data(), with_residual ? residual.data() : nullptr, rows,
-                                 cols, gamma.data(), beta.data(), kEps, y[i].data());
+  ForEveryFastIsa([&](const Kernels& kernels, const Kernels& reference) {
+    for (size_t cols : {1, 2, 7, 8, 9, 15, 16, 17, 23, 24, 25, 31, 32, 33, 312, 768, 771}) {
+      for (bool with_residual : {false, true}) {
+        for (bool in_place : {false, true}) {
+          const size_t rows = 3;
+          const auto x = RandomFloats(rows * cols, 3.0f), residual = RandomFloats(rows * cols);
+          const auto gamma = RandomFloats(cols), beta = RandomFloats(cols);
+          std::vector<float> y[2] = {x, x};
+          const Kernels* both[2] = {&reference, &kernels};
+          for (int i = 0; i < 2; ++i) {
+            both[i]->layer_norm(in_place ? y[i].data() : x.data(), with_residual ? residual.data() : nullptr, rows,
+                                cols, gamma.data(), beta.data(), kEps, y[i].data());
+          }
+          CHECK_MSG(SameBits(y[0], y[1]), std::to_string(cols) + " columns");
         }
-        CHECK_MSG(SameBits(y[0], y[1]), std::to_string(cols) + " columns");
       }
     }
-  }
+  });
 }
 
 TEST(AConstantRowBecomesBetaAndTheResidualMayBeTheOutput) {
-  for (const char* isa : {"reference", "avx2"}) {
-    const Kernels* kernels = KernelsFor(isa);
-    if (!kernels) continue;
+  ForEveryIsa([&](const Kernels& kernels) {
     const size_t cols = 21;
     const std::vector<float> x(cols, 2.0f), gamma(cols, 3.0f), beta = RandomFloats(cols);
     std::vector<float> y(cols, 4.0f);
-    kernels->layer_norm(x.data(), y.data(), 1, cols, gamma.data(), beta.data(), kEps, y.data());
+    kernels.layer_norm(x.data(), y.data(), 1, cols, gamma.data(), beta.data(), kEps, y.data());
     CHECK(SameBits(y, beta));
-  }
+  });
 }
 
 }  // namespace

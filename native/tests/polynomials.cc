@@ -4,9 +4,9 @@
 #include <limits>
 
 #include "kernels/activation/activation.h"
-#include "kernels/dispatch.h"
 #include "kernels/simd/scalar.h"
 #include "tests/check.h"
+#include "tests/isas.h"
 
 namespace bitpress::test {
 namespace {
@@ -100,25 +100,25 @@ TEST(TanhIsWithinItsBound) {
 }
 
 TEST(EveryIsaGivesTheSameBits) {
-  const Kernels* avx2 = KernelsFor("avx2");
-  if (!avx2) return;
-  std::vector<float> x = AllMagnitudes();
-  for (float special : {kInfinity, -kInfinity, kNaN, 0.0f, -0.0f}) x.push_back(special);
-  const auto random = RandomFloats(10001, 3.0f);
-  x.insert(x.end(), random.begin(), random.end());
-  for (Activation kind :
-       {Activation::kGelu, Activation::kGeluTanh, Activation::kRelu, Activation::kSilu, Activation::kTanh}) {
-    auto a = x, b = x;
-    avx2->activate(kind, a.data(), a.size());
-    KernelsFor("reference")->activate(kind, b.data(), b.size());
-    CHECK_MSG(SameBits(a, b), std::to_string(static_cast<int>(kind)));
-    for (size_t n = 0; n <= 17; ++n) {
-      std::vector<float> short_a(x.end() - static_cast<long>(n), x.end()), short_b = short_a;
-      avx2->activate(kind, short_a.data(), n);
-      KernelsFor("reference")->activate(kind, short_b.data(), n);
-      CHECK(SameBits(short_a, short_b));
+  ForEveryFastIsa([&](const Kernels& kernels, const Kernels& reference) {
+    std::vector<float> x = AllMagnitudes();
+    for (float special : {kInfinity, -kInfinity, kNaN, 0.0f, -0.0f}) x.push_back(special);
+    const auto random = RandomFloats(10001, 3.0f);
+    x.insert(x.end(), random.begin(), random.end());
+    for (Activation kind :
+         {Activation::kGelu, Activation::kGeluTanh, Activation::kRelu, Activation::kSilu, Activation::kTanh}) {
+      auto a = x, b = x;
+      kernels.activate(kind, a.data(), a.size());
+      reference.activate(kind, b.data(), b.size());
+      CHECK_MSG(SameBits(a, b), std::to_string(static_cast<int>(kind)));
+      for (size_t n = 0; n <= 17; ++n) {
+        std::vector<float> short_a(x.end() - static_cast<long>(n), x.end()), short_b = short_a;
+        kernels.activate(kind, short_a.data(), n);
+        reference.activate(kind, short_b.data(), n);
+        CHECK(SameBits(short_a, short_b));
+      }
     }
-  }
+  });
 }
 
 }  // namespace

@@ -3,8 +3,8 @@
 
 #include <limits>
 
-#include "kernels/dispatch.h"
 #include "tests/check.h"
+#include "tests/isas.h"
 
 namespace bitpress::test {
 namespace {
@@ -49,17 +49,15 @@ QuantizeSpec Spec(bool symmetric, bool nonnegative = false, float clip = 0.0f) {
 // Each row under every ISA: what the formula says it becomes.
 void Expect(const std::vector<float>& x, const QuantizeSpec& spec, const std::vector<uint8_t>& codes, float scale,
             float offset) {
-  for (const char* isa : {"reference", "avx2"}) {
-    const Kernels* kernels = KernelsFor(isa);
-    if (!kernels) continue;
-    const Result r = QuantizeRows(*kernels, x, x.size(), 1, x.size(), x.size(), spec);
-    CHECK_MSG(r.codes == codes, isa);
+  ForEveryIsa([&](const Kernels& kernels) {
+    const Result r = QuantizeRows(kernels, x, x.size(), 1, x.size(), x.size(), spec);
+    CHECK_MSG(r.codes == codes, kernels.isa);
     CHECK_MSG(SameBits(r.scale[0], scale) && SameBits(r.offset[0], offset),
               std::to_string(r.scale[0]) + " " + std::to_string(r.offset[0]));
     int32_t sum = 0;
     for (uint8_t code : codes) sum += code;
     CHECK(r.sum[0] == sum);
-  }
+  });
 }
 
 TEST(AsymmetricRoundsHalfToEven) {
@@ -115,49 +113,50 @@ TEST(NaNReachesTheScaleAndInfinityStaysInRange) {
 }
 
 TEST(EveryIsaMatchesTheReference) {
-  const Kernels* avx2 = KernelsFor("avx2");
-  if (!avx2) return;
-  const Kernels& reference = *KernelsFor("reference");
-  std::vector<QuantizeSpec> specs = {
-      Spec(false), Spec(true), Spec(false, true), Spec(true, true), Spec(false, false, 1.2f), Spec(true, false, 0.7f)};
-  for (int i = 0; i < 3; ++i) {
-    specs.push_back(specs[i]);
-    specs.back().is_static = true;
-    specs.back().scale = 0.013f;
-    specs.back().offset = i == 0 ? -1.5f : i == 1 ? -128.0f * 0.013f : 0.0f;
-  }
-  for (size_t cols : {1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 312, 771}) {
-    for (size_t rows : {1, 3}) {
-      for (const QuantizeSpec& spec : specs) {
-        for (int special = 0; special < 4; ++special) {
-          const size_t ldx = cols + 5, ldc = cols + (special == 0 ? 0 : 9);
-          auto x = RandomFloats((rows - 1) * ldx + cols, special == 1 ? 1e-42f : 1.0f);
-          if (special == 2) x[x.size() - 1] = kInfinity;
-          if (special == 3) x[x.size() / 2] = kNaN;
-          CHECK_MSG(Same(QuantizeRows(*avx2, x, ldx, rows, cols, ldc, spec),
-                         QuantizeRows(reference, x, ldx, rows, cols, ldc, spec)),
-                    "rows, " + std::to_string(cols) + " columns");
-          CHECK_MSG(Same(QuantizeBlock(*avx2, x, ldx, rows, cols, ldc, spec),
-                         QuantizeBlock(reference, x, ldx, rows, cols, ldc, spec)),
-                    "block, " + std::to_string(cols) + " columns");
+  ForEveryFastIsa([&](const Kernels& kernels, const Kernels& reference) {
+    std::vector<QuantizeSpec> specs = {Spec(false),
+                                       Spec(true),
+                                       Spec(false, true),
+                                       Spec(true, true),
+                                       Spec(false, false, 1.2f),
+                                       Spec(true, false, 0.7f)};
+    for (int i = 0; i < 3; ++i) {
+      specs.push_back(specs[i]);
+      specs.back().is_static = true;
+      specs.back().scale = 0.013f;
+      specs.back().offset = i == 0 ? -1.5f : i == 1 ? -128.0f * 0.013f : 0.0f;
+    }
+    for (size_t cols : {1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 312, 771}) {
+      for (size_t rows : {1, 3}) {
+        for (const QuantizeSpec& spec : specs) {
+          for (int special = 0; special < 4; ++special) {
+            const size_t ldx = cols + 5, ldc = cols + (special == 0 ? 0 : 9);
+            auto x = RandomFloats((rows - 1) * ldx + cols, special == 1 ? 1e-42f : 1.0f);
+            if (special == 2) x[x.size() - 1] = kInfinity;
+            if (special == 3) x[x.size() / 2] = kNaN;
+            CHECK_MSG(Same(QuantizeRows(kernels, x, ldx, rows, cols, ldc, spec),
+                           QuantizeRows(reference, x, ldx, rows, cols, ldc, spec)),
+                      "rows, " + std::to_string(cols) + " columns");
+            CHECK_MSG(Same(QuantizeBlock(kernels, x, ldx, rows, cols, ldc, spec),
+                           QuantizeBlock(reference, x, ldx, rows, cols, ldc, spec)),
+                      "block, " + std::to_string(cols) + " columns");
+          }
         }
       }
     }
-  }
+  });
 }
 
 TEST(PaddingIsZeroAndABlockOfOneRowIsARow) {
-  for (const char* isa : {"reference", "avx2"}) {
-    const Kernels* kernels = KernelsFor(isa);
-    if (!kernels) continue;
+  ForEveryIsa([&](const Kernels& kernels) {
     const auto x = RandomFloats(45);
     for (bool symmetric : {false, true}) {
-      const Result row = QuantizeRows(*kernels, x, 45, 1, 45, 64, Spec(symmetric));
-      const Result block = QuantizeBlock(*kernels, x, 45, 1, 45, 64, Spec(symmetric));
+      const Result row = QuantizeRows(kernels, x, 45, 1, 45, 64, Spec(symmetric));
+      const Result block = QuantizeBlock(kernels, x, 45, 1, 45, 64, Spec(symmetric));
       CHECK(row.codes == block.codes && row.scale == block.scale && row.offset == block.offset);
       for (size_t i = 45; i < 64; ++i) CHECK(row.codes[i] == 0);
     }
-  }
+  });
 }
 
 }  // namespace

@@ -4,22 +4,15 @@
 #include <algorithm>
 #include <limits>
 
-#include "kernels/dispatch.h"
 #include "kernels/sign_bits/fold_threshold.h"
 #include "tests/check.h"
+#include "tests/isas.h"
 
 namespace bitpress::test {
 namespace {
 
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-
-template <class F>
-void ForEveryIsa(F f) {
-  for (const char* isa : {"reference", "avx2"}) {
-    if (const Kernels* kernels = KernelsFor(isa)) f(*kernels);
-  }
-}
 
 TEST(EveryIsaMatchesTheComparison) {
   ForEveryIsa([](const Kernels& kernels) {
