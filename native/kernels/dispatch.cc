@@ -1,68 +1,47 @@
 #include "kernels/dispatch.h"
 
 #include <cstdlib>
-#include <cstring>
+
+#include "kernels/isa_tables.h"
 
 namespace bitpress {
 namespace {
 
-constexpr Kernels kReference = {
-    "reference",
-    reference::QuantizeRows,
-    reference::QuantizeBlock,
-    reference::IntegerLinear,
-    reference::FloatLinear,
-    reference::AttentionUint8,
-    reference::AttentionFloat,
-    reference::LayerNorm,
-    reference::Activate,
-    reference::DecodeTwoBitRow,
-    reference::DecodeTritsRow,
-    reference::DecodeUniformRow,
-    reference::AddRows,
-    reference::MultiplyAdds,
-    reference::BinaryLinearFloat,
-    reference::BinaryLinearBits,
-    reference::SignBits,
-    reference::BitAttention,
-    reference::BitAttentionBits,
-};
+constexpr Kernels kReference = BITPRESS_ALL_KERNELS(reference);
 
-#ifdef BITPRESS_HAVE_AVX2
-constexpr Kernels kAvx2 = {
-    "avx2",
-    avx2::QuantizeRows,
-    avx2::QuantizeBlock,
-    avx2::IntegerLinear,
-    avx2::FloatLinear,
-    avx2::AttentionUint8,
-    avx2::AttentionFloat,
-    avx2::LayerNorm,
-    avx2::Activate,
-    avx2::DecodeTwoBitRow,
-    avx2::DecodeTritsRow,
-    avx2::DecodeUniformRow,
-    avx2::AddRows,
-    avx2::MultiplyAdds,
-    avx2::BinaryLinearFloat,
-    avx2::BinaryLinearBits,
-    avx2::SignBits,
-    avx2::BitAttention,
-    avx2::BitAttentionBits,
-};
-bool CpuHasAvx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+// Best first.
+const std::vector<const Kernels*>& Available() {
+  static const std::vector<const Kernels*> available = [] {
+    std::vector<const Kernels*> found;
+#ifdef BITPRESS_HAVE_X86
+    AddX86Kernels(&found);
 #endif
+#ifdef BITPRESS_HAVE_ARM
+    AddArmKernels(&found);
+#endif
+    found.push_back(&kReference);
+    return found;
+  }();
+  return available;
+}
 
 }  // namespace
 
 const Kernels* KernelsFor(const char* isa) {
-#ifdef BITPRESS_HAVE_AVX2
-  if (std::strcmp(isa, "avx2") == 0) return CpuHasAvx2() ? &kAvx2 : nullptr;
-#endif
-  return std::strcmp(isa, "reference") == 0 ? &kReference : nullptr;
+  for (const Kernels* kernels : Available()) {
+    if (std::string(isa) == kernels->isa) return kernels;
+  }
+  return nullptr;
 }
 
-const char* AvailableIsas() { return KernelsFor("avx2") ? "avx2,reference" : "reference"; }
+const char* AvailableIsas() {
+  static const std::string names = [] {
+    std::string joined;
+    for (const Kernels* kernels : Available()) joined += (joined.empty() ? "" : ",") + std::string(kernels->isa);
+    return joined;
+  }();
+  return names.c_str();
+}
 
 const Kernels* ChosenKernels(std::string* error) {
   struct Choice {
@@ -71,7 +50,7 @@ const Kernels* ChosenKernels(std::string* error) {
   };
   static const Choice choice = [] {
     const char* forced = std::getenv("BITPRESS_ISA");
-    if (!forced || !*forced) return Choice{KernelsFor("avx2") ? KernelsFor("avx2") : &kReference, ""};
+    if (!forced || !*forced) return Choice{Available().front(), ""};
     if (const Kernels* kernels = KernelsFor(forced)) return Choice{kernels, ""};
     return Choice{nullptr, "BITPRESS_ISA is '" + std::string(forced) + "', but this build and CPU have: " +
                                AvailableIsas() + ". Set one of these, or unset it to use the best."};

@@ -1,7 +1,8 @@
 // A test is TEST(Name) { ... CHECK(...); }; a failed check prints itself and fails the program, and the test goes on.
-// One program per file; main() is here.
+// One program per file; main() is here. Its arguments name tests to leave out.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -89,9 +90,13 @@ inline AlignedBuffer AllocateAligned(size_t bytes) { return AlignedBuffer(std::a
 
 }  // namespace bitpress::test
 
-int main() {
+int main(int argc, char** argv) {
   auto& registry = bitpress::test::Registry::Get();
   for (const auto& test : registry.tests) {
+    if (std::any_of(argv + 1, argv + argc, [&](const char* name) { return std::strcmp(name, test.name) == 0; })) {
+      std::printf("%-50s left out\n", test.name);
+      continue;
+    }
     const int before = registry.failures;
     test.run();
     std::printf("%-50s %s\n", test.name, registry.failures == before ? "ok" : "FAILED");

@@ -1,7 +1,7 @@
-# cmake -DNM=nm -DLIBRARY=libbitpress.so -DAVX2_OBJECTS=a.o,b.o -P symbols.cmake
+# cmake -DNM=nm -DLIBRARY=libbitpress.so -DISA_OBJECTS=a.o,b.o -P symbols.cmake
 #
-# The library exports the C ABI alone. And no AVX2 object defines a weak symbol (an inline function or template that
-# some baseline file may define too): the linker keeps one of them, and a CPU without AVX2 could get this one.
+# The library exports the C ABI alone. And no object of an ISA defines a weak symbol (an inline function or template
+# that another file may define too): the linker keeps one of them, and a CPU without the ISA could get this one.
 execute_process(COMMAND ${NM} -D --defined-only ${LIBRARY} OUTPUT_VARIABLE exported RESULT_VARIABLE status)
 if(NOT status EQUAL 0)
   message(FATAL_ERROR "${NM} cannot read ${LIBRARY}")
@@ -14,8 +14,8 @@ if(foreign GREATER 0)
   message(FATAL_ERROR "${LIBRARY} exports more than bp_*: ${exported}")
 endif()
 
-string(REPLACE "," ";" AVX2_OBJECTS "${AVX2_OBJECTS}")
-foreach(object ${AVX2_OBJECTS})
+string(REPLACE "," ";" ISA_OBJECTS "${ISA_OBJECTS}")
+foreach(object ${ISA_OBJECTS})
   execute_process(COMMAND ${NM} ${object} OUTPUT_VARIABLE symbols RESULT_VARIABLE status)
   string(REGEX MATCHALL "[^\n]+" symbols "${symbols}")
   list(FILTER symbols INCLUDE REGEX " [WVu] ")

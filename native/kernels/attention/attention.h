@@ -50,4 +50,8 @@ namespace avx2 {
 void AttentionUint8(const AttentionHead& head, const AttentionSpecs& specs, void* scratch);
 void AttentionFloat(const AttentionHead& head, void* scratch);
 }  // namespace avx2
+namespace neondot {
+void AttentionUint8(const AttentionHead& head, const AttentionSpecs& specs, void* scratch);
+void AttentionFloat(const AttentionHead& head, void* scratch);
+}  // namespace neondot
 }  // namespace bitpress
