@@ -47,6 +47,9 @@ inline void ForTiles(size_t rows, F f) {
   }
 }
 
+// No load moves above this. Left to itself the compiler loads the panel steps ahead and spills accumulators for it.
+inline void HoldLoads() { asm volatile("" : : : "memory"); }
+
 // x + lane kLane of `row` times the panel's 16 columns.
 template <int kLane>
 inline F32x16 FmaLane(F32x16 x, float32x4_t row, F32x16 panel) {
@@ -68,10 +71,13 @@ template <int R>
     BITPRESS_FOR_ROWS row[r] = vld1q_f32(a + r * lda + k);
     const F32x16 first = Load(panel);
     BITPRESS_FOR_ROWS acc[r] = FmaLane<0>(acc[r], row[r], first);
+    HoldLoads();
     const F32x16 second = Load(panel + kTileColumns);
     BITPRESS_FOR_ROWS acc[r] = FmaLane<1>(acc[r], row[r], second);
+    HoldLoads();
     const F32x16 third = Load(panel + 2 * kTileColumns);
     BITPRESS_FOR_ROWS acc[r] = FmaLane<2>(acc[r], row[r], third);
+    HoldLoads();
     const F32x16 fourth = Load(panel + 3 * kTileColumns);
     BITPRESS_FOR_ROWS acc[r] = FmaLane<3>(acc[r], row[r], fourth);
   }
@@ -105,6 +111,7 @@ struct UnsignedDot {
 
 template <class Dot, int kLane, int R, class Row>
 [[gnu::always_inline]] inline void AddStep(const typename Dot::Panel* panel, const Row (&row)[R], I32x16 (&acc)[R]) {
+  HoldLoads();
   panel += kLane * kStepBytes;
   BITPRESS_FOR_ROWS {
     acc[r].a = Dot::template Add<kLane>(acc[r].a, panel, row[r]);
