@@ -16,6 +16,9 @@ const std::vector<const Kernels*>& Available() {
 #ifdef BITPRESS_HAVE_X86
     AddX86Kernels(&found);
 #endif
+#ifdef BITPRESS_HAVE_ARM
+    AddArmKernels(&found);
+#endif
     found.push_back(&kReference);
     return found;
   }();

@@ -33,5 +33,6 @@ namespace bitpress {
 
 // Appends the kernels of the family that this build and CPU have, best first.
 void AddX86Kernels(std::vector<const Kernels*>* available);
+void AddArmKernels(std::vector<const Kernels*>* available);
 
 }  // namespace bitpress

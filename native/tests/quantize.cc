@@ -150,34 +150,34 @@ TEST(EveryIsaMatchesTheReference) {
 // Quotients at and one float beside every half-integer, where a division that is off by an ulp gives another code;
 // ranges of all magnitudes, those included where the kernel must divide.
 TEST(EveryIsaRoundsTiesAlike) {
-  const Kernels* avx2 = KernelsFor("avx2");
-  if (!avx2) return;
-  for (int exponent : {-149, -140, -126, -100, -70, -61, -60, -59, -20, -3, 0, 1, 7, 40, 67, 68, 100, 119}) {
-    for (int trial = 0; trial < 200; ++trial) {
-      // Few bits (ties are exact), all but one, or any.
-      const float mantissa = trial < 4    ? 1.0f + 0.25f * static_cast<float>(trial)
-                             : trial < 8  ? 2.0f - static_cast<float>(trial - 3) * 0x1p-23f
-                             : trial < 12 ? 1.0f + static_cast<float>(trial - 7) * 0x1p-23f
-                                          : 1.0f + static_cast<float>(RandomInt(0, (1 << 23) - 1)) * 0x1p-23f;
-      const float scale = std::ldexp(mantissa, exponent);
-      for (bool symmetric : {false, true}) {
-        std::vector<float> x = {0.0f, (symmetric ? 127.0f : 255.0f) * scale};
-        const int low = symmetric ? -127 : 0, high = symmetric ? 127 : 255;
-        for (int k = low; k < high; ++k) {
-          const float half = (static_cast<float>(k) + 0.5f) * scale;
-          for (float v : {std::nextafter(half, -kInfinity), half, std::nextafter(half, kInfinity)}) {
-            if (std::fabs(v) <= x[1]) x.push_back(v);
+  ForEveryFastIsa([&](const Kernels& kernels, const Kernels& reference) {
+    for (int exponent : {-149, -140, -126, -100, -70, -61, -60, -59, -20, -3, 0, 1, 7, 40, 67, 68, 100, 119}) {
+      for (int trial = 0; trial < 200; ++trial) {
+        // Few bits (ties are exact), all but one, or any.
+        const float mantissa = trial < 4    ? 1.0f + 0.25f * static_cast<float>(trial)
+                               : trial < 8  ? 2.0f - static_cast<float>(trial - 3) * 0x1p-23f
+                               : trial < 12 ? 1.0f + static_cast<float>(trial - 7) * 0x1p-23f
+                                            : 1.0f + static_cast<float>(RandomInt(0, (1 << 23) - 1)) * 0x1p-23f;
+        const float scale = std::ldexp(mantissa, exponent);
+        for (bool symmetric : {false, true}) {
+          std::vector<float> x = {0.0f, (symmetric ? 127.0f : 255.0f) * scale};
+          const int low = symmetric ? -127 : 0, high = symmetric ? 127 : 255;
+          for (int k = low; k < high; ++k) {
+            const float half = (static_cast<float>(k) + 0.5f) * scale;
+            for (float v : {std::nextafter(half, -kInfinity), half, std::nextafter(half, kInfinity)}) {
+              if (std::fabs(v) <= x[1]) x.push_back(v);
+            }
           }
+          if (!symmetric && trial % 2) {
+            for (float& v : x) v -= 77.0f * scale;
+          }
+          CHECK_MSG(Same(QuantizeRows(kernels, x, x.size(), 1, x.size(), x.size(), Spec(symmetric)),
+                         QuantizeRows(reference, x, x.size(), 1, x.size(), x.size(), Spec(symmetric))),
+                    "scale " + std::to_string(scale));
         }
-        if (!symmetric && trial % 2) {
-          for (float& v : x) v -= 77.0f * scale;
-        }
-        CHECK_MSG(Same(QuantizeRows(*avx2, x, x.size(), 1, x.size(), x.size(), Spec(symmetric)),
-                       QuantizeRows(*KernelsFor("reference"), x, x.size(), 1, x.size(), x.size(), Spec(symmetric))),
-                  "scale " + std::to_string(scale));
       }
     }
-  }
+  });
 }
 
 TEST(PaddingIsZeroAndABlockOfOneRowIsARow) {

@@ -15,4 +15,7 @@ void Activate(Activation kind, float* x, size_t n);
 namespace avx2 {
 void Activate(Activation kind, float* x, size_t n);
 }
+namespace neondot {
+void Activate(Activation kind, float* x, size_t n);
+}
 }  // namespace bitpress

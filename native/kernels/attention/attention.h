@@ -58,4 +58,8 @@ void AttentionFloat(const AttentionHead& head, void* scratch);
 namespace avxvnni {
 void AttentionUint8(const AttentionHead& head, const AttentionSpecs& specs, void* scratch);
 }
+namespace neondot {
+void AttentionUint8(const AttentionHead& head, const AttentionSpecs& specs, void* scratch);
+void AttentionFloat(const AttentionHead& head, void* scratch);
+}  // namespace neondot
 }  // namespace bitpress

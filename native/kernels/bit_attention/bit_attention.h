@@ -45,4 +45,9 @@ void BitAttention(const BitHead& head, int16_t* context, size_t context_stride, 
 void BitAttentionBits(const BitHead& head, const BinaryThresholds& thresholds, uint8_t* bits, size_t bits_stride,
                       void* scratch);
 }  // namespace avx2
+namespace neondot {
+void BitAttention(const BitHead& head, int16_t* context, size_t context_stride, void* scratch);
+void BitAttentionBits(const BitHead& head, const BinaryThresholds& thresholds, uint8_t* bits, size_t bits_stride,
+                      void* scratch);
+}  // namespace neondot
 }  // namespace bitpress

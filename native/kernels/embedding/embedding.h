@@ -27,4 +27,10 @@ void DecodeTritsRow(const uint8_t* codes, size_t cols, float scale, float* y);
 void DecodeUniformRow(const uint8_t* codes, size_t cols, unsigned bits, int zero, float scale, float offset, float* y);
 void AddRows(const float* type, const float* position, size_t cols, float* y);
 }  // namespace avx2
+namespace neondot {
+void DecodeTwoBitRow(const uint8_t* codes, size_t cols, float scale, float* y);
+void DecodeTritsRow(const uint8_t* codes, size_t cols, float scale, float* y);
+void DecodeUniformRow(const uint8_t* codes, size_t cols, unsigned bits, int zero, float scale, float offset, float* y);
+void AddRows(const float* type, const float* position, size_t cols, float* y);
+}  // namespace neondot
 }  // namespace bitpress

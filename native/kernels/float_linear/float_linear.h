@@ -36,4 +36,8 @@ namespace avx512vnni {
 void FloatLinear(const float* x, size_t ldx, size_t m, const FloatMatrix& w, size_t panel_begin, size_t panel_end,
                  float* y, size_t ldy);
 }
+namespace neondot {
+void FloatLinear(const float* x, size_t ldx, size_t m, const FloatMatrix& w, size_t panel_begin, size_t panel_end,
+                 float* y, size_t ldy);
+}
 }  // namespace bitpress

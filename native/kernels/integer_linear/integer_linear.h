@@ -102,4 +102,8 @@ namespace avx512vnni {
 void IntegerLinear(const uint8_t* a, size_t lda, const float* a_scale, const float* a_offset, size_t m,
                    const IntegerMatrix& w, size_t panel_begin, size_t panel_end, float* y, size_t ldy);
 }
+namespace neondot {
+void IntegerLinear(const uint8_t* a, size_t lda, const float* a_scale, const float* a_offset, size_t m,
+                   const IntegerMatrix& w, size_t panel_begin, size_t panel_end, float* y, size_t ldy);
+}
 }  // namespace bitpress

@@ -22,4 +22,8 @@ namespace avx2 {
 void SignBits(const float* x, size_t ldx, size_t rows, size_t cols, float threshold, const float* column_thresholds,
               uint8_t* bits, size_t ldb);
 }
+namespace neondot {
+void SignBits(const float* x, size_t ldx, size_t rows, size_t cols, float threshold, const float* column_thresholds,
+              uint8_t* bits, size_t ldb);
+}
 }  // namespace bitpress
