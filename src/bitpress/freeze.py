@@ -27,7 +27,14 @@ from bitpress.artifact import (
 )
 from bitpress.encoder import SequenceClassifier
 from bitpress.errors import RecipeError, UnsupportedModelError
-from bitpress.quantize import BinaryQuantizer, Policy, UniformWeightQuantizer, WeightPolicy, activation_ranges, encode_weights
+from bitpress.quantize import (
+    BinaryQuantizer,
+    Policy,
+    UniformWeightQuantizer,
+    WeightPolicy,
+    activation_ranges,
+    encode_weights,
+)
 
 PACKINGS = ("2bit", "trits")
 WORD_EMBEDDING = "embeddings.word.weight"
@@ -62,8 +69,8 @@ def check_freezable(model: SequenceClassifier, policy: Policy) -> None:
         )
     if (scheme == "binary") != (policy.activations.scheme == "binary"):
         raise RecipeError(
-            f"weights.scheme is {scheme!r} with activations.scheme {policy.activations.scheme!r}: the engine multiplies "
-            "bits by bits only. Set both to binary or neither; to compare in training only, set freeze=false"
+            f"weights.scheme is {scheme!r} with activations.scheme {policy.activations.scheme!r}: the engine "
+            "multiplies bits by bits only. Set both to binary or neither; to compare in training only, set freeze=false"
         )
     if scheme == "binary" and model.config.hidden_act == "relu":
         raise UnsupportedModelError(

@@ -244,7 +244,9 @@ def test_another_policy_brings_softmax_back() -> None:
 def test_gradients_reach_every_parameter() -> None:
     model = tiny(attention_probs_dropout_prob=0.1).train()
     model(torch.randint(1, 40, (4, 12), generator=torch.Generator().manual_seed(1))).logits.square().sum().backward()
-    without = [name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()]
+    without = [
+        name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()
+    ]
     assert without == []
 
 

@@ -25,7 +25,7 @@ import bitpress
 from bitpress.artifact import UniformTensor, describe, read_artifact, verify
 from bitpress.data import get_task, read_dataset
 from bitpress.encoder import load_classifier
-from bitpress.errors import EngineError, RecipeError, TrainingError
+from bitpress.errors import RecipeError, TrainingError
 from bitpress.quantize import apply_policy, encode_weights
 from bitpress.recipes.runner import compress, post_training_artifact
 from bitpress.recipes.schema import load_recipe

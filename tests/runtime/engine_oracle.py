@@ -114,8 +114,8 @@ def tiny_model(
 ) -> TinyModel:
     """Random model; with 8-bit activations its linear layers but ``fp32_linears`` are ternary with scales per
     ``linear`` ("row" or "matrix"), and the word embedding with scales per ``word`` (or "fp32": not ternary); ``form``
-    and ``word_form`` put another form in the place of the ternary one, which with binary activations is binary. Sizes are odd on purpose: no multiple of a
-    vector or a byte. Weights are such that attention is far from uniform."""
+    and ``word_form`` put another form in the place of the ternary one, which with binary activations is binary.
+    Sizes are odd on purpose: no multiple of a vector or a byte. Weights are such that attention is far from uniform."""
     rng = np.random.default_rng(seed)
     engine_config = EngineConfig(
         vocab, positions, 2, hidden, layers, heads, intermediate, labels, **({"layer_norm_eps": 1e-12} | config)

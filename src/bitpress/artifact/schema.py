@@ -258,7 +258,8 @@ def _check_binary(
     for name, spec in tensors.items():
         if enters_a_product(name) and (spec.scheme == "binary") != is_binary:
             wanted = "they need binary matrices" if is_binary else "binary matrices need binary ones"
-            raise ArtifactError(f"scheme is {spec.scheme!r} where activations are {activations.scheme!r}; {wanted}", name)
+            found = f"scheme is {spec.scheme!r} where activations are {activations.scheme!r}"
+            raise ArtifactError(f"{found}; {wanted}", name)
     if is_binary and model.get("hidden_act") == "relu":
         raise ArtifactError(f"{here}.scheme is 'binary' with hidden_act 'relu', whose signs are all +1; use gelu")
 

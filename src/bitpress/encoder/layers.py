@@ -43,8 +43,8 @@ def keep_signs(y: Tensor, x: Tensor) -> Tensor:
 
 
 class Linear(nn.Linear):
-    """y = x·Ŵᵀ + bias with Ŵ = ``weight_quantizer(weight)``, or the weight itself where that is None. A quantizer that has
-    a ``linear(x, weight, bias)`` computes y itself.
+    """y = x·Ŵᵀ + bias with Ŵ = ``weight_quantizer(weight)``, or the weight itself where that is None. A quantizer that
+    has a ``linear(x, weight, bias)`` computes y itself.
 
     x [..., in_features], y [..., out_features]. The quantizer runs once a forward call.
     """

@@ -58,8 +58,8 @@ class AppliedPolicy:
 
 def apply_policy(model: nn.Module, policy: Policy) -> AppliedPolicy:
     """Set the quantizers of ``policy`` on every linear but the classifier, on the word embedding and on every
-    activation point of ``model``, replacing earlier ones (with them, static ranges). With binary activations attention is
-    Bi-Attention, whose weights are bits already; otherwise it is softmax.
+    activation point of ``model``, replacing earlier ones (with them, static ranges). With binary activations attention
+    is Bi-Attention, whose weights are bits already; otherwise it is softmax.
 
     Position and token-type embeddings, biases, LayerNorm and the classifier stay fp32, as published (TernaryBERT §3).
     """

@@ -4,8 +4,8 @@ sgn(x) = +1 where x ≥ 0 (−0 included), else −1. The released code takes ``
 it ternary; a bit has no third value, so training must not have one either.
 
 Every straight-through gradient here is 1 where the decided number is within [−1, 1], bounds included, else 0: the
-paper's formula. (The released code leaves the bounds out for queries, keys, values and attention; with head size 64 that
-is where a score is ±8.)
+paper's formula. (The released code leaves the bounds out for queries, keys, values and attention; with head size 64
+that is where a score is ±8.)
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Scales are above 0 in every artifact. A row of zeros has the smallest normal one, with which it adds nothing to any sum.
+# Scales are above 0 in every artifact. A row of zeros has the smallest normal one, which adds nothing to any sum.
 SMALLEST_SCALE = torch.finfo(torch.float32).tiny
 
 
@@ -29,9 +29,9 @@ class BinaryQuantizer:
 
         ∂L/∂w = m − mean(m),   m_i = ∂L/∂q_i where |w_i − μ| ≤ 1, else 0
 
-    The scale is that of the row as it is, not of the centred one (for which mean |w − μ| would fit best), and carries no
-    gradient; the gradient is not multiplied by it. A row of zeros has bits +1 and α = 2⁻¹²⁶. A NaN weight gives a NaN
-    row.
+    The scale is that of the row as it is, not of the centred one (for which mean |w − μ| would fit best), and carries
+    no gradient; the gradient is not multiplied by it. A row of zeros has bits +1 and α = 2⁻¹²⁶. A NaN weight gives a
+    NaN row.
 
     Sums run in fp64 along each row: exact for up to 2²⁹ equal numbers, so that the quantizer is idempotent and its
     result independent of threads.

@@ -24,8 +24,8 @@ ACTIVATION_SCHEMES = ("fp32", "uniform", "binary")
 class WeightPolicy:
     """How the weights of the linears are stored.
 
-    scheme: "fp32", "ternary", "uniform" or "binary"; group, clip: what shares a scale, and a bound on the weights before
-    they are quantized; unused with fp32. Binary weights have one scale a row and no clip.
+    scheme: "fp32", "ternary", "uniform" or "binary"; group, clip: what shares a scale, and a bound on the weights
+    before they are quantized; unused with fp32. Binary weights have one scale a row and no clip.
     method: of :class:`TernaryQuantizer`, unused with others.
     bits, symmetric, group_size, pair_bound: of :class:`UniformWeightQuantizer`, unused with others; group_size only
     with group "row_block" and "input", pair_bound only with 8 bits and symmetric.
