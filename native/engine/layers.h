@@ -30,11 +30,44 @@ struct LinearCall {
   float* y;  // rows x outputs
   Operation operation;
   const Activation* activation = nullptr;  // applied to y where set
+
+  size_t panels() const { return linear->panels(); }
 };
 
-// Rows begin..end-1 of all outputs of panels panel_begin..panel_end-1.
+// Rows of bits (kernels/binary_linear).
+struct BitRows {
+  uint8_t* bits = nullptr;
+  size_t stride = 0;  // bytes
+
+  uint8_t* row(size_t i) const { return bits + i * stride; }
+};
+
+// Memory for kernels, one piece a thread.
+struct ThreadScratch {
+  uint8_t* bytes = nullptr;
+  size_t stride = 0;
+
+  void* of(size_t thread) const { return bytes + thread * stride; }
+};
+
+// One linear layer of a binary model: signs in, and out either numbers or, where the layer has thresholds, signs.
+struct BinaryCall {
+  const Linear* linear;
+  BitRows x;
+  float* y;       // rows x outputs, or NULL
+  BitRows signs;  // rows x panels * kBitPanel bits
+  Operation operation;
+  const Activation* activation;  // applied to y where set
+  ThreadScratch scratch;
+
+  size_t panels() const { return linear->binary.weights.panels; }
+};
+
+// Rows begin..end-1 of all outputs of panels panel_begin..panel_end-1, on that thread.
 void RunLinear(const Kernels& kernels, const LinearCall& call, size_t row_begin, size_t row_end, size_t panel_begin,
-               size_t panel_end, Stopwatch& watch);
+               size_t panel_end, size_t thread, Stopwatch& watch);
+void RunLinear(const Kernels& kernels, const BinaryCall& call, size_t row_begin, size_t row_end, size_t panel_begin,
+               size_t panel_end, size_t thread, Stopwatch& watch);
 
 // The rows begin..end-1 of x (dense, cols wide) into `out`, where the point is quantized; nothing where it is not.
 void QuantizeInput(const Kernels& kernels, const InputPoint& point, const float* x, size_t cols, size_t begin,
@@ -52,12 +85,16 @@ constexpr size_t kTasksPerThread = 4;
 // for another until the chain has ended. Every block unpacks all weights, which few rows do not pay for.
 class RowBlock {
  public:
-  RowBlock(const Kernels& kernels, size_t begin, size_t end, Stopwatch& watch)
-      : kernels_(kernels), begin_(begin), end_(end), watch_(watch) {}
+  RowBlock(const Kernels& kernels, size_t begin, size_t end, size_t thread, Stopwatch& watch)
+      : kernels_(kernels), begin_(begin), end_(end), thread_(thread), watch_(watch) {}
 
   template <size_t N>
   void Linears(const LinearCall (&calls)[N]) const {
-    for (const LinearCall& call : calls) RunLinear(kernels_, call, begin_, end_, 0, call.linear->panels(), watch_);
+    for (const LinearCall& call : calls) Run(call);
+  }
+  template <size_t N>
+  void Linears(const BinaryCall (&calls)[N]) const {
+    for (const BinaryCall& call : calls) Run(call);
   }
   // body(begin, end, watch)
   template <typename Body>
@@ -66,8 +103,13 @@ class RowBlock {
   }
 
  private:
+  template <typename Call>
+  void Run(const Call& call) const {
+    RunLinear(kernels_, call, begin_, end_, 0, call.panels(), thread_, watch_);
+  }
+
   const Kernels& kernels_;
-  size_t begin_, end_;
+  size_t begin_, end_, thread_;
   Stopwatch& watch_;
 };
 
@@ -80,6 +122,10 @@ class AllRows {
   // Independent layers, in one section.
   template <size_t N>
   void Linears(const LinearCall (&calls)[N]) const {
+    RunLinears(calls, N);
+  }
+  template <size_t N>
+  void Linears(const BinaryCall (&calls)[N]) const {
     RunLinears(calls, N);
   }
   // body(begin, end, watch) over pieces of the rows.
@@ -95,7 +141,8 @@ class AllRows {
   }
 
  private:
-  void RunLinears(const LinearCall* calls, size_t count) const;
+  template <typename Call>
+  void RunLinears(const Call* calls, size_t count) const;
 
   const Kernels& kernels_;
   ThreadTeam& team_;
@@ -117,7 +164,7 @@ void RunChain(const Kernels& kernels, ThreadTeam& team, size_t rows, Profile* pr
   const size_t blocks = rounds * team.size();
   team.ParallelFor(blocks, [&](size_t block, size_t thread) {
     Stopwatch watch(profile, thread);
-    chain(RowBlock(kernels, rows * block / blocks, rows * (block + 1) / blocks, watch));
+    chain(RowBlock(kernels, rows * block / blocks, rows * (block + 1) / blocks, thread, watch));
   });
 }
 

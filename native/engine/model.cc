@@ -22,6 +22,20 @@ void CheckSize(const char* field, uint32_t found, uint32_t limit) {
          std::to_string(limit));
 }
 
+void CheckBinaryConfig(const bp_config& c) {
+  static_assert(kMaxBinaryInputs < kMaxPositions, "a context sums over the positions");
+  CheckSize("max_positions", c.max_positions, kMaxBinaryInputs);
+  CheckSize("hidden_size", c.hidden_size, kMaxBinaryInputs);
+  CheckSize("intermediate_size", c.intermediate_size, kMaxBinaryInputs);
+  CheckSize("hidden_size / num_heads", c.hidden_size / c.num_heads, kMaxBitHeadSize);
+  if (c.hidden_act == BP_ACT_RELU) {
+    Refuse("config: hidden_act is relu, which is never negative: with 1-bit activations its signs say nothing");
+  }
+  if (c.activation_symmetric != 0 || c.activation_clip != 0.0f) {
+    Refuse("config: activation_symmetric and activation_clip are for 8-bit activations, must be 0 with 1-bit ones");
+  }
+}
+
 void CheckConfig(const bp_config& c) {
   CheckSize("vocab_size", c.vocab_size, kMaxRows);
   CheckSize("max_positions", c.max_positions, kMaxPositions);
@@ -42,9 +56,9 @@ void CheckConfig(const bp_config& c) {
     Refuse("config: hidden_act is " + std::to_string(c.hidden_act) + ", allowed are 0 to " +
            std::to_string(BP_ACT_SILU));
   }
-  if (c.activation_range > BP_UINT8_STATIC) {
+  if (c.activation_range > BP_SIGNS) {
     Refuse("config: activation_range is " + std::to_string(c.activation_range) + ", allowed are 0 to " +
-           std::to_string(BP_UINT8_STATIC));
+           std::to_string(BP_SIGNS));
   }
   if (c.activation_symmetric > 1) {
     Refuse("config: activation_symmetric is " + std::to_string(c.activation_symmetric) + ", allowed are 0 and 1");
@@ -55,6 +69,7 @@ void CheckConfig(const bp_config& c) {
   if (!std::isfinite(c.layer_norm_eps) || c.layer_norm_eps <= 0.0f) {
     Refuse("config: layer_norm_eps is " + std::to_string(c.layer_norm_eps) + ", allowed is above 0");
   }
+  if (c.activation_range == BP_SIGNS) CheckBinaryConfig(c);
 }
 
 Activation ActivationOf(uint32_t hidden_act) {
@@ -76,6 +91,10 @@ size_t LoadingThreads(const PackedWeights& weights) {
   return weights.outputs * weights.inputs < kWorthSharing ? 1 : 0;
 }
 
+[[noreturn]] void RefuseRow(const char* name, const CodeFormat& format, size_t row) {
+  Refuse("tensor " + Quoted(name) + ": row " + std::to_string(row) + " holds bytes that are no " + Codes(format));
+}
+
 // Calls body(first row, thread) for every `step` rows, which returns the first invalid row it finds or `rows`.
 template <typename Body>
 void RefuseInvalidRows(const char* name, const CodeFormat& format, ThreadTeam& team, size_t rows, size_t step,
@@ -83,9 +102,7 @@ void RefuseInvalidRows(const char* name, const CodeFormat& format, ThreadTeam& t
   std::vector<size_t> invalid((rows + step - 1) / step);
   team.ParallelFor(invalid.size(), [&](size_t task, size_t thread) { invalid[task] = body(task * step, thread); });
   for (const size_t row : invalid) {
-    if (row < rows) {
-      Refuse("tensor " + Quoted(name) + ": row " + std::to_string(row) + " holds bytes that are no " + Codes(format));
-    }
+    if (row < rows) RefuseRow(name, format, row);
   }
 }
 
@@ -102,7 +119,7 @@ ModelBuilder::ModelBuilder(const bp_config& config, const Kernels* kernels, Mode
   model_.config = config;
   model_.kernels = kernels;
   model_.activation = ActivationOf(config.hidden_act);
-  model_.uint8_attention = config.activation_range != BP_FLOAT;
+  model_.uint8_attention = config.activation_range == BP_UINT8_TOKEN || config.activation_range == BP_UINT8_STATIC;
   model_.layers.resize(config.num_layers);
   const size_t hidden = config.hidden_size, intermediate = config.intermediate_size;
 
@@ -132,6 +149,7 @@ ModelBuilder::ModelBuilder(const bp_config& config, const Kernels* kernels, Mode
     AddPoint(name + ".attention.context", &layer.context);
     AddPoint(name + ".ffn.input", &layer.ffn_input);
     AddPoint(name + ".ffn.activation", &layer.ffn_activation);
+    for (Linear* linear : {&layer.query, &layer.key, &layer.value, &layer.intermediate}) linear->signs_only = true;
   }
   AddPoint("pooler.input", &model_.pooler_input);
   AddLinear("pooler.dense", hidden, hidden, &model_.pooler);
@@ -195,6 +213,9 @@ void ModelBuilder::SetFloat(const char* name, const float* data, size_t rows, si
       tensor.bias.assign(data, data + cols);
       break;
     case Kind::kLinearWeight:
+      if (model_.is_binary())
+        Refuse("tensor " + Quoted(name) + ": given as fp32, 1-bit activations need binary weights");
+      [[fallthrough]];
     case Kind::kClassifierWeight:
       tensor.linear->outputs = rows;
       tensor.linear->inputs = cols;
@@ -212,8 +233,16 @@ void ModelBuilder::SetPacked(const char* name, const bp_packed& packed) {
     Refuse("tensor " + Quoted(name) + ": packed linear weights need 8-bit activations, the model has fp32 ones");
   }
   const PackedWeights weights = CheckPacked(name, packed);
+  const bool is_binary = weights.format.scheme == CodeScheme::kBinary;
+  if (!is_word && is_binary != model_.is_binary()) {
+    Refuse("tensor " + Quoted(name) + ": " +
+           (is_binary ? "binary linear weights need 1-bit activations, the model has 8-bit ones"
+                      : "1-bit activations need binary weights"));
+  }
   if (is_word) {
     SetPackedWord(name, weights);
+  } else if (is_binary) {
+    SetBinaryLinear(name, weights, tensor.linear);
   } else {
     SetPackedLinear(name, weights, tensor.linear);
   }
@@ -222,7 +251,7 @@ void ModelBuilder::SetPacked(const char* name, const bp_packed& packed) {
 
 void ModelBuilder::SetPackedWord(const char* name, const PackedWeights& weights) {
   if (weights.format.scheme == CodeScheme::kCodebook) {
-    Refuse("tensor " + Quoted(name) + ": the word embedding takes ternary and uniform codes");
+    Refuse("tensor " + Quoted(name) + ": the word embedding takes ternary, uniform and binary codes");
   }
   constexpr size_t kRowsPerTask = 64;
   ThreadTeam team(LoadingThreads(weights));
@@ -261,6 +290,14 @@ void ModelBuilder::SetPackedLinear(const char* name, const PackedWeights& weight
   linear->inputs = weights.inputs;
   linear->is_integer = true;
   linear->integer = std::move(matrix);
+}
+
+void ModelBuilder::SetBinaryLinear(const char* name, const PackedWeights& weights, Linear* linear) {
+  const size_t invalid = FirstRowWithPadding(weights.codes, weights.outputs, weights.inputs);
+  if (invalid < weights.outputs) RefuseRow(name, weights.format, invalid);
+  linear->outputs = weights.outputs;
+  linear->inputs = weights.inputs;
+  linear->binary = MakeBinaryLinear(weights);
 }
 
 void ModelBuilder::SetRange(const char* point, float scale, float offset) {
@@ -306,9 +343,17 @@ void ModelBuilder::Finish() {
     throw Error(BP_INCOMPLETE, "the model is incomplete: " + first + " is missing" +
                                    (missing > 1 ? ", and " + std::to_string(missing - 1) + " more" : std::string()));
   }
+  if (model_.is_binary()) {
+    const std::vector<int32_t> zeros(model_.head_size());
+    model_.context_thresholds = PackThresholds(zeros.data(), nullptr, zeros.size());
+  }
   for (const Tensor& tensor : tensors_) {
     if (tensor.kind == Kind::kLinearBias) {
       Linear& linear = *tensor.linear;
+      if (model_.is_binary() && &linear != &model_.classifier) {
+        SetBias(tensor.bias, linear.signs_only, &linear.binary);
+        continue;
+      }
       std::vector<float>& padded = linear.is_integer ? linear.integer.bias : linear.dense.bias;
       std::copy(tensor.bias.begin(), tensor.bias.end(), padded.begin());
     } else if (tensor.kind == Kind::kLinearWeight && tensor.linear->is_integer) {

@@ -9,18 +9,21 @@
 #include <unordered_map>
 #include <vector>
 
+#include "engine/binary_linear.h"
 #include "engine/workspace.h"
 #include "include/bitpress.h"
 #include "kernels/dispatch.h"
 
 namespace bitpress {
 
-// y = x wT + bias, with either few-bit weights (8-bit activations) or fp32 ones.
+// y = x wT + bias, with few-bit weights (8-bit activations), fp32 ones, or in a binary model one-bit ones.
 struct Linear {
   size_t outputs = 0, inputs = 0;
   bool is_integer = false;
+  bool signs_only = false;  // in a binary model: of y only the signs are used
   IntegerMatrix integer;
   FloatMatrix dense;
+  BinaryLinear binary;
 
   size_t panels() const { return is_integer ? integer.panels : dense.panels; }
   size_t panel_columns() const { return is_integer ? kPanelColumns : kFloatPanelColumns; }
@@ -64,7 +67,10 @@ struct Model {
   std::unordered_map<std::string, const Linear*> linears;  // by the names of their weights
   // Row strides of quantized inputs with H and I columns: what the integer kernels read, rounded to kAlignment.
   size_t hidden_code_stride = 0, intermediate_code_stride = 0;
+  BinaryThresholds context_thresholds;  // binary: 0 for each column of a head
 
+  // One-bit activations, Bi-Attention, and one-bit weights in every linear layer but the classifier.
+  bool is_binary() const { return config.activation_range == BP_SIGNS; }
   size_t head_size() const { return config.hidden_size / config.num_heads; }
 };
 
@@ -109,6 +115,7 @@ class ModelBuilder {
   void AddAttentionPoint(const std::string& name, QuantizeSpec* spec);
   void SetPackedWord(const char* name, const PackedWeights& weights);
   void SetPackedLinear(const char* name, const PackedWeights& weights, Linear* linear);
+  void SetBinaryLinear(const char* name, const PackedWeights& weights, Linear* linear);
   // The tensor of that name and shape, not given before.
   Tensor& Expect(const char* name, size_t rows, size_t cols);
 

@@ -12,17 +12,19 @@ namespace {
 }
 
 CodeFormat CheckFormat(const char* name, const bp_packed& t) {
-  if (t.scheme > BP_CODEBOOK) {
-    RefuseTensor(name,
-                 "scheme is " + std::to_string(t.scheme) + ", allowed are 0 (ternary), 1 (uniform) and 2 (codebook)");
+  if (t.scheme > BP_BINARY) {
+    RefuseTensor(name, "scheme is " + std::to_string(t.scheme) +
+                           ", allowed are 0 (ternary), 1 (uniform), 2 (codebook) and 3 (binary)");
   }
   if (t.packing > BP_PACK_TRITS) {
     RefuseTensor(name, "packing is " + std::to_string(t.packing) + ", allowed are 0 (bits) and 1 (trits)");
   }
   if (t.packing == BP_PACK_TRITS && t.scheme != BP_TERNARY)
     RefuseTensor(name, "only ternary codes are packed as trits");
-  const char* const allowed[] = {"2 for ternary", "2, 3, 4 and 8 for uniform", "2, 3 and 4 for codebook"};
+  const char* const allowed[] = {"2 for ternary", "2, 3, 4 and 8 for uniform", "2, 3 and 4 for codebook",
+                                 "1 for binary"};
   const bool fits = t.scheme == BP_TERNARY   ? t.bits == 2
+                    : t.scheme == BP_BINARY  ? t.bits == 1
                     : t.scheme == BP_UNIFORM ? t.bits == 8 || (t.bits >= 2 && t.bits <= 4)
                                              : t.bits >= 2 && t.bits <= 4;
   if (!fits) {
@@ -33,7 +35,8 @@ CodeFormat CheckFormat(const char* name, const bp_packed& t) {
 }
 static_assert(static_cast<int>(CodeScheme::kTernary) == BP_TERNARY &&
                   static_cast<int>(CodeScheme::kUniform) == BP_UNIFORM &&
-                  static_cast<int>(CodeScheme::kCodebook) == BP_CODEBOOK,
+                  static_cast<int>(CodeScheme::kCodebook) == BP_CODEBOOK &&
+                  static_cast<int>(CodeScheme::kBinary) == BP_BINARY,
               "the schemes of the ABI are those of the kernels");
 
 void CheckCount(const char* name, const char* what, size_t found, size_t expected) {
@@ -64,6 +67,7 @@ std::string Codes(const CodeFormat& format) {
   if (format.trits) return "base-3 ternary codes";
   const std::string bits = std::to_string(format.bits) + "-bit ";
   if (format.scheme == CodeScheme::kTernary) return bits + "ternary codes";
+  if (format.scheme == CodeScheme::kBinary) return bits + "codes, with zeros past the last";
   return bits + (format.symmetric ? "symmetric codes" : "codes");
 }
 
@@ -87,7 +91,7 @@ PackedWeights CheckPacked(const char* name, const bp_packed& t) {
   }
   if (t.scheme != BP_UNIFORM) {
     if (!whole_rows || (w.group_rows != 1 && w.group_rows != w.outputs)) {
-      RefuseTensor(name, "ternary and codebook weights have one scale a matrix or a row");
+      RefuseTensor(name, "ternary, codebook and binary weights have one scale a matrix or a row");
     }
     if (t.offset != nullptr) RefuseTensor(name, "only uniform codes have offsets");
   }

@@ -39,11 +39,14 @@ typedef enum {
   BP_FN_EXP = 5
 } bp_function;
 
-/* How activations enter the linear layers and the attention products. */
-typedef enum { BP_FLOAT = 0, BP_UINT8_TOKEN = 1, BP_UINT8_STATIC = 2 } bp_activation_range;
+/* How activations enter the linear layers and the attention products. BP_SIGNS is a fully binarized encoder (BiBERT):
+ * +1 where x >= 0, else -1, without a scale; a query attends to the keys whose score is >= 0, with weight 1 each; every
+ * linear weight but the classifier's is binary. It takes no clip, no activation_symmetric and no relu, at most 32,766
+ * hidden and intermediate columns and positions, and heads of at most 256 columns. */
+typedef enum { BP_FLOAT = 0, BP_UINT8_TOKEN = 1, BP_UINT8_STATIC = 2, BP_SIGNS = 3 } bp_activation_range;
 
 /* How the weights of a packed tensor are stored (docs/artifact.md). */
-typedef enum { BP_TERNARY = 0, BP_UNIFORM = 1, BP_CODEBOOK = 2 } bp_scheme;
+typedef enum { BP_TERNARY = 0, BP_UNIFORM = 1, BP_CODEBOOK = 2, BP_BINARY = 3 } bp_scheme;
 typedef enum { BP_PACK_BITS = 0, BP_PACK_TRITS = 1 } bp_packing;
 
 typedef struct {
@@ -62,8 +65,9 @@ typedef struct {
  *   uniform    2,3,4,8   value = scale * code + offset, or without offsets ("symmetric") scale * (code - 2^(bits-1)),
  *                        where code 0 does not occur
  *   codebook   2, 3, 4   value = scale * table[code]
+ *   binary     1         value = +scale for bit 1, -scale for bit 0
  * Blocks of group_rows x group_cols weights share a scale and an offset; 0 stands for all rows or columns. Allowed are
- * blocks of whole rows, or of one row and a multiple of 32 columns; ternary and codebook weights have one scale a
+ * blocks of whole rows, or of one row and a multiple of 32 columns; all but uniform weights have one scale a
  * matrix or a row. scale and offset: [ceil(rows / group_rows), ceil(cols / group_cols)]. Enums are numbers here,
  * checked: an enum could not hold, so not refuse, anything else. */
 typedef struct {
@@ -97,8 +101,8 @@ BP_API uint32_t bp_hardware_threads(void);
 BP_API bp_status bp_model_create(const bp_config* config, bp_model** model);
 /* fp32 tensor of rows x cols (vectors: rows = 1). Copied. */
 BP_API bp_status bp_model_set_float(bp_model* model, const char* name, const float* data, size_t rows, size_t cols);
-/* Packed tensor. Linear weights of layers and pooler need 8-bit activations and at most 65,536 columns, and are
- * re-laid; the word embedding takes ternary and uniform codes and is used in place, so its
+/* Packed tensor. Linear weights of layers and pooler need 8-bit activations (binary ones: BP_SIGNS) and at most 65,536
+ * columns, and are re-laid; the word embedding takes ternary, uniform and binary codes and is used in place, so its
  * `codes` must outlive the model. Everything else is fp32 only. Invalid codes, padding that is not zero, scales that
  * are not finite and positive and offsets that are not finite are refused. */
 BP_API bp_status bp_model_set_packed(bp_model* model, const char* name, const bp_packed* tensor);
@@ -109,8 +113,8 @@ BP_API bp_status bp_model_set_range(bp_model* model, const char* point, float sc
 BP_API bp_status bp_model_finish(bp_model* model);
 BP_API void bp_model_free(bp_model* model);
 /* Of a finished model's linear weight: its panels of 16 outputs, and how many of them the fast kernel multiplies. A
- * panel with two neighbouring 8-bit weights whose magnitudes add up to more than 128 takes a slower one. fp32 weights:
- * 0, 0. */
+ * panel with two neighbouring 8-bit weights whose magnitudes add up to more than 128 takes a slower one. fp32 and
+ * binary weights: 0, 0. */
 BP_API bp_status bp_model_panels(const bp_model* model, const char* name, size_t* panels, size_t* fast_panels);
 
 /* Runs a batch without padding. ids and type_ids: the B sequences one after another (N = sum of lengths); type_ids may

@@ -30,6 +30,7 @@ struct Kernels {
   DecodeTwoBitRowFn decode_two_bit_row;
   DecodeTritsRowFn decode_trits_row;
   DecodeUniformRowFn decode_uniform_row;
+  DecodeBinaryRowFn decode_binary_row;
   AddRowsFn add_rows;
   MultiplyAddsFn multiply_adds;
   BinaryLinearFloatFn binary_linear_float;

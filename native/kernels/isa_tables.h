@@ -22,6 +22,7 @@ namespace bitpress {
       isa::DecodeTwoBitRow,       \
       isa::DecodeTritsRow,        \
       isa::DecodeUniformRow,      \
+      isa::DecodeBinaryRow,       \
       isa::AddRows,               \
       isa::MultiplyAdds,          \
       isa::BinaryLinearFloat,     \

@@ -161,8 +161,8 @@ TEST(CreateRefusesUnknownEnums) {
   config.hidden_act = 4;
   CHECK_REFUSED(bp_model_create(&config, &model), BP_INVALID_ARGUMENT, "hidden_act is 4, allowed are 0 to 3");
   config = TinyConfig();
-  config.activation_range = 3;
-  CHECK_REFUSED(bp_model_create(&config, &model), BP_INVALID_ARGUMENT, "activation_range is 3, allowed are 0 to 2");
+  config.activation_range = 4;
+  CHECK_REFUSED(bp_model_create(&config, &model), BP_INVALID_ARGUMENT, "activation_range is 4, allowed are 0 to 3");
   config = TinyConfig();
   config.activation_symmetric = 2;
   CHECK_REFUSED(bp_model_create(&config, &model), BP_INVALID_ARGUMENT, "activation_symmetric is 2");
@@ -240,8 +240,8 @@ TEST(PackedTensorsAreChecked) {
   };
   const std::vector<float> numbers(70, 1.0f), infinite(6, INFINITY), negative(1, -1.0f);
   bp_packed t = Ternary(codes, 6, 6);
-  t.scheme = 3;
-  refused(pooler, t, "scheme is 3, allowed are 0 (ternary), 1 (uniform) and 2 (codebook)");
+  t.scheme = 4;
+  refused(pooler, t, "scheme is 4, allowed are 0 (ternary), 1 (uniform), 2 (codebook) and 3 (binary)");
   t = Ternary(codes, 6, 6);
   t.packing = 2;
   refused(pooler, t, "packing is 2, allowed are 0 (bits) and 1 (trits)");
@@ -262,7 +262,7 @@ TEST(PackedTensorsAreChecked) {
   refused(pooler, t, "only uniform codes have offsets");
   t = Ternary(codes, 6, 6);
   t.group_rows = 2;
-  refused(pooler, t, "ternary and codebook weights have one scale a matrix or a row");
+  refused(pooler, t, "ternary, codebook and binary weights have one scale a matrix or a row");
   t = Ternary(codes, 6, 6);
   t.group_rows = 7;
   refused(pooler, t, "groups of 7 rows x 6 columns, allowed are whole rows, or one row and a multiple of 32 columns");
@@ -295,7 +295,7 @@ TEST(PackedTensorsAreChecked) {
   refused(pooler, t, "offset 0 is inf");
 
   const char* word = "embeddings.word.weight";
-  refused(word, Codebook(codes, 11, 6, 2), "the word embedding takes ternary and uniform codes");
+  refused(word, Codebook(codes, 11, 6, 2), "the word embedding takes ternary, uniform and binary codes");
   refused("embeddings.position.weight", Uniform(codes, 9, 6, 8), "given packed, must be fp32");
 
   // The codes: 2-bit ternary 10; symmetric code 0; bits above the last code.

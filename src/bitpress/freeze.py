@@ -16,6 +16,7 @@ from torch import Tensor
 from bitpress.artifact import (
     ActivationSpec,
     ArtifactConfig,
+    BinaryTensor,
     StoredTensor,
     TaskSpec,
     TensorSpec,
@@ -26,7 +27,14 @@ from bitpress.artifact import (
 )
 from bitpress.encoder import SequenceClassifier
 from bitpress.errors import RecipeError, UnsupportedModelError
-from bitpress.quantize import Policy, UniformWeightQuantizer, WeightPolicy, activation_ranges, encode_weights
+from bitpress.quantize import (
+    BinaryQuantizer,
+    Policy,
+    UniformWeightQuantizer,
+    WeightPolicy,
+    activation_ranges,
+    encode_weights,
+)
 
 PACKINGS = ("2bit", "trits")
 WORD_EMBEDDING = "embeddings.word.weight"
@@ -37,8 +45,9 @@ def check_freezable(model: SequenceClassifier, policy: Policy) -> None:
 
     Raises:
         RecipeError: activation ranges that depend on the other texts of a batch; quantized weights on fp32
-            activations, or the reverse; scales that the engine does not have.
-        UnsupportedModelError: relative position embeddings.
+            activations, or the reverse; binary weights without binary activations, or the reverse; scales that the
+            engine does not have.
+        UnsupportedModelError: relative position embeddings; relu with binary activations.
     """
     if policy.activations.scheme == "uniform" and policy.activations.range == "tensor":
         raise RecipeError(
@@ -57,6 +66,15 @@ def check_freezable(model: SequenceClassifier, policy: Policy) -> None:
             "activations.scheme is 'uniform' with weights.scheme 'fp32': the engine quantizes activations only where "
             "the weights are quantized too. Set weights.scheme=uniform or ternary, or activations.scheme=fp32; to "
             "compare in training only, set freeze=false"
+        )
+    if (scheme == "binary") != (policy.activations.scheme == "binary"):
+        raise RecipeError(
+            f"weights.scheme is {scheme!r} with activations.scheme {policy.activations.scheme!r}: the engine "
+            "multiplies bits by bits only. Set both to binary or neither; to compare in training only, set freeze=false"
+        )
+    if scheme == "binary" and model.config.hidden_act == "relu":
+        raise UnsupportedModelError(
+            "hidden_act is 'relu', which is never negative: as bits all its outputs are +1. Take a teacher with gelu"
         )
     if scheme == "ternary" and policy.weights.group != "matrix":
         raise RecipeError(
@@ -113,7 +131,7 @@ def freeze(
         recipe=recipe,
         activations=ActivationSpec(
             scheme=activations.scheme,
-            bits=8 if activations.scheme == "uniform" else 32,
+            bits=activations.stored_bits,
             symmetric=activations.symmetric,
             range=activations.range,
             clip=activations.clip,
@@ -141,6 +159,8 @@ def _stored(
     assert codes is not None  # only an offset may be absent
     assert scale is not None
     quantizer = wanted.quantizer()
+    if isinstance(quantizer, BinaryQuantizer):
+        return BinaryTensor(codes, scale), TensorSpec.binary(shape, "row")
     if not isinstance(quantizer, UniformWeightQuantizer):
         return TernaryTensor(codes, scale), TensorSpec.ternary(shape, packing, wanted.group)
     bits, symmetric, group, group_size = quantizer.bits, quantizer.symmetric, quantizer.group, quantizer.group_size

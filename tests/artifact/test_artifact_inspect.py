@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,19 +12,24 @@ from typing import Any
 
 import numpy as np
 import pytest
-from artifact_samples import edit_entry, hf_config, make_config, make_mixed_config, write_sample
+from artifact_samples import edit_entry, hf_config, make_binary_config, make_config, make_mixed_config, write_sample
 
 from bitpress.artifact import (
     WEIGHTS_DIGEST_KEY,
     ActivationSpec,
     ArtifactError,
+    TensorSpec,
     TernaryTensor,
     describe,
+    expected_tensors,
     paper_accounting,
     read_artifact,
+    stored,
     verify,
     write_artifact,
 )
+from bitpress.artifact.container import DTYPES, serialize
+from bitpress.artifact.model_config import can_be_quantized
 
 MIB = 2**20
 
@@ -126,7 +132,6 @@ def test_describe_and_account_every_scheme(tmp_path: Path) -> None:
         "layers.0.attention.value.weight": 22 * 11 + 5 * 4,  # 4 bits in blocks of 5 rows
         "layers.0.ffn.output.weight": 22 * 14 + 22 * 2 * 8,  # 37 codes of 3 bits; 2 groups of inputs
         "layers.1.attention.value.weight": 22 * 11 + 22 * 4 + 16,  # a table of 16 levels
-        "layers.1.ffn.output.weight": 22 * 5 + 22 * 4,  # signs
         "embeddings.position.weight": 33 * 22 * 2,  # fp16
     }
     assert {name: by_name[name]["bytes"] for name in expected} == expected
@@ -135,11 +140,38 @@ def test_describe_and_account_every_scheme(tmp_path: Path) -> None:
         32,
     )
     assert by_name["embeddings.word.weight"]["symmetric"] is False
-    assert {"fp16", "fp32", "uniform 8 bits", "uniform 3 bits", "codebook 4 bits", "binary 1 bits"} <= set(
+    assert {"fp16", "fp32", "uniform 8 bits", "uniform 3 bits", "codebook 4 bits", "ternary trits"} <= set(
         described["schemes"]
     )
     one = {"layers.0.ffn.output.weight": config.tensors["layers.0.ffn.output.weight"]}
     assert paper_accounting(one)["mib"] * MIB == pytest.approx(22 * 37 * 3 / 8 + 22 * 2 * 8)
+
+
+def test_describe_and_account_a_binary_model(tmp_path: Path) -> None:
+    config = write_sample(tmp_path / "model", make_binary_config())
+    described = describe(tmp_path / "model")
+    by_name = {tensor["name"]: tensor["bytes"] for tensor in described["tensors"]}
+    assert by_name["layers.0.ffn.output.weight"] == 22 * 5 + 22 * 4  # 37 signs, an fp32 scale
+    assert by_name["layers.1.ffn.output.weight"] == 22 * 5 + 22 * 2
+    assert described["activations"]["scheme"] == "binary"
+    assert described["schemes"].keys() == {"binary 1 bits", "fp16", "fp32"}
+    one = {"layers.1.ffn.output.weight": config.tensors["layers.1.ffn.output.weight"]}
+    assert paper_accounting(one)["mib"] * MIB == pytest.approx(22 * 37 / 8 + 22 * 2)
+
+
+@pytest.mark.parametrize(("half", "most"), [(False, 15.5), (True, 14.3)])
+def test_size_of_a_binary_bert_base(half: bool, most: float) -> None:
+    """BiBERT's size, honestly counted (spec: 15.40 MiB, 14.20 with what surrounds the bits in fp16), and a header."""
+    plain = TensorSpec.fp16 if half else TensorSpec.fp32
+    specs = {
+        name: TensorSpec.binary(shape, "row", 16 if half else 32) if can_be_quantized(name) else plain(shape)
+        for name, shape in expected_tensors(bert_base()).items()
+    }
+    entries = [entry for name, spec in specs.items() for entry in stored.entries(name, spec).items()]
+    data = sum(math.prod(shape) * DTYPES[dtype].itemsize for _, (dtype, shape) in entries)
+    header = len(next(serialize({name: np.empty(shape, DTYPES[dtype]) for name, (dtype, shape) in entries})))
+    assert data / MIB == pytest.approx(14.20 if half else 15.40, abs=0.005)
+    assert (data + header) / MIB <= most
 
 
 def test_describe_activations(tmp_path: Path) -> None:

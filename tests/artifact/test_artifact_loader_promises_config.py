@@ -89,7 +89,7 @@ def test_unknown_enum_value(artifact: Path, key: str, value: Any, match: str) ->
 @pytest.mark.parametrize(
     ("key", "value", "match"),
     [
-        ("scheme", "int8", "allowed are 'fp32' and 'uniform'"),
+        ("scheme", "int8", "allowed are 'fp32', 'uniform' and 'binary'"),
         ("bits", 4, "bits is 4"),
         ("bits", 8.0, "bits is 8.0"),
         ("symmetric", 0, "true or false"),

@@ -16,6 +16,7 @@ from artifact_samples import (
     edit_config,
     edit_entry,
     join_container,
+    make_binary_config,
     make_mixed_config,
     make_tensors,
     quantization,
@@ -24,11 +25,11 @@ from artifact_samples import (
     write_sample,
 )
 
-from bitpress.artifact import UniformTensor, pack_bits, read_artifact
+from bitpress.artifact import TensorSpec, UniformTensor, pack_bits, read_artifact
 
 UNIFORM = {"scheme": "uniform", "bits": 4, "symmetric": True, "group": "row", "group_size": None, "shape": [22, 22]}
 CODEBOOK = {"scheme": "codebook", "bits": 4, "group": "row", "shape": [22, 22]}
-BINARY = {"scheme": "binary", "bits": 1, "group": "row", "shape": [22, 22]}
+BINARY = {"scheme": "binary", "bits": 1, "group": "row", "scale_bits": 32, "shape": [22, 22]}
 TERNARY = {"scheme": "ternary", "bits": 2, "packing": "2bit", "group": "matrix", "shape": [22, 22]}
 
 
@@ -36,6 +37,12 @@ TERNARY = {"scheme": "ternary", "bits": 2, "packing": "2bit", "group": "matrix",
 def mixed(tmp_path: Path) -> Path:
     write_sample(tmp_path / "mixed", make_mixed_config())
     return tmp_path / "mixed"
+
+
+@pytest.fixture
+def binary(tmp_path: Path) -> Path:
+    write_sample(tmp_path / "binary", make_binary_config())
+    return tmp_path / "binary"
 
 
 def respecify(path: Path, name: str, **keys: Any) -> None:
@@ -69,6 +76,10 @@ def test_codes_where_only_floats_are_allowed(
         (CODEBOOK | {"group": "input"}, "group is 'input'; allowed are matrix, row$"),
         (CODEBOOK | {"symmetric": True}, "codebook has exactly"),
         (BINARY | {"bits": 2}, "bits is 2; binary has 1"),
+        (BINARY | {"scale_bits": 8}, "scale_bits is 8; allowed are 32 and 16"),
+        (BINARY | {"scale_bits": 32.0}, "scale_bits is 32.0"),
+        (BINARY | {"scale_bits": None}, "scale_bits is None"),
+        (TERNARY | {"scale_bits": 32}, "ternary has exactly"),
         (BINARY | {"group": "row_block"}, "group is 'row_block'; allowed are matrix, row$"),
         ({"scheme": "fp16", "bits": 32, "shape": [22, 22]}, "bits is 32; fp16 has 16"),
         ({"scheme": "fp16", "bits": 16, "group": "row", "shape": [22, 22]}, "fp16 has exactly"),
@@ -102,12 +113,48 @@ def test_group_size_out_of_bounds(artifact: Path, group: str, size: Any, match: 
     assert refused(artifact, match).tensor == QUERY
 
 
+@pytest.mark.parametrize("name", [QUERY, "layers.1.ffn.output.weight", "pooler.dense.weight"])
+@pytest.mark.parametrize("entry", [TERNARY, UNIFORM, {"scheme": "fp32", "bits": 32, "shape": [22, 22]}])
+def test_binary_activations_with_other_matrices(binary: Path, name: str, entry: dict[str, Any]) -> None:
+    shape = [22, 37] if "ffn" in name else [22, 22]
+    edit_config(binary, lambda d: quantization(d)["tensors"].update({name: entry | {"shape": shape}}))
+    match = f"scheme is '{entry['scheme']}' where activations are 'binary'; they need binary matrices"
+    assert refused(binary, match).tensor == name
+
+
+@pytest.mark.parametrize("activations", [{"scheme": "fp32"}, {"bits": 8, "symmetric": False, "range": "token"}])
+def test_binary_matrices_with_other_activations(binary: Path, activations: dict[str, Any]) -> None:
+    full = activations if "scheme" in activations else activations | {"scheme": "uniform", "clip": None}
+    edit_config(binary, lambda d: quantization(d).update(activations=full))
+    assert (
+        refused(binary, f"where activations are '{full['scheme']}'; binary matrices need binary ones").tensor == QUERY
+    )
+
+
+def test_a_binary_word_embedding_goes_with_any_activations(mixed: Path, tmp_path: Path) -> None:
+    config = make_mixed_config()
+    config.tensors["embeddings.word.weight"] = TensorSpec.binary((61, 22), "row")
+    write_sample(tmp_path / "word", config)
+    assert read_artifact(tmp_path / "word").dense("embeddings.word.weight").shape == (61, 22)
+
+
+def test_binary_activations_with_relu(binary: Path) -> None:
+    edit_config(binary, lambda d: d.update(hidden_act="relu"))
+    refused(binary, r"activations.scheme is 'binary' with hidden_act 'relu', whose signs are all \+1")
+
+
+@pytest.mark.parametrize("key", ["bits", "symmetric", "range", "clip"])
+def test_binary_activations_have_no_other_key(binary: Path, key: str) -> None:
+    edit_config(binary, lambda d: quantization(d)["activations"].update({key: None}))
+    refused(binary, f"activations has the unknown key '{key}'")
+
+
 # ---- entries against config.json -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("entry", "row_bytes"),
-    [(UNIFORM, 11), (UNIFORM | {"bits": 3}, 9), (UNIFORM | {"bits": 8}, 22), (CODEBOOK, 11), (BINARY, 3)],
+    [(UNIFORM, 11), (UNIFORM | {"bits": 3}, 9), (UNIFORM | {"bits": 8}, 22), (CODEBOOK, 11)],
 )
 def test_bytes_of_a_row_disagree_with_the_bits(artifact: Path, entry: dict[str, Any], row_bytes: int) -> None:
     """The file has 6 bytes a row: 22 ternary codes."""
@@ -123,6 +170,11 @@ def test_scales_disagree_with_the_group(mixed: Path, group: str, size: int | Non
     respecify(mixed, QUERY, group=group, group_size=size)
     error = refused(mixed, rf"is F32 \[22\] in model.safetensors; the config gives F32 {re.escape(scales)}")
     assert error.tensor == f"{QUERY}.scale"
+
+
+def test_scales_disagree_with_their_bits(binary: Path) -> None:
+    respecify(binary, "layers.0.attention.key.weight", scale_bits=16)
+    refused(binary, r"is F32 \[22\] in model.safetensors; the config gives F16 \[22\]")
 
 
 def test_offset_missing_or_unexpected(mixed: Path) -> None:
@@ -169,11 +221,12 @@ def test_misaligned_fp16(mixed: Path) -> None:
         ("layers.0.ffn.output.weight", 7),  # 37 of 3 bits: 111
         ("layers.1.attention.query.weight", 4),  # 22 of 2 bits: 44
         ("layers.1.attention.output.weight", 4),  # codebook
-        ("layers.1.ffn.output.weight", 5),  # 37 of 1 bit
+        ("layers.0.ffn.output.weight", 5),  # 37 of 1 bit
         ("pooler.dense.weight", 6),
     ],
 )
-def test_padding_bits_of_a_bit_string_set(mixed: Path, name: str, used: int) -> None:
+def test_padding_bits_of_a_bit_string_set(mixed: Path, binary: Path, name: str, used: int) -> None:
+    mixed = binary if used in (5, 6) else mixed
     for bit in range(used, 8):
 
         def flip(codes: np.ndarray[Any, Any], mask: int = 1 << bit) -> None:
@@ -218,7 +271,11 @@ def test_non_finite_fp16(mixed: Path, name: str, value: float) -> None:
 @pytest.mark.parametrize(
     "name", ["layers.0.ffn.output.weight", "layers.1.attention.value.weight", "pooler.dense.weight"]
 )
-def test_scale_of_any_scheme_not_finite_and_positive(mixed: Path, name: str, value: float) -> None:
+@pytest.mark.parametrize("scheme", ["mixed", "binary"])  # binary: fp16 in the second layer
+def test_scale_of_any_scheme_not_finite_and_positive(
+    mixed: Path, binary: Path, scheme: str, name: str, value: float
+) -> None:
+    mixed = binary if scheme == "binary" else mixed
     edit_entry(mixed, f"{name}.scale", lambda a: a.__setitem__(-1, value))
     assert refused(mixed, f"is {value}; scales must be finite and above 0").tensor == f"{name}.scale"
 

@@ -17,6 +17,7 @@ from artifact_samples import (
     QUERY,
     TOKENIZER,
     hf_config,
+    make_binary_config,
     make_config,
     make_mixed_config,
     make_ranges,
@@ -386,6 +387,7 @@ def test_tensor_that_does_not_fit(tmp_path: Path, name: str, value: Any, match: 
     assert os.listdir(tmp_path) == []
 
 
+SIGNS = np.ones((22, 22), np.int8)
 ONES = np.ones((22, 22), np.uint8)
 SCALES = np.ones(22, np.float32)
 
@@ -411,11 +413,25 @@ SCALES = np.ones(22, np.float32)
             r"table int8 \[8\]; .*table int8 \[16\]",
         ),
         ("layers.1.attention.value.weight", CodebookTensor(16 * ONES, np.zeros(16, np.int8), SCALES), "4 bits hold"),
-        ("pooler.dense.weight", BinaryTensor(np.zeros((22, 22), np.int8), SCALES[:1]), "codes other than −1 and"),
     ],
 )
 def test_quantized_tensor_that_does_not_fit(tmp_path: Path, name: str, value: Any, match: str) -> None:
-    config = make_mixed_config()
+    _check_does_not_fit(tmp_path, make_mixed_config(), name, value, match)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "match"),
+    [
+        ("layers.0.attention.key.weight", BinaryTensor(0 * SIGNS, SCALES), "codes other than −1 and"),
+        ("layers.1.attention.key.weight", BinaryTensor(SIGNS, SCALES), "scale float32 .* gives .* scale float16"),
+        ("layers.0.attention.key.weight", BinaryTensor(SIGNS, SCALES.astype(np.float16)), "gives .* scale float32"),
+    ],
+)
+def test_binary_tensor_that_does_not_fit(tmp_path: Path, name: str, value: Any, match: str) -> None:
+    _check_does_not_fit(tmp_path, make_binary_config(), name, value, match)
+
+
+def _check_does_not_fit(tmp_path: Path, config: ArtifactConfig, name: str, value: Any, match: str) -> None:
     with pytest.raises(ArtifactError, match=match) as caught:
         write(tmp_path / "model", config, tensors=make_tensors(config) | {name: value})
     assert "4 bits hold" in match or caught.value.tensor == name

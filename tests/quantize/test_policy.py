@@ -57,7 +57,10 @@ def test_quantizers_get_every_setting() -> None:
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (lambda: WeightPolicy(scheme="binary"), "weights.scheme is 'binary'; allowed: fp32, ternary, uniform"),
+        (
+            lambda: WeightPolicy(scheme="codebook"),
+            "weights.scheme is 'codebook'; allowed: fp32, ternary, uniform, bin",
+        ),
         (lambda: WeightPolicy(group="input", group_size=32), "weights.group is 'input'; allowed: matrix, row"),
         (
             lambda: WeightPolicy(scheme="uniform", group="tile"),

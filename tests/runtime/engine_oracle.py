@@ -62,6 +62,8 @@ def random_packed(rng: np.random.Generator, rows: int, cols: int, form: Form) ->
         -(-size // (group or size)) for size, group in ((rows, form.group_rows), (cols, form.group_cols))
     )
     integers = codes - 2.0 ** (form.bits - 1) * form.symmetric if table is None else table[codes].astype(np.float64)
+    if form.scheme == "binary":
+        integers = 2.0 * codes - 1
     scale = (np.abs(rng.standard_normal((row_groups, col_groups))) * 0.2 + 1) * 1.5 / math.sqrt(cols)
     scale = (scale / (2 ** (form.bits - 1) if table is None else 128)).astype(F32)
     offset = None
@@ -112,14 +114,17 @@ def tiny_model(
 ) -> TinyModel:
     """Random model; with 8-bit activations its linear layers but ``fp32_linears`` are ternary with scales per
     ``linear`` ("row" or "matrix"), and the word embedding with scales per ``word`` (or "fp32": not ternary); ``form``
-    and ``word_form`` put another form in the place of the ternary one. Sizes are odd on purpose: no multiple of a
-    vector or a byte. Weights are such that attention is far from uniform."""
+    and ``word_form`` put another form in the place of the ternary one, which with binary activations is binary.
+    Sizes are odd on purpose: no multiple of a vector or a byte. Weights are such that attention is far from uniform."""
     rng = np.random.default_rng(seed)
     engine_config = EngineConfig(
         vocab, positions, 2, hidden, layers, heads, intermediate, labels, **({"layer_norm_eps": 1e-12} | config)
     )
     model = TinyModel(engine_config, packing)
     ternary = engine_config.activation_range != "fp32"
+    if engine_config.activation_range == "binary":
+        binary = Form("binary", 1, group_rows=1)
+        form, word_form = form or binary, word_form or binary
 
     def normal(scale: float, *shape: int) -> Array:
         return (rng.standard_normal(shape) * scale).astype(F32)
@@ -184,6 +189,8 @@ def embed(model: TinyModel, ids: Sequence[Sequence[int]], types: Sequence[Sequen
 
 def layer(model: TinyModel, i: int, hidden: Array, lengths: Sequence[int]) -> Array:
     """Layer i on hidden [N, H] of the preceding one."""
+    if model.config.activation_range == "binary":
+        return binary_layer(model, i, hidden, lengths)[0]
     name = f"layers.{i}"
     parts = ("query", "key", "value")
     query, key, value = (_linear(model, f"{name}.attention.{p}", hidden, f"{name}.attention.input") for p in parts)
@@ -198,6 +205,31 @@ def layer(model: TinyModel, i: int, hidden: Array, lengths: Sequence[int]) -> Ar
     up = _activate(model, _linear(model, f"{name}.ffn.intermediate", hidden, f"{name}.ffn.input"))
     down = _linear(model, f"{name}.ffn.output", up, f"{name}.ffn.activation")
     return _norm(model, f"{name}.ffn.norm", down + hidden)
+
+
+def binary_layer(model: TinyModel, i: int, hidden: Array, lengths: Sequence[int]) -> tuple[Array, Array]:
+    """Layer i of a binary model on hidden [N, H] → its output [N, H], and [N] the smallest size of a number whose sign
+    decides something about that token: below the rounding of fp32 the engine may decide either way.
+
+    Between two LayerNorms everything is exact: scales and biases are fp32 numbers, sums of a few hundred of them in
+    float64 do not round.
+    """
+    name = f"layers.{i}"
+    parts = ("query", "key", "value")
+    query, key, value = (_signs(_linear(model, f"{name}.attention.{p}", hidden, "")) for p in parts)
+    context = np.zeros_like(query)
+    d = model.config.hidden_size // model.config.num_heads
+    for start, end in zip(np.cumsum([0, *lengths[:-1]]), np.cumsum(lengths), strict=True):
+        for head in range(model.config.num_heads):
+            part = np.s_[start:end, head * d : (head + 1) * d]
+            attended = query[part] @ key[part].T >= 0
+            context[part] = attended.astype(np.float64) @ value[part]
+    output = _linear(model, f"{name}.attention.output", context, "")
+    middle = _norm(model, f"{name}.attention.norm", output + hidden)
+    # The activation function keeps signs, so it has no part here.
+    up = _linear(model, f"{name}.ffn.intermediate", middle, "")
+    down = _linear(model, f"{name}.ffn.output", up, "")
+    return _norm(model, f"{name}.ffn.norm", down + middle), np.abs(middle).min(1)
 
 
 def classify(model: TinyModel, hidden: Array, lengths: Sequence[int]) -> Array:
@@ -249,6 +281,8 @@ def quantize(
 
 def _linear(model: TinyModel, name: str, x: Array, point: str) -> Array:
     bias = model.dense[f"{name}.bias"].astype(np.float64)
+    if model.config.activation_range == "binary":
+        return _signs(x) @ model.packed[f"{name}.weight"][1].T + bias
     if f"{name}.weight" in model.packed:
         return _rounded(*quantize(model, point, x)) @ model.packed[f"{name}.weight"][1].T + bias
     if f"{name}.weight" not in model.codes:
@@ -257,6 +291,10 @@ def _linear(model: TinyModel, name: str, x: Array, point: str) -> Array:
     q, scale, offset = quantize(model, point, x)
     b = codes.astype(np.float64)
     return (scale * alpha).astype(np.float64) * (q @ b.T) + (offset * alpha) * b.sum(1) + bias
+
+
+def _signs(x: Array) -> Array:
+    return np.where(x >= 0, 1.0, -1.0)
 
 
 def _attention(model: TinyModel, name: str, query: Array, key: Array, value: Array) -> Array:

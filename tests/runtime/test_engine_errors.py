@@ -168,7 +168,7 @@ ONES = np.ones(24, np.float32)
         (
             WORD,
             uniform(53, 24, scheme="codebook", offset=None, table=np.zeros(16, np.int8)),
-            "the word embedding takes ternary and uniform codes",
+            "the word embedding takes ternary, uniform and binary codes",
         ),
     ],
 )

@@ -15,7 +15,7 @@ import pytest
 from bitpress.errors import EngineError
 from bitpress.runtime.engine import available_isas, describe_engine, hardware_threads, isa, library_path
 
-RANGES = ["fp32", "token", "static"]
+RANGES = ["fp32", "token", "static", "binary"]
 LENGTHS = [7, 1, 40, 13, 40, 2, 28]
 
 

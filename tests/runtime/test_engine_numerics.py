@@ -15,6 +15,7 @@ import pytest
 from bitpress.artifact import (
     ActivationSpec,
     ArtifactConfig,
+    BinaryTensor,
     TaskSpec,
     TensorSpec,
     TernaryTensor,
@@ -219,7 +220,7 @@ def test_from_artifact_equals_from_tensors(tmp_path: Path, packing: str, activat
     """Oracle: the engine on the tensors in memory. The word embedding is read from the memory map after all Python
     references to it are gone."""
     model = oracle.tiny_model(10, packing=packing, activation_range=activation_range)
-    write_artifact(tmp_path / "artifact", _artifact_config(model), _artifact_tensors(model), model.ranges, {}, "", {})
+    write_artifact(tmp_path / "artifact", artifact_config(model), artifact_tensors(model), model.ranges, {}, "", {})
     ids, types = oracle.random_batch(model, LENGTHS)
     engine = Engine.from_artifact(read_artifact(tmp_path / "artifact"))
     gc.collect()
@@ -229,7 +230,7 @@ def test_from_artifact_equals_from_tensors(tmp_path: Path, packing: str, activat
 def test_fp16_tensors_run_as_the_fp32_numbers_they_are(tmp_path: Path) -> None:
     """Oracle: the engine on the same numbers in fp32."""
     model = oracle.tiny_model(11)
-    config, tensors = _artifact_config(model), _artifact_tensors(model)
+    config, tensors = artifact_config(model), artifact_tensors(model)
     for name in model.dense.keys() - model.codes.keys():
         halves = model.dense[name].astype(np.float16)
         tensors[name], config.tensors[name] = halves, TensorSpec.fp16(halves.shape)
@@ -240,11 +241,17 @@ def test_fp16_tensors_run_as_the_fp32_numbers_they_are(tmp_path: Path) -> None:
     assert np.array_equal(found, model.engine().forward(ids, types))
 
 
-def _artifact_tensors(model: oracle.TinyModel) -> dict[str, Any]:
-    return model.dense | {name: TernaryTensor(codes, scale) for name, (codes, scale) in model.codes.items()}
+def artifact_tensors(model: oracle.TinyModel) -> dict[str, Any]:
+    """Of a ternary or a binary model."""
+    ternary = {name: TernaryTensor(codes, scale) for name, (codes, scale) in model.codes.items()}
+    binary = {
+        name: BinaryTensor(np.where(values > 0, 1, -1).astype(np.int8), tensor.scale.reshape(-1))
+        for name, (tensor, values) in model.packed.items()
+    }
+    return model.dense | ternary | binary
 
 
-def _artifact_config(model: oracle.TinyModel) -> ArtifactConfig:
+def artifact_config(model: oracle.TinyModel) -> ArtifactConfig:
     c = model.config
     hf = {
         "model_type": "bert",
@@ -262,8 +269,10 @@ def _artifact_config(model: oracle.TinyModel) -> ArtifactConfig:
     tensors = {name: TensorSpec.fp32(array.shape) for name, array in model.dense.items()}
     for name, (codes, scale) in model.codes.items():
         tensors[name] = TensorSpec.ternary(codes.shape, model.packing, "row" if scale.size > 1 else "matrix")
-    if c.activation_range == "fp32":
-        activations = ActivationSpec(scheme="fp32")
+    for name in model.packed:
+        tensors[name] = TensorSpec.binary(tensors[name].shape, "row")
+    if c.activation_range in ("fp32", "binary"):
+        activations = ActivationSpec(c.activation_range, 1 if c.activation_range == "binary" else 32)
     else:
         activations = ActivationSpec("uniform", 8, c.activation_symmetric, c.activation_range, c.activation_clip)
     return ArtifactConfig(hf, "test", activations, TaskSpec("classification", "accuracy", False), 40, tensors)

@@ -1,4 +1,4 @@
-// Eight codes of 2, 3, 4 or 8 bits, or one byte of trits, to a register of floats.
+// Eight codes of 1, 2, 3, 4 or 8 bits, or one byte of trits, to a register of floats.
 #include "kernels/simd/avx2.h"
 
 #include "kernels/embedding/embedding.h"
@@ -73,6 +73,17 @@ void DecodeUniformRow(const uint8_t* codes, size_t cols, unsigned bits, int zero
                                ? _mm256_cvtepu8_epi32(bytes)
                                : _mm256_and_si256(_mm256_srlv_epi32(_mm256_broadcastd_epi32(bytes), shifts), mask);
     StoreFirst(y + j, count, s * ToFloat(I32{fields} - zeros) + o);
+  }
+}
+
+void DecodeBinaryRow(const uint8_t* codes, size_t cols, float scale, float* y) {
+  const __m256i positive = _mm256_castps_si256(_mm256_set1_ps(scale)), sign = _mm256_set1_epi32(INT32_MIN);
+  // Bit j of a byte at the top of lane j, where it is the sign of the opposite.
+  const __m256i shifts = _mm256_setr_epi32(31, 30, 29, 28, 27, 26, 25, 24);
+  for (size_t j = 0; j < cols; j += kFloats) {
+    const __m256i top = _mm256_sllv_epi32(_mm256_set1_epi32(codes[j / 8]), shifts);
+    const __m256i value = _mm256_xor_si256(positive, _mm256_andnot_si256(top, sign));
+    StoreFirst(y + j, cols - j < kFloats ? cols - j : kFloats, {_mm256_castsi256_ps(value)});
   }
 }
 

@@ -12,6 +12,8 @@ using DecodeTritsRowFn = void (*)(const uint8_t* codes, size_t cols, float scale
 // and then an addition. Symmetric codes have zero 2^(bits - 1) and offset +0, the others zero 0.
 using DecodeUniformRowFn = void (*)(const uint8_t* codes, size_t cols, unsigned bits, int zero, float scale,
                                     float offset, float* y);
+// One row of a table of signs: y[j] = +scale for bit 1, -scale for bit 0.
+using DecodeBinaryRowFn = void (*)(const uint8_t* codes, size_t cols, float scale, float* y);
 // y[j] = (y[j] + type[j]) + position[j]
 using AddRowsFn = void (*)(const float* type, const float* position, size_t cols, float* y);
 
@@ -19,18 +21,21 @@ namespace reference {
 void DecodeTwoBitRow(const uint8_t* codes, size_t cols, float scale, float* y);
 void DecodeTritsRow(const uint8_t* codes, size_t cols, float scale, float* y);
 void DecodeUniformRow(const uint8_t* codes, size_t cols, unsigned bits, int zero, float scale, float offset, float* y);
+void DecodeBinaryRow(const uint8_t* codes, size_t cols, float scale, float* y);
 void AddRows(const float* type, const float* position, size_t cols, float* y);
 }  // namespace reference
 namespace avx2 {
 void DecodeTwoBitRow(const uint8_t* codes, size_t cols, float scale, float* y);
 void DecodeTritsRow(const uint8_t* codes, size_t cols, float scale, float* y);
 void DecodeUniformRow(const uint8_t* codes, size_t cols, unsigned bits, int zero, float scale, float offset, float* y);
+void DecodeBinaryRow(const uint8_t* codes, size_t cols, float scale, float* y);
 void AddRows(const float* type, const float* position, size_t cols, float* y);
 }  // namespace avx2
 namespace neondot {
 void DecodeTwoBitRow(const uint8_t* codes, size_t cols, float scale, float* y);
 void DecodeTritsRow(const uint8_t* codes, size_t cols, float scale, float* y);
 void DecodeUniformRow(const uint8_t* codes, size_t cols, unsigned bits, int zero, float scale, float offset, float* y);
+void DecodeBinaryRow(const uint8_t* codes, size_t cols, float scale, float* y);
 void AddRows(const float* type, const float* position, size_t cols, float* y);
 }  // namespace neondot
 }  // namespace bitpress

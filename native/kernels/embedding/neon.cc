@@ -1,4 +1,4 @@
-// Sixteen codes of 2, 3, 4 or 8 bits, or one byte of trits, to registers of floats.
+// Sixteen codes of 1, 2, 3, 4 or 8 bits, or one byte of trits, to registers of floats.
 #include "kernels/simd/neon.h"
 
 #include "kernels/embedding/embedding.h"
@@ -91,6 +91,15 @@ void DecodeUniformRow(const uint8_t* codes, size_t cols, unsigned bits, int zero
   const I32 z = {vdupq_n_s32(zero)};
   ForCodes(codes, cols, bits, [&](size_t j, size_t count, uint8x16_t fields) {
     StoreFirst(y + j, count, s * ToFloat(Widen(fields) - I32x16{z, z, z, z}) + o);
+  });
+}
+
+void DecodeBinaryRow(const uint8_t* codes, size_t cols, float scale, float* y) {
+  const F32x16 s = F32x16::Broadcast(scale);
+  ForCodes(codes, cols, 1, [&](size_t j, size_t count, uint8x16_t fields) {
+    // 2 bit - 1: a product with +-1 is exact.
+    const int8x16_t sign = vsubq_s8(vreinterpretq_s8_u8(vaddq_u8(fields, fields)), vdupq_n_s8(1));
+    StoreFirst(y + j, count, s * ToFloat(Widen(sign)));
   });
 }
 

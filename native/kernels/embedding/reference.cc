@@ -31,6 +31,10 @@ void DecodeUniformRow(const uint8_t* codes, size_t cols, unsigned bits, int zero
   }
 }
 
+void DecodeBinaryRow(const uint8_t* codes, size_t cols, float scale, float* y) {
+  for (size_t j = 0; j < cols; ++j) y[j] = codes[j / 8] >> (j % 8) & 1 ? scale : -scale;
+}
+
 void AddRows(const float* type, const float* position, size_t cols, float* y) {
   for (size_t j = 0; j < cols; ++j) y[j] = (y[j] + type[j]) + position[j];
 }

@@ -32,8 +32,9 @@ static_assert(kMaxIntegerInputs * 255 * 128 < (size_t{1} << 31), "int32 holds ev
 // Groups along the inputs are whole multiples of this many.
 constexpr size_t kGroupGranularity = 32;
 
-// Weights as artifacts store them; nothing is owned. Blocks of group_rows outputs x group_inputs inputs share a scale
-// and an offset: scale[n / group_rows * ceil(inputs / group_inputs) + k / group_inputs].
+// Weights as artifacts store them, binary ones too, which kernels/binary_linear multiplies; nothing is owned. Blocks of
+// group_rows outputs x group_inputs inputs share a scale and an offset: scale[n / group_rows * ceil(inputs /
+// group_inputs) + k / group_inputs].
 struct PackedWeights {
   CodeFormat format;
   size_t outputs = 0, inputs = 0;  // inputs <= kMaxIntegerInputs

@@ -61,6 +61,9 @@ void ToIntegers(const CodeFormat& format, const int8_t* table, const uint8_t* co
     }
     case CodeScheme::kCodebook:
       for (size_t j = 0; j < cols; ++j) integers[j] = table[codes[j]];
+      break;
+    case CodeScheme::kBinary:  // has kernels of its own, and never comes here
+      break;
   }
 }
 

@@ -80,6 +80,9 @@ bool UnpackCodes(const CodeFormat& format, const uint8_t* row, size_t cols, uint
   bool valid = true;
   if (format.trits) return UnpackTrits(row, cols, codes);
   switch (format.bits) {
+    case 1:
+      valid = UnpackBits<1>(row, cols, codes);
+      break;
     case 2:
       valid = UnpackBits<2>(row, cols, codes);
       break;

@@ -13,11 +13,11 @@
 
 namespace bitpress {
 
-enum class CodeScheme { kTernary, kUniform, kCodebook };
+enum class CodeScheme { kTernary, kUniform, kCodebook, kBinary };
 
 struct CodeFormat {
   CodeScheme scheme = CodeScheme::kTernary;
-  unsigned bits = 2;       // ternary 2; uniform 2, 3, 4, 8; codebook 2, 3, 4
+  unsigned bits = 2;       // ternary 2; uniform 2, 3, 4, 8; codebook 2, 3, 4; binary 1
   bool trits = false;      // ternary only
   bool symmetric = false;  // uniform only
 };

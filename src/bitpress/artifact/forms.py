@@ -76,14 +76,14 @@ class CodebookTensor:
 
 @dataclass
 class BinaryTensor:
-    """value = scale·code with codes int8 [rows, cols] in {−1, +1}; scale [1] or [rows]."""
+    """value = scale·code with codes int8 [rows, cols] in {−1, +1}; scale [1] or [rows], float32 or float16."""
 
     codes: NDArray[np.int8]
-    scale: FloatTensor
+    scale: FloatTensor | HalfTensor
 
     def decode(self) -> FloatTensor:
         """fp32 [rows, cols]; exact."""
-        return self.codes.astype(np.float32) * self.scale[:, None]
+        return self.codes.astype(np.float32) * self.scale.astype(np.float32)[:, None]
 
 
 QuantizedTensor: TypeAlias = TernaryTensor | UniformTensor | CodebookTensor | BinaryTensor

@@ -130,6 +130,11 @@ def can_be_quantized(name: str) -> bool:
     return layer_matrix or name in ("embeddings.word.weight", "pooler.dense.weight")
 
 
+def enters_a_product(name: str) -> bool:
+    """Whether this tensor is a matrix that quantized activations are multiplied by: every layer's, and the pooler's."""
+    return can_be_quantized(name) and name != "embeddings.word.weight"
+
+
 def activation_points(model: Mapping[str, Any]) -> dict[str, str]:
     """Every place where activations are quantized, with its kind: rows, head_rows, head_block or probabilities."""
     points: dict[str, str] = {}

@@ -16,6 +16,7 @@ from bitpress.artifact.model_config import (
     activation_points,
     check_int,
     check_model,
+    enters_a_product,
     expected_tensors,
     is_number,
     labels_of,
@@ -47,7 +48,8 @@ _TOP = {"quant_method", "version", "recipe", "activations", "max_length", "task"
 
 @dataclass(frozen=True)
 class ActivationSpec:
-    """How activations are quantized. ``scheme`` "fp32" (then nothing else matters) or "uniform" with 8 bits.
+    """How activations are quantized. ``scheme`` "fp32" or "binary" (then nothing else matters) or "uniform" with 8
+    bits. "binary" is a fully binarized encoder (BiBERT): signs, and Bi-Attention in the place of softmax.
 
     ``range``: "token" (dynamic, from the text alone) or "static" (one stored range a point). ``clip``: None or the
     bound c of min(max(x, −c), c).
@@ -162,7 +164,9 @@ def parse_config(document: Mapping[str, Any], where: str = "config.json") -> Art
     activations = _parse_activations(part["activations"], f"{here}.activations")
     task = _parse_task(part["task"], model, f"{here}.task")
     max_length = check_int(part["max_length"], 2, model["max_position_embeddings"], f"{here}.max_length")
-    return ArtifactConfig(model, recipe, activations, task, max_length, _parse_tensors(part["tensors"], model, here))
+    tensors = _parse_tensors(part["tensors"], model, here)
+    _check_binary(activations, tensors, model, f"{here}.activations")
+    return ArtifactConfig(model, recipe, activations, task, max_length, tensors)
 
 
 def config_document(config: ArtifactConfig) -> dict[str, Any]:
@@ -173,7 +177,7 @@ def config_document(config: ArtifactConfig) -> dict[str, Any]:
         "quant_method": "bitpress",
         "version": VERSION,
         "recipe": config.recipe,
-        "activations": {"scheme": act.scheme} | ({} if act.scheme == "fp32" else uniform),
+        "activations": {"scheme": act.scheme} | (uniform if act.scheme == "uniform" else {}),
         "max_length": config.max_length,
         "task": {"kind": config.task.kind, "metric": config.task.metric, "pair": config.task.pair},
         "tensors": {name: spec_document(spec) for name, spec in config.tensors.items()},
@@ -186,7 +190,7 @@ def expected_entries(config: ArtifactConfig) -> dict[str, tuple[str, tuple[int, 
     entries: dict[str, tuple[str, tuple[int, ...]]] = {}
     for name, spec in config.tensors.items():
         entries |= stored.entries(name, spec)
-    if config.activations.scheme != "fp32" and config.activations.range == "static":
+    if config.activations.scheme == "uniform" and config.activations.range == "static":
         entries |= {f"{point}.range": ("F32", (2,)) for point in activation_points(config.model)}
     return entries
 
@@ -196,8 +200,11 @@ def _parse_activations(value: Any, here: str) -> ActivationSpec:
     if scheme == "fp32":
         _check_keys(value, {"scheme"}, here)
         return ActivationSpec("fp32", 32)
+    if scheme == "binary":
+        _check_keys(value, {"scheme"}, here)
+        return ActivationSpec("binary", 1)
     if scheme != "uniform":
-        raise ArtifactError(f"{here}.scheme is {shown(scheme)}; allowed are 'fp32' and 'uniform'")
+        raise ArtifactError(f"{here}.scheme is {shown(scheme)}; allowed are 'fp32', 'uniform' and 'binary'")
     _check_keys(value, {"scheme", "bits", "symmetric", "range", "clip"}, here)
     check_int(value["bits"], 8, 8, f"{here}.bits")
     _check_bool(value["symmetric"], f"{here}.symmetric")
@@ -241,6 +248,20 @@ def _parse_tensors(value: Any, model: Mapping[str, Any], here: str) -> dict[str,
         if name not in value:
             raise ArtifactError("is missing from quantization_config.tensors of config.json", name)
     return {name: parse_spec(name, value[name], shape) for name, shape in shapes.items()}
+
+
+def _check_binary(
+    activations: ActivationSpec, tensors: Mapping[str, TensorSpec], model: Mapping[str, Any], here: str
+) -> None:
+    """A bit times a bit or neither: binary activations and binary matrices come together."""
+    is_binary = activations.scheme == "binary"
+    for name, spec in tensors.items():
+        if enters_a_product(name) and (spec.scheme == "binary") != is_binary:
+            wanted = "they need binary matrices" if is_binary else "binary matrices need binary ones"
+            found = f"scheme is {spec.scheme!r} where activations are {activations.scheme!r}"
+            raise ArtifactError(f"{found}; {wanted}", name)
+    if is_binary and model.get("hidden_act") == "relu":
+        raise ArtifactError(f"{here}.scheme is 'binary' with hidden_act 'relu', whose signs are all +1; use gelu")
 
 
 def _check_keys(value: Any, keys: set[str], here: str) -> None:

@@ -53,7 +53,7 @@ def entries(name: str, spec: TensorSpec) -> dict[str, tuple[str, tuple[int, ...]
         width = bit_row_bytes(cols, spec.code_bits)
     found: dict[str, tuple[str, tuple[int, ...]]] = {
         f"{name}.codes": ("U8", (rows, width)),
-        f"{name}.scale": ("F32", spec.scale_shape),
+        f"{name}.scale": ("F16" if spec.scale_bits == 16 else "F32", spec.scale_shape),
     }
     if spec.scheme == "uniform" and not spec.symmetric:
         found[f"{name}.offset"] = ("F32", spec.scale_shape)
@@ -165,7 +165,7 @@ def check_finite(values: NDArray[Any], entry: str) -> None:
             raise ArtifactError(f"value {at} is {flat[at]}; only finite numbers are allowed", entry)
 
 
-def check_scale(scale: NDArray[np.float32], entry: str) -> None:
+def check_scale(scale: NDArray[Any], entry: str) -> None:
     """ArtifactError names the first scale of ``entry`` that is not finite and above 0."""
     good = np.isfinite(scale) & (scale > 0)
     if not good.all():
@@ -186,9 +186,10 @@ def _check_bound(values: NDArray[np.float32], bound: float, entry: str) -> None:
 
 def _check_shapes(name: str, spec: TensorSpec, value: QuantizedTensor) -> None:
     """codes, scale, offset and table have the shapes and dtypes of ``spec``."""
+    dtype = np.float16 if spec.scale_bits == 16 else np.float32
     found = f"codes {list(value.codes.shape)} and scale {value.scale.dtype} {list(value.scale.shape)}"
-    given = f"codes {list(spec.shape)} and scale float32 {list(spec.scale_shape)}"
-    fits = value.codes.shape == spec.shape and _is(value.scale, np.float32, spec.scale_shape)
+    given = f"codes {list(spec.shape)} and scale {np.dtype(dtype)} {list(spec.scale_shape)}"
+    fits = value.codes.shape == spec.shape and _is(value.scale, dtype, spec.scale_shape)
     if isinstance(value, UniformTensor):
         kind, wanted = (value.bits, value.group, value.group_size), (spec.code_bits, spec.group, spec.group_size)
         found += f", {'no' if value.offset is None else 'an'} offset, (bits, group, group_size) {kind}"

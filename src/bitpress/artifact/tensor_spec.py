@@ -27,6 +27,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
 }
 # Of group "input". Kernels multiply 32 bytes of codes at once, so that a scale never changes within a vector.
 INPUT_GROUP_MULTIPLE = 32
+# Of a scale of a binary tensor, where they are a tenth of the bytes of small rows: 32 (fp32) or 16 (fp16).
+SCALE_BITS = (32, 16)
 MAX_GROUP_SIZE = 1 << 16  # the largest intermediate_size; "matrix" and "row" say the same as any larger group
 
 _COMMON = {"scheme", "bits", "shape"}
@@ -36,7 +38,7 @@ _KEYS = {
     "ternary": _COMMON | {"packing", "group"},
     "uniform": _COMMON | {"symmetric", "group", "group_size"},
     "codebook": _COMMON | {"group"},
-    "binary": _COMMON | {"group"},
+    "binary": _COMMON | {"group", "scale_bits"},
 }
 
 
@@ -46,7 +48,7 @@ class TensorSpec:
 
     ``bits`` a weight: 32 (fp32), 16 (fp16), 2 (ternary, "2bit"), 1.6 (ternary, "trits"), 1 (binary), else those of the
     codes. ``group`` is what shares a scale: "matrix", "row", "row_block" (``group_size`` rows) or "input"
-    (``group_size`` neighbouring inputs of one row).
+    (``group_size`` neighbouring inputs of one row). ``scale_bits``: of a binary tensor's scales, see SCALE_BITS.
     """
 
     scheme: str
@@ -56,6 +58,7 @@ class TensorSpec:
     group: str | None = None
     symmetric: bool | None = None
     group_size: int | None = None
+    scale_bits: int | None = None
 
     @classmethod
     def fp32(cls, shape: tuple[int, ...]) -> TensorSpec:
@@ -85,9 +88,9 @@ class TensorSpec:
         return cls("codebook", float(bits), tuple(shape), None, group)
 
     @classmethod
-    def binary(cls, shape: tuple[int, ...], group: str) -> TensorSpec:
+    def binary(cls, shape: tuple[int, ...], group: str, scale_bits: int = 32) -> TensorSpec:
         """value = ±scale."""
-        return cls("binary", 1.0, tuple(shape), None, group)
+        return cls("binary", 1.0, tuple(shape), None, group, scale_bits=scale_bits)
 
     @property
     def is_float(self) -> bool:
@@ -138,7 +141,7 @@ def parse_spec(name: str, value: Any, shape: tuple[int, ...]) -> TensorSpec:
     if scheme in GROUPS and not can_be_quantized(name):
         raise ArtifactError(f"scheme is {scheme!r}; this tensor is fp32 or fp16 in every artifact", name)
     packing = _parse_packing(name, value) if scheme == "ternary" else None
-    group = group_size = symmetric = None
+    group = group_size = symmetric = scale_bits = None
     if scheme in GROUPS:
         group = value["group"]
         if not isinstance(group, str) or group not in GROUPS[scheme]:
@@ -148,13 +151,17 @@ def parse_spec(name: str, value: Any, shape: tuple[int, ...]) -> TensorSpec:
         if not isinstance(symmetric, bool):
             raise ArtifactError(f"symmetric is {shown(symmetric)}; true or false is expected", name)
         group_size = _parse_group_size(name, value["group_size"], group)
+    if scheme == "binary":
+        scale_bits = value["scale_bits"]
+        if type(scale_bits) is not int or scale_bits not in SCALE_BITS:
+            raise ArtifactError(f"scale_bits is {shown(scale_bits)}; allowed are 32 and 16", name)
     allowed = BITS[scheme] if packing is None else (TERNARY_BITS[packing],)
     bits = value["bits"]
     if not is_number(bits) or bits not in allowed:
         raise ArtifactError(
             f"bits is {shown(bits)}; {packing or scheme} has {', '.join(f'{b:g}' for b in allowed)}", name
         )
-    return TensorSpec(scheme, float(bits), shape, packing, group, symmetric, group_size)
+    return TensorSpec(scheme, float(bits), shape, packing, group, symmetric, group_size, scale_bits)
 
 
 def _parse_packing(name: str, value: Mapping[str, Any]) -> str:

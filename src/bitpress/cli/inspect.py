@@ -46,7 +46,7 @@ def _print(path: Path, description: dict[str, Any]) -> None:
     print_table(["tensor", "scheme", "bits", "shape", "bytes"], rows, words=2)
     activations, task = description["activations"], description["task"]
     kind = activations["scheme"]
-    if kind != "fp32":
+    if kind == "uniform":
         kind += f", {activations['bits']} bits, {'symmetric' if activations['symmetric'] else 'asymmetric'}"
         kind += f", range per {activations['range']}" if activations["range"] == "token" else ", static ranges"
     answers = "one number" if task["kind"] == "regression" else ", ".join(task["labels"])

@@ -34,8 +34,17 @@ def dropout(x: Tensor, probability: float, training: bool) -> Tensor:
     return x * (keep * (65536 / (65536 - dropped)))
 
 
+def keep_signs(y: Tensor, x: Tensor) -> Tensor:
+    """y = f(x) of an activation function that has the sign of its argument, also where it underflows.
+
+    GELU of a number below about −5.6 is −0 in fp32, and sgn(−0) is +1; the number that it stands for is negative.
+    """
+    return torch.where(x < 0, y.clamp(max=-torch.finfo(y.dtype).tiny), y)
+
+
 class Linear(nn.Linear):
-    """y = x·Ŵᵀ + bias with Ŵ = ``weight_quantizer(weight)``, or the weight itself where that is None.
+    """y = x·Ŵᵀ + bias with Ŵ = ``weight_quantizer(weight)``, or the weight itself where that is None. A quantizer that
+    has a ``linear(x, weight, bias)`` computes y itself.
 
     x [..., in_features], y [..., out_features]. The quantizer runs once a forward call.
     """
@@ -45,6 +54,10 @@ class Linear(nn.Linear):
         self.weight_quantizer: WeightQuantizer | None = None
 
     def forward(self, x: Tensor) -> Tensor:
+        product = getattr(self.weight_quantizer, "linear", None)
+        if product is not None:
+            y: Tensor = product(x, self.weight, self.bias)
+            return y
         weight = self.weight if self.weight_quantizer is None else self.weight_quantizer(self.weight)
         return F.linear(x, weight, self.bias)
 

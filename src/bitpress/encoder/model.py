@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from bitpress.encoder.activations import ACTIVATIONS
 from bitpress.encoder.config import EncoderConfig
-from bitpress.encoder.layers import ActivationPoint, Linear, WordEmbedding, dropout
+from bitpress.encoder.layers import ActivationPoint, Linear, WordEmbedding, dropout, keep_signs
 from bitpress.errors import UnsupportedModelError
 
 # Added to the score of a padded key. Finite, so that a text of padding only gives no NaN; exp(MASKED − max) is exactly
@@ -68,7 +68,10 @@ class Embeddings(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention with its output linear, residual and LayerNorm."""
+    """Self-attention with its output linear, residual and LayerNorm.
+
+    ``weigh`` makes attention weights of masked scores [B, h, T, T]; None: softmax.
+    """
 
     def __init__(self, config: EncoderConfig, name: str) -> None:
         super().__init__()
@@ -82,6 +85,7 @@ class Attention(nn.Module):
         self.position_embedding_type = config.position_embedding_type
         if config.position_embedding_type != "absolute":
             self.distance = nn.Embedding(2 * config.max_position_embeddings - 1, self.head_size)
+        self.weigh: Callable[[Tensor], Tensor] | None = None
         self.input = ActivationPoint(f"{name}.input", "rows")
         self.query_states = ActivationPoint(f"{name}.query_states", "head_rows")
         self.key_states = ActivationPoint(f"{name}.key_states", "head_rows")
@@ -114,6 +118,7 @@ class Attention(nn.Module):
         points = (self.query_states, self.key_states, self.probabilities, self.value_states)
         return (
             self.position_embedding_type == "absolute"
+            and self.weigh is None
             and all(point.quantizer is None for point in points)
             and not (self.training and self.probability_dropout > 0)
         )
@@ -130,7 +135,8 @@ class Attention(nn.Module):
         scores /= math.sqrt(self.head_size)
         if bias is not None:
             scores += bias
-        probabilities = dropout(scores.softmax(dim=-1), self.probability_dropout, self.training)
+        weights = scores.softmax(dim=-1) if self.weigh is None else self.weigh(scores)
+        probabilities = dropout(weights, self.probability_dropout, self.training)
         context = torch.matmul(self.probabilities(probabilities, real), self.value_states(value, real))
         return context, scores
 
@@ -161,7 +167,11 @@ class FeedForward(nn.Module):
 
     def forward(self, hidden: Tensor, real: Tensor | None) -> Tensor:
         """hidden [B, T, H]; real bool [B, T] or None → [B, T, H]."""
-        inner = self.activation(self.function(self.intermediate(self.input(hidden, real))), real)
+        x = self.intermediate(self.input(hidden, real))
+        inner = self.function(x)
+        if getattr(self.activation.quantizer, "keeps_only_signs", False):
+            inner = keep_signs(inner, x)
+        inner = self.activation(inner, real)
         return self.norm(dropout(self.output(inner), self.dropout, self.training) + hidden)
 
 

@@ -10,6 +10,7 @@ from bitpress.quantize.apply import (
     apply_policy,
     encode_weights,
 )
+from bitpress.quantize.binary import BinaryQuantizer, BooleanAttention, SignQuantizer
 from bitpress.quantize.policy import ActivationPolicy, EmbeddingPolicy, Policy, WeightPolicy
 from bitpress.quantize.ternary import TernaryQuantizer
 from bitpress.quantize.uniform import ActivationQuantizer
@@ -19,10 +20,13 @@ __all__ = [
     "ActivationPolicy",
     "ActivationQuantizer",
     "AppliedPolicy",
+    "BinaryQuantizer",
+    "BooleanAttention",
     "EmbeddingPolicy",
     "LeftFp32",
     "Policy",
     "ReportRow",
+    "SignQuantizer",
     "TernaryQuantizer",
     "UniformWeightQuantizer",
     "WeightPolicy",

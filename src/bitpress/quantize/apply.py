@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from bitpress.encoder.layers import ActivationPoint, Linear, WordEmbedding
+from bitpress.encoder.model import Attention
+from bitpress.quantize.binary import BinaryQuantizer, BooleanAttention
 from bitpress.quantize.policy import Policy, WeightPolicy
 from bitpress.quantize.ternary import TernaryQuantizer
 from bitpress.quantize.uniform import ActivationQuantizer
@@ -56,7 +58,8 @@ class AppliedPolicy:
 
 def apply_policy(model: nn.Module, policy: Policy) -> AppliedPolicy:
     """Set the quantizers of ``policy`` on every linear but the classifier, on the word embedding and on every
-    activation point of ``model``, replacing earlier ones (with them, static ranges).
+    activation point of ``model``, replacing earlier ones (with them, static ranges). With binary activations attention
+    is Bi-Attention, whose weights are bits already; otherwise it is softmax.
 
     Position and token-type embeddings, biases, LayerNorm and the classifier stay fp32, as published (TernaryBERT §3).
     """
@@ -71,21 +74,29 @@ def apply_policy(model: nn.Module, policy: Policy) -> AppliedPolicy:
         elif isinstance(module, ActivationPoint):
             points.append((name, module))
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    is_binary = policy.activations.scheme == "binary"
+    for module in model.modules():
+        if isinstance(module, Attention):
+            module.weigh = BooleanAttention() if is_binary else None
     for _, point in points:
         quantizer = policy.activations.quantizer()
+        if is_binary and point.kind == "probabilities":
+            quantizer = None
         point.quantizer = None if quantizer is None else quantizer.to(device).train(point.training)
 
     rows, left = _tensor_rows(model, weights)
     for name, point in points:
-        scheme, bits = policy.activations.scheme, policy.activations.bits
+        scheme, bits = policy.activations.scheme, policy.activations.stored_bits
         if scheme == "fp32":
             rows.append(ReportRow(name, "activation", "fp32", 32, "", 0))
             left.append(LeftFp32(name, 0, "the policy keeps activations in fp32"))
         else:
             group = policy.activations.range
-            rows.append(
-                ReportRow(name, "activation", scheme, bits, _GROUPS[point.kind] if group == "token" else group, 0)
-            )
+            if is_binary:
+                group = ""  # there is no scale to share
+            elif group == "token":
+                group = _GROUPS[point.kind]
+            rows.append(ReportRow(name, "activation", scheme, bits, group, 0))
     return AppliedPolicy(policy, tuple(rows), tuple(left))
 
 
@@ -96,7 +107,7 @@ def encode_weights(model: nn.Module) -> dict[str, tuple[Tensor | None, ...]]:
     for name, module in model.named_modules():
         if isinstance(module, (Linear, WordEmbedding)):
             quantizer = module.weight_quantizer
-            if isinstance(quantizer, (TernaryQuantizer, UniformWeightQuantizer)):
+            if isinstance(quantizer, (TernaryQuantizer, UniformWeightQuantizer, BinaryQuantizer)):
                 encoded[f"{name}.weight"] = quantizer.encode(module.weight)
     return encoded
 

@@ -11,20 +11,21 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from bitpress.errors import RecipeError
+from bitpress.quantize.binary import BinaryQuantizer, SignQuantizer
 from bitpress.quantize.ternary import GROUPS, METHODS, TernaryQuantizer
 from bitpress.quantize.uniform import RANGES, ActivationQuantizer
 from bitpress.quantize.uniform_weights import BITS, UNIFORM_GROUPS, UniformWeightQuantizer, check_group_size
 
-WEIGHT_SCHEMES = ("fp32", "ternary", "uniform")
-ACTIVATION_SCHEMES = ("fp32", "uniform")
+WEIGHT_SCHEMES = ("fp32", "ternary", "uniform", "binary")
+ACTIVATION_SCHEMES = ("fp32", "uniform", "binary")
 
 
 @dataclass(frozen=True)
 class WeightPolicy:
     """How the weights of the linears are stored.
 
-    scheme: "fp32", "ternary" or "uniform"; group, clip: what shares a scale, and a bound on the weights before they
-    are quantized; unused with fp32.
+    scheme: "fp32", "ternary", "uniform" or "binary"; group, clip: what shares a scale, and a bound on the weights
+    before they are quantized; unused with fp32. Binary weights have one scale a row and no clip.
     method: of :class:`TernaryQuantizer`, unused with others.
     bits, symmetric, group_size, pair_bound: of :class:`UniformWeightQuantizer`, unused with others; group_size only
     with group "row_block" and "input", pair_bound only with 8 bits and symmetric.
@@ -54,11 +55,14 @@ class WeightPolicy:
         _check_choice(here + "symmetric", self.symmetric, (False, True))
         _check_choice(here + "pair_bound", self.pair_bound, (False, True))
         check_group_size(self.group, self.group_size, here)
+        if self.scheme == "binary":
+            _check_choice(here + "group", self.group, ("row",))
+            _check_choice(here + "clip", self.clip, (None,))
 
     @property
     def stored_bits(self) -> int:
         """Bits a weight, without scales."""
-        return {"fp32": 32, "ternary": 2, "uniform": self.bits}[self.scheme]
+        return {"fp32": 32, "ternary": 2, "uniform": self.bits, "binary": 1}[self.scheme]
 
     @property
     def shares_scale(self) -> str:
@@ -66,12 +70,14 @@ class WeightPolicy:
         words = {"row_block": f"block of {self.group_size} rows", "input": f"group of {self.group_size} inputs"}
         return words.get(self.group, self.group)
 
-    def quantizer(self) -> TernaryQuantizer | UniformWeightQuantizer | None:
+    def quantizer(self) -> TernaryQuantizer | UniformWeightQuantizer | BinaryQuantizer | None:
         """The quantizer this asks for; None is fp32."""
         if self.scheme == "fp32":
             return None
         if self.scheme == "ternary":
             return TernaryQuantizer(group=self.group, method=self.method, clip=self.clip)
+        if self.scheme == "binary":
+            return BinaryQuantizer()
         return UniformWeightQuantizer(
             bits=self.bits,
             symmetric=self.symmetric,
@@ -97,7 +103,8 @@ class EmbeddingPolicy(WeightPolicy):
 class ActivationPolicy:
     """How the inputs of matrix products are represented.
 
-    scheme: "fp32" or "uniform"; bits, symmetric, range, clip: of :class:`ActivationQuantizer`, unused with fp32.
+    scheme: "fp32", "uniform" or "binary" (:class:`SignQuantizer`, and Bi-Attention); bits, symmetric, range, clip: of
+    :class:`ActivationQuantizer`, unused with others.
 
     Raises:
         RecipeError: a value is not allowed.
@@ -116,10 +123,17 @@ class ActivationPolicy:
         _check_choice("activations.range", self.range, RANGES)
         _check_clip("activations.clip", self.clip)
 
-    def quantizer(self) -> ActivationQuantizer | None:
+    @property
+    def stored_bits(self) -> int:
+        """Bits a number."""
+        return {"fp32": 32, "uniform": self.bits, "binary": 1}[self.scheme]
+
+    def quantizer(self) -> ActivationQuantizer | SignQuantizer | None:
         """A new quantizer as this asks for; None is fp32."""
         if self.scheme == "fp32":
             return None
+        if self.scheme == "binary":
+            return SignQuantizer()
         return ActivationQuantizer(bits=self.bits, symmetric=self.symmetric, range=self.range, clip=self.clip)
 
 

@@ -47,8 +47,8 @@ MAX_THREADS = 256  # ThreadTeam::kMaxThreads
 # The enums of bitpress.h. transformers computes gelu_new and gelu_pytorch_tanh by the same formula.
 HIDDEN_ACTS = {"gelu": 0, "gelu_new": 1, "gelu_pytorch_tanh": 1, "relu": 2, "silu": 3, "swish": 3}
 FUNCTIONS = HIDDEN_ACTS | {"tanh": 4, "exp": 5}
-_RANGES = {"fp32": 0, "token": 1, "static": 2}
-_SCHEMES = {"ternary": 0, "uniform": 1, "codebook": 2}
+_RANGES = {"fp32": 0, "token": 1, "static": 2, "binary": 3}
+_SCHEMES = {"ternary": 0, "uniform": 1, "codebook": 2, "binary": 3}
 _PACKINGS = {"bits": 0, "trits": 1}
 
 
@@ -56,7 +56,8 @@ _PACKINGS = {"bits": 0, "trits": 1}
 class EngineConfig:
     """What the engine must know of a model besides its tensors.
 
-    ``hidden_act`` is a transformers name; ``activation_range``: "fp32", or "token" or "static" (8 bits);
+    ``hidden_act`` is a transformers name; ``activation_range``: "fp32", "token" or "static" (8 bits), or
+    "binary" (signs and Bi-Attention);
     ``activation_clip``: c of clamp(x, −c, c) before quantization, or None.
     """
 
@@ -89,7 +90,7 @@ class EngineConfig:
             num_labels=config.num_labels,
             hidden_act=config.hidden_act,
             layer_norm_eps=config.layer_norm_eps,
-            activation_range="fp32" if activations.scheme == "fp32" else activations.range,
+            activation_range=activations.range if activations.scheme == "uniform" else activations.scheme,
             activation_symmetric=activations.symmetric,
             activation_clip=activations.clip,
         )
@@ -116,6 +117,7 @@ class PackedTensor:
     "ternary"     2             scale·code, code in {−1, 0, 1}; ``packing`` "bits" or "trits"
     "uniform"     2, 3, 4, 8    scale·code + offset, or, where ``offset`` is None, scale·(code − 2^(bits−1))
     "codebook"    2, 3, 4       scale·table[code], ``table`` int8 [2^bits]
+    "binary"      1             scale where the bit is 1, −scale where it is 0
 
     ``scale`` and ``offset``, float32, are shared by blocks of ``group_rows`` × ``group_cols`` weights, None for all
     rows or columns: [ceil(rows / group_rows), ceil(cols / group_cols)], or the same numbers in one dimension.
@@ -219,7 +221,7 @@ class Engine:
         """(all, fast): panels of 16 outputs of a packed linear weight, and how many of them the fast kernel multiplies.
 
         A panel with two neighbouring weights whose magnitudes add up to more than 128 takes a slower kernel; of weights
-        in fp32 there are (0, 0).
+        in fp32 and of binary ones there are (0, 0).
 
         Raises:
             EngineError: no linear weight has that name, or the engine is closed.
@@ -348,7 +350,7 @@ def _packed_tensor(artifact: Artifact, name: str, spec: TensorSpec) -> PackedTen
         bits=2 if spec.scheme == "ternary" else int(spec.bits),
         codes=artifact.tensors[f"{name}.codes"],
         cols=cols,
-        scale=artifact.tensors[f"{name}.scale"],
+        scale=artifact.tensors[f"{name}.scale"].astype(np.float32, copy=False),
         offset=artifact.tensors.get(f"{name}.offset"),
         table=artifact.tensors.get(f"{name}.table"),
         packing="trits" if spec.packing == "trits" else "bits",

@@ -1,0 +1,65 @@
+#include "engine/binary_layers.h"
+
+#include <algorithm>
+
+namespace bitpress {
+
+BinaryLayers::BinaryLayers(Arena& arena, const Model& model, const Extent& extent) {
+  const size_t tokens = extent.tokens, hidden = model.config.hidden_size, head_size = model.head_size();
+  const auto take_rows = [&](size_t stride) { return BitRows{arena.Take<uint8_t>(tokens * stride), stride}; };
+  // Whole panels: that is what a binary linear layer writes.
+  const size_t hidden_stride = RoundUp(hidden, kBitPanel) / 8;
+  projected_ = arena.Take<float>(tokens * hidden);
+  hidden_signs_ = take_rows(hidden_stride);
+  query_ = take_rows(hidden_stride);
+  key_ = take_rows(hidden_stride);
+  value_ = take_rows(hidden_stride);
+  context_ = take_rows(BitRowBytes(hidden));
+  heads_ = head_size % 8 == 0 ? context_ : take_rows(model.config.num_heads * BitRowBytes(head_size));
+  intermediate_ = take_rows(RoundUp(model.config.intermediate_size, kBitPanel) / 8);
+  size_t bytes = BitAttentionScratchBytes(extent.longest, head_size);
+  for (const Linear* linear : {&model.pooler, &model.layers[0].ffn_output}) {  // H and I inputs
+    bytes = std::max(bytes, BinaryLinearScratchBytes(linear->binary.weights));
+  }
+  scratch_.stride = RoundUp(bytes, kAlignment);
+  scratch_.bytes = arena.Take<uint8_t>(scratch_.stride * extent.threads);
+}
+
+void BinaryLayers::Attend(const Pass& pass, const Layer&) const {
+  const size_t heads = pass.model.config.num_heads, head_size = pass.model.head_size();
+  pass.team.ParallelFor(pass.group.sequences * heads, [&](size_t task, size_t thread) {
+    Stopwatch watch(pass.profile, thread);
+    const size_t sequence = task / heads, index = task % heads, first = pass.starts[sequence];
+    const BitHead head = {query_.row(first), key_.row(first),   value_.row(first),
+                          query_.stride,     index * head_size, pass.group.lengths[sequence],
+                          head_size};
+    pass.kernels.bit_attention_bits(head, pass.model.context_thresholds,
+                                    heads_.row(first) + index * BitRowBytes(head_size), heads_.stride,
+                                    scratch_.of(thread));
+    watch.Lap(BP_OP_ATTENTION);
+  });
+}
+
+void BinaryLayers::JoinHeads(const Pass& pass, size_t begin, size_t end, Stopwatch& watch) const {
+  const size_t head_size = pass.model.head_size(), head_bytes = BitRowBytes(head_size);
+  if (head_size % 8 == 0) return;  // heads_ is context_
+  for (size_t row = begin; row < end; ++row) {
+    const uint8_t* from = heads_.row(row);
+    uint8_t* to = context_.row(row);
+    // The last byte of a head has fewer bits, and zeros above them.
+    unsigned pending = 0;
+    size_t bits = 0;  // of pending, fewer than 8
+    for (size_t i = 0; i < pass.model.config.num_heads * head_bytes; ++i) {
+      pending |= static_cast<unsigned>(from[i]) << bits;
+      bits += (i + 1) % head_bytes == 0 ? head_size - (head_bytes - 1) * 8 : 8;
+      if (bits < 8) continue;
+      *to++ = static_cast<uint8_t>(pending);
+      pending >>= 8;
+      bits -= 8;
+    }
+    if (bits > 0) *to = static_cast<uint8_t>(pending);
+  }
+  watch.Lap(BP_OP_ATTENTION);
+}
+
+}  // namespace bitpress

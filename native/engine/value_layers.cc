@@ -1,0 +1,43 @@
+#include "engine/value_layers.h"
+
+namespace bitpress {
+
+ValueLayers::ValueLayers(Arena& arena, const Model& model, const Extent& extent) {
+  const size_t tokens = extent.tokens, hidden = model.config.hidden_size;
+  query_ = arena.Take<float>(tokens * hidden);
+  key_ = arena.Take<float>(tokens * hidden);
+  value_ = arena.Take<float>(tokens * hidden);
+  context_ = arena.Take<float>(tokens * hidden);
+  intermediate_ = arena.Take<float>(tokens * model.config.intermediate_size);
+  float* scale = arena.Take<float>(tokens);
+  float* offset = arena.Take<float>(tokens);
+  const auto take_codes = [&](size_t stride) {
+    return QuantizedRows{arena.Take<uint8_t>(tokens * stride), stride, scale, offset};
+  };
+  hidden_codes_ = take_codes(model.hidden_code_stride);
+  intermediate_codes_ = take_codes(model.intermediate_code_stride);
+  attention_scratch_stride_ = RoundUp(AttentionScratchBytes(extent.longest, model.head_size()), kAlignment);
+  attention_scratch_ = arena.Take<uint8_t>(attention_scratch_stride_ * extent.threads);
+}
+
+void ValueLayers::Attend(const Pass& pass, const Layer& layer, Queries queries) const {
+  const size_t hidden = pass.hidden_size(), heads = pass.model.config.num_heads;
+  const size_t head_size = pass.model.head_size();
+  pass.team.ParallelFor(pass.group.sequences * heads, [&](size_t task, size_t thread) {
+    Stopwatch watch(pass.profile, thread);
+    const size_t sequence = task / heads, column = task % heads * head_size, tokens = pass.group.lengths[sequence];
+    const bool all = queries == Queries::kAll;
+    const size_t keys = pass.starts[sequence] * hidden + column, row = all ? keys : sequence * hidden + column;
+    const AttentionHead head = {query_ + row, key_ + keys, value_ + keys, hidden,          context_ + row,
+                                hidden,       tokens,      head_size,     all ? tokens : 1};
+    void* scratch = attention_scratch_ + thread * attention_scratch_stride_;
+    if (pass.model.uint8_attention) {
+      pass.kernels.attention_uint8(head, layer.attention, scratch);
+    } else {
+      pass.kernels.attention_float(head, scratch);
+    }
+    watch.Lap(BP_OP_ATTENTION);
+  });
+}
+
+}  // namespace bitpress
