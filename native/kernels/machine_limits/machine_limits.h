@@ -15,4 +15,7 @@ size_t MultiplyAdds(size_t steps);
 namespace avx2 {
 size_t MultiplyAdds(size_t steps);
 }
+namespace avx512vnni {
+size_t MultiplyAdds(size_t steps);
+}
 }  // namespace bitpress
