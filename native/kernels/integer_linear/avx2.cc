@@ -48,9 +48,10 @@ class Products {
     if (int16_steps == 0) WidenPanel(bytes, steps, wide_panel_);
   }
 
-  // int32 holds 255 * 128 * kMaxIntegerInputs.
+  // int32 holds 255 * 128 * kMaxIntegerInputs. A function: inlined, it depends on what surrounds these loops whether
+  // GCC 12 keeps their accumulators in registers.
   template <int R>
-  void Multiply(const uint8_t* a, size_t lda, const TileSums& to) {
+  [[gnu::noinline]] void Multiply(const uint8_t* a, size_t lda, const TileSums& to) {
     if (int16_steps_ > 1) {
       SumSteps<R>(steps_, int16_steps_, to, [&](size_t step, size_t count, auto& tile) {
         MultiplyInInt16<R>(a + step * kStepInputs, lda, panel_ + step * kStepBytes, count, tile);

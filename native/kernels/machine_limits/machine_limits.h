@@ -18,4 +18,7 @@ size_t MultiplyAdds(size_t steps);
 namespace neondot {
 size_t MultiplyAdds(size_t steps);
 }
+namespace avx512vnni {
+size_t MultiplyAdds(size_t steps);
+}
 }  // namespace bitpress

@@ -2,7 +2,8 @@
 //
 // 12 accumulators cover the latency (5) times the throughput (2 where there are two 512-bit pipes) of the multiplies,
 // as 6 x 2 do in avx2_tiles.h; here a step loads 1 + 12 registers for 12 multiplies. Integer products and their
-// addition are one instruction, so nothing can be moved apart and the tiles need no barriers.
+// addition are one instruction, so nothing can be moved apart and the tiles need no barriers. But they are functions:
+// where GCC 12 inlines these loops into what surrounds them, it copies every accumulator twice a step.
 //
 // [16 rows, of which 32 registers have room: more row pointers than there are registers for them. Two panels at once,
 // 12 x 32, with nearly half the loads: the CPUs with two such pipes load twice a cycle too, 6.5 cycles of loads to 6 of
@@ -30,8 +31,8 @@ class VnniTile {
   // at[r][c] = sum over 4 * steps inputs of a * panel. a: codes 0..255; panel: for every step 16 columns of four signed
   // bytes.
   template <int R>
-  [[gnu::always_inline]] static void MultiplyBytes(const uint8_t* a, size_t lda, const int8_t* panel, size_t steps,
-                                                   avx2::Tile<I32, R>& tile) {
+  [[gnu::noinline]] static void MultiplyBytes(const uint8_t* a, size_t lda, const int8_t* panel, size_t steps,
+                                              avx2::Tile<I32, R>& tile) {
     __m512i acc[R];
     Clear(acc);
     for (size_t step = 0; step < steps; ++step) {
@@ -44,8 +45,8 @@ class VnniTile {
 
   // MultiplyInt16 of avx2_tiles.h.
   template <int R>
-  [[gnu::always_inline]] static void MultiplyInt16(const int16_t* a, size_t lda, const int16_t* panel, size_t pairs,
-                                                   avx2::Tile<I32, R>& tile) {
+  [[gnu::noinline]] static void MultiplyInt16(const int16_t* a, size_t lda, const int16_t* panel, size_t pairs,
+                                              avx2::Tile<I32, R>& tile) {
     __m512i acc[R];
     Clear(acc);
     for (size_t p = 0; p < pairs; ++p) {

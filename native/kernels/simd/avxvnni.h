@@ -1,7 +1,8 @@
 // AVX-VNNI: tiles of up to 6 rows x 16 columns as in avx2_tiles.h, with one instruction where AVX2 takes two or three.
 //
-// Products and their addition are one instruction, so nothing can be moved apart and the tiles need no barriers. 12
-// accumulators cover the latency (5) times the throughput (2) of these instructions.
+// Products and their addition are one instruction, so nothing can be moved apart and the tiles need no barriers. But
+// they are functions: where GCC 12 inlines these loops into what surrounds them, it copies every accumulator twice a
+// step. 12 accumulators cover the latency (5) times the throughput (2) of these instructions.
 #pragma once
 
 #include "kernels/simd/avx2_tiles.h"
@@ -30,14 +31,14 @@ class VnniTile {
   // at[r][c] = sum over 4 * steps inputs of a * panel. a: codes 0..255; panel: for every step 16 columns of four signed
   // bytes.
   template <int R>
-  [[gnu::always_inline]] static void MultiplyBytes(const uint8_t* a, size_t lda, const int8_t* panel, size_t steps,
-                                                   avx2::Tile<I32, R>& tile) {
+  [[gnu::noinline]] static void MultiplyBytes(const uint8_t* a, size_t lda, const int8_t* panel, size_t steps,
+                                              avx2::Tile<I32, R>& tile) {
     Multiply<R, AddBytes>(a, lda, panel, steps, tile);
   }
   // MultiplyInt16 of avx2_tiles.h.
   template <int R>
-  [[gnu::always_inline]] static void MultiplyInt16(const int16_t* a, size_t lda, const int16_t* panel, size_t pairs,
-                                                   avx2::Tile<I32, R>& tile) {
+  [[gnu::noinline]] static void MultiplyInt16(const int16_t* a, size_t lda, const int16_t* panel, size_t pairs,
+                                              avx2::Tile<I32, R>& tile) {
     Multiply<R, AddPairs>(a, lda, panel, pairs, tile);
   }
 

@@ -239,36 +239,54 @@ void QuantizeProbabilities(const AttentionBuffers& b, size_t rows, size_t tokens
   }
 }
 
+// The tiles are functions: inlined, it depends on what surrounds their loops whether GCC 12 keeps the accumulators in
+// registers.
+template <class Products, int R>
+[[gnu::noinline]] void ScoreTile(const AttentionBuffers& b, size_t pairs, size_t query, size_t key, float* scores) {
+  const auto panel = reinterpret_cast<const int16_t*>(b.key_panels + key * (b.code_stride / 2));
+  Tile<I32, R> tile;
+  Products::MultiplyInt16(b.query_codes + query * b.code_stride, b.code_stride, panel, pairs, tile);
+  WriteScores(tile, b, query, key, scores);
+}
+
+// Scales and sums of the codes of probabilities, one for each row of the block.
+struct ProbabilityRows {
+  float scale[kQueryRows], code_sum[kQueryRows];
+};
+
+// Queries query + row and on, of a block that starts with `query`.
+template <class Products, int R>
+[[gnu::noinline]] void ContextTile(const AttentionHead& head, const AttentionBuffers& b, const ProbabilityRows& rows,
+                                   const Codebook<F32>& values, size_t query, size_t row, size_t column) {
+  const auto panel = reinterpret_cast<const int16_t*>(b.value_panels + column * (b.score_stride / 2));
+  const size_t d = head.head_size;
+  Tile<I32, R> tile;
+  Products::MultiplyInt16(b.probability_codes + row * b.score_stride, b.score_stride, panel, b.score_stride / 2, tile);
+  for (int r = 0; r < R; ++r) {
+    const F32 of_offset = values.offset * F32::Broadcast(rows.code_sum[row + r]);
+    float* context = head.context + (query + row + r) * head.context_stride;
+    for (size_t c = column, half = 0; half < 2 && c < d; ++half, c += kFloats) {
+      const F32 value = Fma(values.scale, ToFloat(tile.at[r][half]), of_offset);
+      StoreFirst(context + c, d - c, F32::Broadcast(rows.scale[row + r]) * value);
+    }
+  }
+}
+
 // Up to kQueryRows queries. Each panel meets all their tiles while it is in L1.
 template <class Products>
 void AttendRows(const AttentionHead& head, const QuantizeSpec& probabilities, const AttentionBuffers& b, size_t query,
                 size_t rows, const Codebook<F32>& values) {
   const size_t tokens = head.tokens, d = head.head_size;
   for (size_t key = 0; key < tokens; key += kTileColumns) {
-    const auto panel = reinterpret_cast<const int16_t*>(b.key_panels + key * (b.code_stride / 2));
     ForTiles<Products::kRows>(rows, [&](size_t row, auto height) {
-      Tile<I32, decltype(height)::value> tile;
-      Products::MultiplyInt16(b.query_codes + (query + row) * b.code_stride, b.code_stride, panel, (d + 1) / 2, tile);
-      WriteScores(tile, b, query + row, key, b.scores + row * b.score_stride);
+      ScoreTile<Products, decltype(height)::value>(b, (d + 1) / 2, query + row, key, b.scores + row * b.score_stride);
     });
   }
-  float scale[kQueryRows], code_sum[kQueryRows];
-  QuantizeProbabilities(b, rows, tokens, probabilities, scale, code_sum);
+  ProbabilityRows of_rows;
+  QuantizeProbabilities(b, rows, tokens, probabilities, of_rows.scale, of_rows.code_sum);
   for (size_t column = 0; column < d; column += kTileColumns) {
-    const auto panel = reinterpret_cast<const int16_t*>(b.value_panels + column * (b.score_stride / 2));
     ForTiles<Products::kRows>(rows, [&](size_t row, auto height) {
-      constexpr int kHeight = decltype(height)::value;
-      Tile<I32, kHeight> tile;
-      Products::MultiplyInt16(b.probability_codes + row * b.score_stride, b.score_stride, panel, b.score_stride / 2,
-                              tile);
-      for (int r = 0; r < kHeight; ++r) {
-        const F32 of_offset = values.offset * F32::Broadcast(code_sum[row + r]);
-        float* context = head.context + (query + row + r) * head.context_stride;
-        for (size_t c = column, half = 0; half < 2 && c < d; ++half, c += kFloats) {
-          const F32 value = Fma(values.scale, ToFloat(tile.at[r][half]), of_offset);
-          StoreFirst(context + c, d - c, F32::Broadcast(scale[row + r]) * value);
-        }
-      }
+      ContextTile<Products, decltype(height)::value>(head, b, of_rows, values, query, row, column);
     });
   }
 }
