@@ -87,7 +87,8 @@ typedef struct {
 
 typedef struct bp_model bp_model;
 
-/* Chooses the ISA on first use (BITPRESS_ISA forces one). The name ("reference", "avx2") or NULL with bp_last_error. */
+/* Chooses the ISA on first use (BITPRESS_ISA forces one). The name ("reference", "avx2", "neondot") or NULL with
+ * bp_last_error. */
 BP_API const char* bp_isa(void);
 BP_API uint32_t bp_abi_version(void);
 BP_API const char* bp_last_error(void);

@@ -59,6 +59,7 @@ AttentionSpecs StaticSpecs() {
   }
   specs.probabilities.is_static = true;
   specs.probabilities.scale = 0.4f / 255.0f;
+  specs.probabilities.clip = 0.1f;  // attention.h clips no probabilities
   return specs;
 }
 

@@ -1,4 +1,4 @@
-// exp, GELU, SiLU and tanh as polynomials, written once over the vector type V (simd/scalar.h, simd/avx2.h), so that
+// exp, GELU, SiLU and tanh as polynomials, written once over the vector type V (simd/scalar.h, avx2.h, neon.h), so that
 // every ISA computes the same operations in the same order and gives the same bits.
 //
 // Largest errors against double (native/tests/polynomials.cc sweeps all magnitudes and asserts them):

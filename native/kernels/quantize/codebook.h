@@ -1,5 +1,5 @@
 // From a range to the numbers that the coding loop needs, written once over the vector type V (simd/scalar.h,
-// simd/avx2.h), so that every ISA computes the same bits: one range, or eight at a time, one a lane.
+// avx2.h, neon.h), so that every ISA computes the same bits: one range, or eight at a time, one a lane.
 #pragma once
 
 #include "kernels/numerics.h"
