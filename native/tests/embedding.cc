@@ -50,6 +50,22 @@ TEST(DecodingUniformCodesMultipliesThenAdds) {
   });
 }
 
+TEST(DecodingSignsGivesTheScaleOrItsOpposite) {
+  for (const char* isa : {"reference", "avx2"}) {
+    const Kernels* kernels = KernelsFor(isa);
+    if (!kernels) continue;
+    for (size_t cols = 1; cols <= 70; ++cols) {
+      const CodeFormat format{CodeScheme::kBinary, 1, false, false};
+      const auto codes = RandomCodes(format, cols);
+      const auto packed = PackRows(format, codes, cols);  // exactly as long: AddressSanitizer sees a read beyond
+      std::vector<float> y(cols, -77.0f), expected(cols);
+      for (size_t j = 0; j < cols; ++j) expected[j] = codes[j] == 1 ? 0.3f : -0.3f;
+      kernels->decode_binary_row(packed.data(), cols, 0.3f, y.data());
+      CHECK_MSG(SameBits(y, expected), std::string(isa) + ", " + std::to_string(cols));
+    }
+  }
+}
+
 TEST(EveryByteDecodesAlike) {
   ForEveryFastIsa([&](const Kernels& kernels, const Kernels& reference) {
     std::vector<uint8_t> bytes(256);

@@ -75,10 +75,22 @@ bp_packed Codebook(const std::vector<uint8_t>& codes, size_t rows, size_t cols, 
   return t;
 }
 
-// All matrices of linear layers ternary (codes 0, +1, -1 in turn), the rest small floats.
-ModelPtr Finished() {
-  ModelPtr model = Create();
-  const bp_config c = TinyConfig();
+bp_packed Binary(const std::vector<uint8_t>& codes, size_t rows, size_t cols) {
+  bp_packed t = Ternary(codes, rows, cols);
+  t.scheme = BP_BINARY;
+  t.bits = 1;
+  return t;
+}
+
+bp_config BinaryConfig() {
+  bp_config c = TinyConfig();
+  c.activation_range = BP_SIGNS;
+  return c;
+}
+
+// All matrices of linear layers ternary or, with BP_SIGNS, binary (codes 0, +1, -1 in turn), the rest small floats.
+ModelPtr Finished(const bp_config& c = TinyConfig()) {
+  ModelPtr model = Create(c);
   const std::map<std::string, std::pair<size_t, size_t>> floats = {
       {"embeddings.word.weight", {c.vocab_size, c.hidden_size}},
       {"embeddings.position.weight", {c.max_positions, c.hidden_size}},
@@ -114,7 +126,9 @@ ModelPtr Finished() {
   for (const auto& [name, shape] : matrices) {
     std::vector<uint8_t> codes(shape.first * 2, 0b00110100);  // two bytes a row of 6 or 7
     for (size_t row = 0; row < shape.first; ++row) codes[2 * row + 1] = 0b0100;
-    const bp_packed tensor = Ternary(codes, shape.first, shape.second);
+    // As signs, one byte a row.
+    const bp_packed tensor = c.activation_range == BP_SIGNS ? Binary(codes, shape.first, shape.second)
+                                                            : Ternary(codes, shape.first, shape.second);
     CHECK_MSG(bp_model_set_packed(model.get(), name.c_str(), &tensor) == BP_OK, name + ": " + bp_last_error());
   }
   CHECK_MSG(bp_model_finish(model.get()) == BP_OK, std::string(bp_last_error()));
@@ -185,6 +199,72 @@ TEST(CreateRefusesHeadsThatAttentionCannotSum) {
   bp_model* model = nullptr;
   CHECK_REFUSED(bp_model_create(&config, &model), BP_INVALID_ARGUMENT,
                 "hidden_size / num_heads is 33025, allowed are 1 to 33024");
+}
+
+TEST(CreateRefusesWhatBinaryModelsDoNotHave) {
+  bp_model* model = nullptr;
+  const auto refused = [&](void (*change)(bp_config*), const char* text) {
+    bp_config config = BinaryConfig();
+    change(&config);
+    CHECK_REFUSED(bp_model_create(&config, &model), BP_INVALID_ARGUMENT, text);
+  };
+  refused([](bp_config* c) { c->max_positions = 32767; }, "max_positions is 32767, allowed are 1 to 32766");
+  refused([](bp_config* c) { c->intermediate_size = 32767; }, "intermediate_size is 32767, allowed are 1 to 32766");
+  refused([](bp_config* c) { c->hidden_size = 32768; }, "hidden_size is 32768, allowed are 1 to 32766");
+  refused([](bp_config* c) { c->hidden_size = 2 * 257; }, "hidden_size / num_heads is 257, allowed are 1 to 256");
+  refused([](bp_config* c) { c->hidden_act = BP_ACT_RELU; }, "hidden_act is relu");
+  refused([](bp_config* c) { c->activation_symmetric = 1; }, "must be 0 with 1-bit ones");
+  refused([](bp_config* c) { c->activation_clip = 2.5f; }, "must be 0 with 1-bit ones");
+}
+
+TEST(BinaryModelsTakeBinaryWeightsAndOthersTakeNone) {
+  const std::vector<uint8_t> codes(6 * 6, 0b00010101);  // rows of 6 signs or of 6 two-bit codes
+  const std::vector<float> floats(6 * 6, 1.0f);
+  const bp_packed binary = Binary(codes, 6, 6), ternary = Ternary(codes, 6, 6);
+  const char* pooler = "pooler.dense.weight";
+  ModelPtr model = Create(BinaryConfig());
+  CHECK_REFUSED(bp_model_set_packed(model.get(), pooler, &ternary), BP_INVALID_ARGUMENT,
+                "'pooler.dense.weight': 1-bit activations need binary weights");
+  CHECK_REFUSED(bp_model_set_float(model.get(), pooler, floats.data(), 6, 6), BP_INVALID_ARGUMENT,
+                "'pooler.dense.weight': given as fp32, 1-bit activations need binary weights");
+  CHECK_REFUSED(bp_model_set_range(model.get(), "pooler.input", 1.0f, 0.0f), BP_INVALID_ARGUMENT,
+                "without static activation ranges");
+  CHECK(bp_model_set_packed(model.get(), pooler, &binary) == BP_OK);
+  model = Create();
+  CHECK_REFUSED(bp_model_set_packed(model.get(), pooler, &binary), BP_INVALID_ARGUMENT,
+                "binary linear weights need 1-bit activations, the model has 8-bit ones");
+  bp_config config = TinyConfig();
+  config.activation_range = BP_FLOAT;
+  model = Create(config);
+  CHECK_REFUSED(bp_model_set_packed(model.get(), pooler, &binary), BP_INVALID_ARGUMENT, "the model has fp32 ones");
+}
+
+TEST(BinaryTensorsAreChecked) {
+  ModelPtr model = Create(BinaryConfig());
+  std::vector<uint8_t> codes(11, 0b00010101);
+  const char *pooler = "pooler.dense.weight", *word = "embeddings.word.weight";
+  const auto refused = [&](const char* name, const bp_packed& tensor, const char* text) {
+    CHECK_REFUSED(bp_model_set_packed(model.get(), name, &tensor), BP_INVALID_ARGUMENT, text);
+  };
+  bp_packed t = Binary(codes, 6, 6);
+  t.bits = 2;
+  refused(pooler, t, "bits is 2, allowed are 1 for binary codes");
+  t = Binary(codes, 6, 6);
+  t.packing = BP_PACK_TRITS;
+  refused(pooler, t, "only ternary codes are packed as trits");
+  t = Binary(codes, 6, 6);
+  t.group_rows = 2;
+  refused(pooler, t, "have one scale a matrix or a row");
+  t = Binary(codes, 6, 6);
+  t.group_rows = 1;
+  refused(pooler, t, "it has 1 scales, expected 6");
+  t = Binary(codes, 6, 6);
+  t.offset = t.scale;
+  t.offset_count = 1;
+  refused(pooler, t, "only uniform codes have offsets");
+  codes[4] = 0b01010101;  // a bit past the sixth
+  refused(pooler, Binary(codes, 6, 6), "row 4 holds bytes that are no 1-bit codes, with zeros past the last");
+  refused(word, Binary(codes, 11, 6), "row 4 holds bytes that are no 1-bit codes");
 }
 
 TEST(SettersRefuseNull) {
@@ -400,8 +480,8 @@ TEST(ForwardChecksTheBatch) {
   CHECK(bp_forward(model.get(), nullptr, nullptr, nullptr, 0, nullptr, nullptr, 1) == BP_OK);
 }
 
-TEST(ForwardWritesWhatItSaysAndNothingElse) {
-  ModelPtr model = Finished();
+void CheckWrites(const bp_config& config) {
+  ModelPtr model = Finished(config);
   const std::vector<int32_t> ids = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 0, 3};
   const std::vector<uint32_t> lengths = {9, 1, 2};
   // Exactly as large as documented, on the heap: AddressSanitizer sees a write beyond.
@@ -416,6 +496,11 @@ TEST(ForwardWritesWhatItSaysAndNothingElse) {
     CHECK(forward(same.data(), nullptr, threads) == BP_OK);
     CHECK(std::memcmp(logits.data(), same.data(), sizeof(float) * logits.size()) == 0);
   }
+}
+
+TEST(ForwardWritesWhatItSaysAndNothingElse) {
+  CheckWrites(TinyConfig());
+  CheckWrites(BinaryConfig());
 }
 
 TEST(ConcurrentCallsAgree) {

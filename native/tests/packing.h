@@ -52,7 +52,7 @@ inline std::vector<CodeFormat> AllFormats() {
 }
 
 inline std::string Name(const CodeFormat& format) {
-  const char* schemes[] = {"ternary", "uniform", "codebook"};
+  const char* schemes[] = {"ternary", "uniform", "codebook", "binary"};
   return std::string(schemes[static_cast<int>(format.scheme)]) + " " + std::to_string(format.bits) +
          (format.trits ? " trits" : "") + (format.symmetric ? " symmetric" : "");
 }

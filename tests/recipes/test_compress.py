@@ -28,7 +28,11 @@ from bitpress.encoder import load_classifier
 from bitpress.errors import RecipeError, TrainingError
 from bitpress.quantize import apply_policy, encode_weights
 from bitpress.recipes.runner import compress, post_training_artifact
-from bitpress.recipes.schema import load_recipe
+from bitpress.recipes.schema import list_recipes, load_recipe
+from bitpress.runtime.engine import Engine
+
+# No recipe yet: its file is where the benchmarks take it from.
+UNTRAINED_BINARY = str(Path(__file__).parents[2] / "benchmarks" / "bibert.yaml")
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -144,6 +148,7 @@ def test_every_choice_freezes_and_the_engine_follows_the_student(
         ("int4", {"weights.group": "row_block", "weights.group_size": 6}),
         ("int3", {}),
         ("int3", {"weights.bits": 2, "word_embedding.bits": 2}),
+        (UNTRAINED_BINARY, {}),
     ],
 )
 def test_codes_in_the_file_are_those_of_training(
@@ -167,6 +172,21 @@ def test_codes_in_the_file_are_those_of_training(
         fake = module.weight_quantizer(module.weight).detach().numpy()
         # -0.0 and 0.0 are one value here: the engine adds products, where the sign of zero is lost.
         assert np.array_equal(artifact.dense(name), fake), name
+
+
+def test_a_binary_teacher_runs_and_is_offered_nowhere(tiny: Any, tmp_path: Path) -> None:
+    """Oracle: the quantized teacher in torch, text by text; its answers are worth nothing."""
+    post_training_artifact(tiny.teacher, UNTRAINED_BINARY, tmp_path / "packed")
+    model = load_classifier(tiny.teacher).eval()
+    apply_policy(model, load_recipe(UNTRAINED_BINARY).policy)
+    generator = torch.Generator().manual_seed(0)
+    texts = [torch.randint(5, model.config.vocab_size, (n,), generator=generator) for n in range(1, 41)]
+    with torch.no_grad():
+        expected = torch.cat([model(text[None]).logits for text in texts]).numpy()
+    found = Engine.from_artifact(read_artifact(tmp_path / "packed")).forward([text.tolist() for text in texts])
+    # A value that is 0 within rounding, after a LayerNorm, may be taken for either sign.
+    assert np.mean(np.abs(found - expected).max(1) < 1e-5) >= 0.9
+    assert "bibert" not in {recipe.name.split("-")[0] for recipe in list_recipes()}
 
 
 @pytest.mark.parametrize("recipe", ["int8", "int4", "int3"])
