@@ -1,10 +1,11 @@
-// 8-bit products: queries, keys and values are quantized once per call, then six queries at a time go through scores,
-// softmax and context. What an ISA multiplies a tile with is its own.
+// 8-bit products: queries, keys and values are quantized once per call, then twelve queries at a time go through
+// scores, softmax and context, so that a panel of keys or values serves several register tiles while it is in L1. What
+// an ISA multiplies a tile with is its own.
 //
 // Codes lie as pairs of int16 in 4 bytes, for `vpmaddwd` and `vpdpwssd`: 16 products an instruction, exact. [Bytes
-// through `vpmaddubsw`: 0..255 times -128..127 saturates its int16 sums; with the sign of one code moved to the other
-// (`vpsignb`) a product of 32 takes four instructions, as two `vpmaddwd` and two additions do.] As integer sums are
-// exact in any order, pairs are formed as it is cheapest: of neighbouring dimensions, and of tokens t and t + 8.
+// through `vpmaddubsw`: 0..255 times -128..127 saturates its int16 sums. With the sign of one code moved to the other
+// (`vpsignb`) 32 products take sign, `vpmaddubsw`, `vpmaddwd` and an addition: four operations, as here.] As integer
+// sums are exact in any order, pairs are formed as it is cheapest: of neighbouring dimensions, of tokens t and t + 8.
 #pragma once
 
 #include "kernels/activation/polynomials.h"
