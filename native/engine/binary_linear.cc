@@ -8,7 +8,7 @@
 
 namespace bitpress {
 
-size_t FirstRowWithPadding(const uint8_t* bits, size_t rows, size_t cols) {
+size_t FirstInvalidRow(const uint8_t* bits, size_t rows, size_t cols) {
   const size_t row_bytes = BitRowBytes(cols);
   if (cols % 8 == 0) return rows;
   for (size_t row = 0; row < rows; ++row) {

@@ -16,8 +16,8 @@ struct BinaryLinear {
   BinaryThresholds thresholds;  // empty where y is
 };
 
-// Whether every bit past the last column is zero; the first row of which that is not so, or `rows`.
-size_t FirstRowWithPadding(const uint8_t* bits, size_t rows, size_t cols);
+// The first row that has a bit set past its last column, or `rows`. Signs have no other invalid form.
+size_t FirstInvalidRow(const uint8_t* bits, size_t rows, size_t cols);
 
 // The weights with their scales, one an output.
 BinaryLinear MakeBinaryLinear(const PackedWeights& weights);

@@ -12,7 +12,8 @@ namespace bitpress {
 namespace {
 
 // A batch is run in groups of whole sequences of about this many tokens: enough rows for every kernel, while a call's
-// memory stays bounded (31 MB for BERT-base) however large the batch. Results do not depend on the grouping.
+// memory stays bounded (31 MB for BERT-base, 7 MB where it is binary) however large the batch. Results do not depend on
+// the grouping.
 constexpr size_t kGroupTokens = 1024;
 
 // The number of sequences from `first` on that make up one group, at least one, and their tokens.

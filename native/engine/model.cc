@@ -213,8 +213,9 @@ void ModelBuilder::SetFloat(const char* name, const float* data, size_t rows, si
       tensor.bias.assign(data, data + cols);
       break;
     case Kind::kLinearWeight:
-      if (model_.is_binary())
+      if (model_.is_binary()) {
         Refuse("tensor " + Quoted(name) + ": given as fp32, 1-bit activations need binary weights");
+      }
       [[fallthrough]];
     case Kind::kClassifierWeight:
       tensor.linear->outputs = rows;
@@ -293,7 +294,7 @@ void ModelBuilder::SetPackedLinear(const char* name, const PackedWeights& weight
 }
 
 void ModelBuilder::SetBinaryLinear(const char* name, const PackedWeights& weights, Linear* linear) {
-  const size_t invalid = FirstRowWithPadding(weights.codes, weights.outputs, weights.inputs);
+  const size_t invalid = FirstInvalidRow(weights.codes, weights.outputs, weights.inputs);
   if (invalid < weights.outputs) RefuseRow(name, weights.format, invalid);
   linear->outputs = weights.outputs;
   linear->inputs = weights.inputs;
