@@ -1,9 +1,8 @@
 // Threads of the engine.
 //
 // Design goals
-// - A forward call has about nine parallel sections a layer, some of a few microseconds: handing out a section must
-// cost
-//   less than one. Workers therefore spin for a moment before they sleep.
+// - A forward call has two parallel sections a layer, about nine where its rows are few, some of a few microseconds:
+//   handing out a section must cost less than one. Workers therefore spin for a moment before they sleep.
 // - Nobody waits for a thread that has not started: tasks are claimed one by one, and whoever is awake does them. On a
 //   machine that is busy with other processes the caller simply does more of the work.
 // - A process that forks may use the engine in parent and child.
