@@ -227,6 +227,28 @@ def test_from_artifact_equals_from_tensors(tmp_path: Path, packing: str, activat
     assert np.array_equal(engine.forward(ids, types), model.engine().forward(ids, types))
 
 
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs Linux")
+def test_loading_keeps_no_second_copy_of_the_weights(tmp_path: Path) -> None:
+    """The file's pages are given back as the engine takes its own form of each tensor; a pass then reads a few rows of
+    the word embedding. Checking reads all of them, so without that the whole file would be resident."""
+    model = oracle.tiny_model(10, hidden=256, heads=4, intermediate=1024)
+    write_artifact(tmp_path / "artifact", artifact_config(model), artifact_tensors(model), model.ranges, {}, "", {})
+    file = tmp_path / "artifact" / "model.safetensors"
+    engine = Engine.from_artifact(read_artifact(tmp_path / "artifact"))
+    engine.forward([[1, 2, 3]])
+    assert resident_bytes(file) < 0.2 * file.stat().st_size
+
+
+def resident_bytes(file: Path) -> int:
+    """Memory of this process that is mapped from ``file``."""
+    lines = iter(Path("/proc/self/smaps").read_text().splitlines())
+    found = 0
+    for line in lines:
+        if line.endswith(str(file)):
+            found += next(int(part.split()[1]) * 1024 for part in lines if part.startswith("Rss:"))
+    return found
+
+
 def test_fp16_tensors_run_as_the_fp32_numbers_they_are(tmp_path: Path) -> None:
     """Oracle: the engine on the same numbers in fp32."""
     model = oracle.tiny_model(11)

@@ -41,6 +41,12 @@ class Artifact:
     config: ArtifactConfig
     tensors: dict[str, NDArray[Any]]
     ranges: dict[str, tuple[float, float]]
+    memory_map: mmap.mmap
+
+    def release_pages(self) -> None:
+        """Let the system take back the memory that reading ``tensors`` has filled. They stay valid: what is read again
+        comes from the system's file cache, or from the disk."""
+        _release_pages(self.memory_map)
 
     def quantized(self, name: str) -> QuantizedTensor:
         """Unpacked codes and scales of a quantized tensor; ArtifactError for any other name."""
@@ -74,7 +80,8 @@ def read_artifact(path: str | Path) -> Artifact:
     tensors = {name: _view(data, entry) for name, entry in entries.items()}
     for name, spec in config.tensors.items():
         stored.check(name, spec, tensors)
-    return Artifact(directory, config, tensors, _ranges(config, tensors))
+        _release_pages(data)  # never more than one tensor's pages at a time
+    return Artifact(directory, config, tensors, _ranges(config, tensors), data)
 
 
 def read_config(path: str | Path) -> ArtifactConfig:
@@ -127,6 +134,11 @@ def _map_file(path: Path) -> tuple[mmap.mmap, int]:
         raise ArtifactError(f"{path}: cannot be memory-mapped ({error}). {DAMAGED}") from error
     finally:
         os.close(descriptor)
+
+
+def _release_pages(data: mmap.mmap) -> None:
+    if hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
+        data.madvise(mmap.MADV_DONTNEED)
 
 
 def _view(data: mmap.mmap, entry: Entry) -> NDArray[Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from types import TracebackType
@@ -142,7 +142,8 @@ class Engine:
 
     Args:
         config: sizes and numerics.
-        tensors: every tensor by its canonical name (docs/artifact.md): float32 arrays, packed ones `PackedTensor`.
+        tensors: every tensor by its canonical name (docs/artifact.md), or pairs, of which each is dropped before the
+            next is taken: float32 arrays, packed ones `PackedTensor`.
         ranges: (scale, offset) of every activation point; only with ``activation_range="static"``.
         threads: at most this many threads a call; default: the environment variable BITPRESS_THREADS, else every
             processor that this process may use.
@@ -154,7 +155,7 @@ class Engine:
     def __init__(
         self,
         config: EngineConfig,
-        tensors: Mapping[str, Floats | PackedTensor],
+        tensors: Mapping[str, Floats | PackedTensor] | Iterable[tuple[str, Floats | PackedTensor]],
         ranges: Mapping[str, tuple[float, float]] | None = None,
         threads: int | None = None,
     ) -> None:
@@ -162,7 +163,7 @@ class Engine:
         self._isa = isa()
         self._threads = _threads(threads)
         model = _Model(config)
-        for name, tensor in tensors.items():
+        for name, tensor in tensors.items() if isinstance(tensors, Mapping) else tensors:
             model.set(name, tensor)
         for point, (scale, offset) in (ranges or {}).items():
             check(library().bp_model_set_range(model.pointer, point.encode(), scale, offset))
@@ -172,10 +173,14 @@ class Engine:
     @classmethod
     def from_artifact(cls, artifact: Artifact, threads: int | None = None) -> Engine:
         """The model of a read artifact. A packed word embedding stays in the artifact's memory map."""
-        tensors: dict[str, Floats | PackedTensor] = {}
-        for name, spec in artifact.config.tensors.items():
-            tensors[name] = artifact.dense(name) if spec.is_float else _packed_tensor(artifact, name, spec)
-        return cls(EngineConfig.from_artifact(artifact.config), tensors, artifact.ranges, threads)
+
+        def tensors() -> Iterator[tuple[str, Floats | PackedTensor]]:
+            for name, spec in artifact.config.tensors.items():
+                yield name, artifact.dense(name) if spec.is_float else _packed_tensor(artifact, name, spec)
+                # The engine has its own form of it now, and of the word embedding looks up a few rows a text.
+                artifact.release_pages()
+
+        return cls(EngineConfig.from_artifact(artifact.config), tensors(), artifact.ranges, threads)
 
     @property
     def isa(self) -> str:
