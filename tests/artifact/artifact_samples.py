@@ -26,6 +26,7 @@ from bitpress.artifact import (
     TernaryTensor,
     UniformTensor,
     activation_points,
+    elastic_entries,
     expected_tensors,
     read_artifact,
     write_artifact,
@@ -131,16 +132,18 @@ def make_mixed_config(activations: ActivationSpec | None = None) -> ArtifactConf
     return ArtifactConfig(model, "mixed", config.activations, config.task, config.max_length, tensors)
 
 
-def make_binary_config() -> ArtifactConfig:
+def make_binary_config(attention: str = "bool") -> ArtifactConfig:
     """A fully binarized encoder: matrices and word embedding binary, with scales of both widths and both groups."""
-    config = make_config(activations=ActivationSpec("binary", 1))
+    model = hf_config(hidden_act="relu" if attention == "softmax" else "gelu")
+    config = make_config(activations=ActivationSpec("binary", 1, attention=attention), model=model)
     for name, spec in config.tensors.items():
         if spec.scheme == "ternary":
             group, scale_bits = ("matrix", 32) if name == QUERY else ("row", 16 if "layers.1" in name else 32)
             config.tensors[name] = TensorSpec.binary(spec.shape, group, scale_bits)
         elif name != "classifier.weight":
             config.tensors[name] = TensorSpec.fp16(spec.shape)
-    return ArtifactConfig(config.model, "bibert", config.activations, config.task, config.max_length, config.tensors)
+    recipe = "bit" if attention == "softmax" else "bibert"
+    return ArtifactConfig(config.model, recipe, config.activations, config.task, config.max_length, config.tensors)
 
 
 def make_tensors(config: ArtifactConfig) -> dict[str, StoredTensor]:
@@ -183,6 +186,17 @@ def make_ranges(config: ArtifactConfig) -> dict[str, tuple[float, float]]:
     return ranges
 
 
+def make_elastic(config: ArtifactConfig) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
+    """Scales from 1/128 to 2, shifts from −1/2 to 1/2."""
+    if not config.activations.is_elastic:
+        return {}
+    numbers = {}
+    for name, shape in elastic_entries(config.model).items():
+        raw = _bytes(name, shape).astype(np.float32)
+        numbers[name] = (raw - 128) / np.float32(256) if name.endswith(".shift") else (raw + 1) / np.float32(128)
+    return numbers
+
+
 def write_sample(
     path: Path, config: ArtifactConfig | None = None, tokenizer: bytes = TOKENIZER, **changes: Any
 ) -> ArtifactConfig:
@@ -190,7 +204,8 @@ def write_sample(
     config = config or make_config(**changes)
     files = {"tokenizer.json": tokenizer}
     provenance = {"recipe": "ternarybert", "seed": 1}
-    write_artifact(path, config, make_tensors(config), make_ranges(config), files, "# sample\n", provenance)
+    values = make_tensors(config), make_ranges(config)
+    write_artifact(path, config, *values, files, "# sample\n", provenance, make_elastic(config))
     return config
 
 

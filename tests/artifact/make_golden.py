@@ -10,7 +10,15 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from artifact_samples import hf_config, make_binary_config, make_config, make_mixed_config, make_ranges, make_tensors
+from artifact_samples import (
+    hf_config,
+    make_binary_config,
+    make_config,
+    make_elastic,
+    make_mixed_config,
+    make_ranges,
+    make_tensors,
+)
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from bitpress.artifact import ActivationSpec, ArtifactConfig, TaskSpec, write_artifact
@@ -23,7 +31,7 @@ WORDS = SPECIAL + LETTERS + SUFFIXES + TEXT
 
 
 def golden_configs() -> dict[str, ArtifactConfig]:
-    """Between them the directories use every choice of version 1 but fp32 activations."""
+    """Between them the directories use every choice of version 1 but fp32 activations and attention to all keys."""
     return {
         "2bit": make_config("2bit", "matrix", ActivationSpec(clip=2.5)),
         "trits": make_config(
@@ -35,6 +43,7 @@ def golden_configs() -> dict[str, ArtifactConfig]:
         ),
         "mixed": make_mixed_config(),
         "binary": make_binary_config(),
+        "elastic": make_binary_config("softmax"),
     }
 
 
@@ -64,6 +73,7 @@ def write_golden(directory: Path) -> None:
             {"tokenizer.json": word_piece()},
             f"# Golden artifact, version 1, packing {name}\n\nHashed numbers, not a trained model.\n",
             {"made_by": "tests/artifact/make_golden.py", "recipe": config.recipe},
+            make_elastic(config),
         )
 
 

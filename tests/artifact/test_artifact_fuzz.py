@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from artifact_samples import make_config, make_mixed_config, write_sample
+from artifact_samples import make_binary_config, make_config, make_mixed_config, write_sample
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -24,7 +24,9 @@ STATIC = ActivationSpec(range="static")
 
 
 @pytest.fixture(
-    scope="module", params=[make_config("trits", "row", STATIC), make_mixed_config(STATIC)], ids=["trits", "mixed"]
+    scope="module",
+    params=[make_config("trits", "row", STATIC), make_mixed_config(STATIC), make_binary_config("softmax")],
+    ids=["trits", "mixed", "elastic"],
 )
 def artifact(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("fuzz") / "model"
@@ -62,6 +64,7 @@ def use_everything(path: Path) -> None:
     assert 2 <= config.max_length <= config.max_position_embeddings
     assert config.layer_norm_eps > 0
     assert all(scale > 0 and np.isfinite(offset) for scale, offset in artifact.ranges.values())
+    assert all(np.isfinite(number).all() for number in artifact.elastic.values())
 
 
 @pytest.mark.parametrize("file", FILES)

@@ -7,16 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from artifact_samples import make_ranges, make_tensors
+from artifact_samples import make_elastic, make_ranges, make_tensors
 from make_golden import golden_configs, write_golden
 
 from bitpress.artifact import read_artifact, verify
 
 GOLDEN = Path(__file__).parents[1] / "data" / "artifact-v1"
-# SHA-256 of every tensor's decoded fp32 values and of every range, in order of their names. Never change one.
+# SHA-256 of every tensor's decoded fp32 values, of every range and every elastic number, in order of their names. Never
+# change one.
 CHECKSUMS = {
     "2bit": "58f9f29de954f3bc1d1d74f5b434b4f192713e894ff547c2247043eab1e66d1e",
     "binary": "c09d2189e94f3ecaf13cd668eeb36380a1db6b8d5e5a8e0cf358b1d61bc61a43",
+    "elastic": "f36d8e58395f1c2ee1e2944a98267bd2d5d2674469c12771f03d90cc35d8add7",
     "mixed": "afca12095be1a1f8ae35bc9d2c574444bba8c50ef64e1d518fee60ad26493abf",
     "trits": "a28b6a0a37d90dd08c5cd0c6f164cc9a42efc4f2d4f8c5cc31a6a7cefafda6b5",
 }
@@ -29,6 +31,8 @@ def checksum(path: Path) -> str:
         digest.update(name.encode() + artifact.dense(name).astype("<f4").tobytes())
     for name in sorted(artifact.ranges):
         digest.update(name.encode() + np.array(artifact.ranges[name], "<f4").tobytes())
+    for name in sorted(artifact.elastic):
+        digest.update(name.encode() + artifact.elastic[name].astype("<f4").tobytes())
     return digest.hexdigest()
 
 
@@ -45,6 +49,10 @@ def test_golden_artifact_holds_what_was_put_in(golden: str) -> None:
     artifact = read_artifact(GOLDEN / golden)
     assert artifact.config == config
     assert artifact.ranges == make_ranges(config)
+    elastic = make_elastic(config)
+    assert artifact.elastic.keys() == elastic.keys()
+    for name, number in elastic.items():
+        np.testing.assert_array_equal(artifact.elastic[name], number)
     for name, value in make_tensors(config).items():
         if isinstance(value, np.ndarray):
             np.testing.assert_array_equal(artifact.dense(name), value)

@@ -21,6 +21,7 @@ from bitpress.artifact import (
     TensorSpec,
     TernaryTensor,
     describe,
+    elastic_entries,
     expected_tensors,
     paper_accounting,
     read_artifact,
@@ -159,18 +160,43 @@ def test_describe_and_account_a_binary_model(tmp_path: Path) -> None:
     assert paper_accounting(one)["mib"] * MIB == pytest.approx(22 * 37 / 8 + 22 * 2)
 
 
-@pytest.mark.parametrize(("half", "most"), [(False, 15.5), (True, 14.3)])
-def test_size_of_a_binary_bert_base(half: bool, most: float) -> None:
-    """BiBERT's size, honestly counted (spec: 15.40 MiB, 14.20 with what surrounds the bits in fp16), and a header."""
+def test_describe_and_verify_an_elastic_model(tmp_path: Path) -> None:
+    """Oracle: bytes counted by hand. Shifts: 22 columns for 5 layers, 37 for one, in each of 2 layers, and 22."""
+    config = write_sample(tmp_path / "model", make_binary_config("softmax"))
+    described = describe(tmp_path / "model")
+    shifts, scales = 2 * (5 * 22 + 37) + 22, 2 * (6 + 4) + 1
+    assert described["schemes"]["elastic"] == {"tensors": 2 * 16 + 2, "parameters": 0, "bytes": 4 * (shifts + scales)}
+    assert described["activations"]["attention"] == "softmax"
+    assert described["activations"]["elastic_numbers"] == shifts + scales
+    by_name = {tensor["name"]: tensor for tensor in described["tensors"]}
+    listed = by_name["layers.1.ffn.output.input.shift"]
+    assert (listed["scheme"], listed["bits"], listed["shape"], listed["bytes"]) == ("elastic", 32, [37], 148)
+    content = (tmp_path / "model" / "model.safetensors").read_bytes()
+    header = 8 + int.from_bytes(content[:8], "little")
+    assert sum(tensor["bytes"] for tensor in described["tensors"]) == len(content) - header
+    assert described["parameters"] == sum(math.prod(spec.shape) for spec in config.tensors.values())
+    counts = {check["check"]: check["count"] for check in verify(tmp_path / "model")["checks"]}
+    assert counts["scales and shifts of elastic activations that are finite"] == 2 * 16 + 2
+
+
+@pytest.mark.parametrize(
+    ("half", "elastic", "mib", "most"),
+    [(False, False, 15.40, 15.5), (True, False, 14.20, 14.3), (False, True, 15.72, 15.8)],
+)
+def test_size_of_a_binary_bert_base(half: bool, elastic: bool, mib: float, most: float) -> None:
+    """BiBERT's size, honestly counted (spec: 15.40 MiB, 14.20 with what surrounds the bits in fp16), and a header. BiT
+    has 83,712 shifts and 121 scales more."""
     plain = TensorSpec.fp16 if half else TensorSpec.fp32
     specs = {
         name: TensorSpec.binary(shape, "row", 16 if half else 32) if can_be_quantized(name) else plain(shape)
         for name, shape in expected_tensors(bert_base()).items()
     }
     entries = [entry for name, spec in specs.items() for entry in stored.entries(name, spec).items()]
+    if elastic:
+        entries += [(name, ("F32", shape)) for name, shape in elastic_entries(bert_base()).items()]
     data = sum(math.prod(shape) * DTYPES[dtype].itemsize for _, (dtype, shape) in entries)
     header = len(next(serialize({name: np.empty(shape, DTYPES[dtype]) for name, (dtype, shape) in entries})))
-    assert data / MIB == pytest.approx(14.20 if half else 15.40, abs=0.005)
+    assert data / MIB == pytest.approx(mib, abs=0.005)
     assert (data + header) / MIB <= most
 
 

@@ -138,9 +138,22 @@ def test_a_binary_word_embedding_goes_with_any_activations(mixed: Path, tmp_path
     assert read_artifact(tmp_path / "word").dense("embeddings.word.weight").shape == (61, 22)
 
 
-def test_binary_activations_with_relu(binary: Path) -> None:
+@pytest.mark.parametrize("attention", ["bool", "all"])
+def test_binary_activations_with_relu(binary: Path, attention: str) -> None:
+    edit_config(binary, lambda d: quantization(d)["activations"].update(attention=attention))
     edit_config(binary, lambda d: d.update(hidden_act="relu"))
     refused(binary, r"activations.scheme is 'binary' with hidden_act 'relu', whose signs are all \+1")
+
+
+@pytest.mark.parametrize("attention", ["Bool", "sign", "", None, 1, True, ["bool"], {}])
+def test_unknown_binary_attention(binary: Path, attention: Any) -> None:
+    edit_config(binary, lambda d: quantization(d)["activations"].update(attention=attention))
+    refused(binary, "activations.attention is .*; allowed are bool, all, softmax")
+
+
+def test_binary_attention_missing(binary: Path) -> None:
+    edit_config(binary, lambda d: quantization(d)["activations"].pop("attention"))
+    refused(binary, "activations lacks the key 'attention'")
 
 
 @pytest.mark.parametrize("key", ["bits", "symmetric", "range", "clip"])

@@ -19,6 +19,7 @@ from artifact_samples import (
     hf_config,
     make_binary_config,
     make_config,
+    make_elastic,
     make_mixed_config,
     make_ranges,
     make_tensors,
@@ -51,6 +52,7 @@ def write(path: Path, config: ArtifactConfig, **changes: Any) -> None:
     arguments: dict[str, Any] = {
         "tensors": make_tensors(config),
         "ranges": make_ranges(config),
+        "elastic": make_elastic(config),
         "tokenizer_files": {},
         "card": "",
         "provenance": {},
@@ -450,6 +452,34 @@ def test_tensors_and_ranges_that_are_missing_or_too_many(tmp_path: Path) -> None
         write(tmp_path / "model", static, ranges={})
     with pytest.raises(ArtifactError, match="no such activation range"):
         write(tmp_path / "model", config, ranges=make_ranges(static))
+
+
+@pytest.mark.parametrize("attention", ["bool", "all", "softmax"])
+def test_round_trip_of_binary_activations(tmp_path: Path, attention: str) -> None:
+    """Oracle: the config and the arrays written."""
+    config = write_sample(tmp_path / "model", make_binary_config(attention))
+    artifact = read_artifact(tmp_path / "model")
+    assert artifact.config == config
+    assert artifact.config.activations.attention == attention
+    elastic = make_elastic(config)
+    assert artifact.elastic.keys() == elastic.keys()
+    assert all(np.array_equal(artifact.elastic[name], number) for name, number in elastic.items())
+
+
+def test_elastic_numbers_that_are_missing_or_too_many_or_do_not_fit(tmp_path: Path) -> None:
+    config = make_binary_config("softmax")
+    elastic, name = make_elastic(config), "layers.0.ffn.output.input.shift"
+    with pytest.raises(ArtifactError, match="this elastic number is missing; the config names 34 of them"):
+        write(tmp_path / "model", config, elastic=None)
+    with pytest.raises(ArtifactError, match="the config names no such elastic number"):
+        write(tmp_path / "model", make_binary_config(), elastic=elastic)
+    for bad in (elastic[name].astype(np.float64), elastic[name][:22]):
+        with pytest.raises(ArtifactError, match=r"is float(32|64) .*; the config gives float32 \[37\]") as caught:
+            write(tmp_path / "model", config, elastic=elastic | {name: bad})
+        assert caught.value.tensor == name
+    with pytest.raises(ArtifactError, match="only finite numbers are allowed"):
+        write(tmp_path / "model", config, elastic=elastic | {name: elastic[name] * np.float32(np.nan)})
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("change", [{"hidden_act": "tanh"}, {"hidden_size": 0}, {"model_type": "roberta"}])

@@ -2,6 +2,7 @@
 
 from bitpress.artifact.bitstring import bit_row_bytes, pack_bits, unpack_bits
 from bitpress.artifact.codec import pack_ternary, row_bytes, unpack_ternary
+from bitpress.artifact.elastic import elastic_entries
 from bitpress.artifact.forms import (
     BinaryTensor,
     CodebookTensor,
@@ -45,6 +46,7 @@ __all__ = [
     "bit_row_bytes",
     "check_destination",
     "describe",
+    "elastic_entries",
     "expected_tensors",
     "pack_bits",
     "pack_ternary",

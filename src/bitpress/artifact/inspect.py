@@ -35,7 +35,8 @@ def describe(path: str | Path) -> dict[str, Any]:
         path, recipe, task, max_length, total_bytes (model.safetensors on disk), directory_bytes (all files),
         fp32_bytes (4 a parameter), ratio (fp32_bytes / total_bytes), parameters, schemes (tensors, parameters and
         bytes by scheme), tensors (name, scheme, bits, shape, bytes of all its entries, group, group_size, symmetric,
-        packing), activations, paper_accounting (label, mib, ratio).
+        packing), activations, paper_accounting (label, mib, ratio). Scales and shifts of elastic activations are listed
+        with the tensors and counted as the scheme "elastic", but are no parameters: no fp32 model has them.
 
     Raises:
         ArtifactError: the artifact is malformed.
@@ -50,19 +51,11 @@ def describe(path: str | Path) -> dict[str, Any]:
         counts["tensors"] += 1
         counts["parameters"] += math.prod(spec.shape)
         counts["bytes"] += size
-        tensors.append(
-            {
-                "name": name,
-                "scheme": spec.scheme,
-                "bits": spec.bits,
-                "shape": list(spec.shape),
-                "bytes": size,
-                "group": spec.group,
-                "group_size": spec.group_size,
-                "symmetric": spec.symmetric,
-                "packing": spec.packing,
-            }
-        )
+        tensors.append(_listed(name, spec, size))
+    for name, array in artifact.elastic.items():
+        schemes["elastic"]["tensors"] += 1
+        schemes["elastic"]["bytes"] += array.nbytes
+        tensors.append(_listed(name, TensorSpec("elastic", 32.0, array.shape), array.nbytes))
     parameters = sum(math.prod(spec.shape) for spec in specs.values())
     total = (artifact.path / TENSORS_FILE).stat().st_size
     return {
@@ -77,7 +70,7 @@ def describe(path: str | Path) -> dict[str, Any]:
         "parameters": parameters,
         "schemes": dict(schemes),
         "tensors": tensors,
-        "activations": asdict(artifact.config.activations) | {"static_ranges": len(artifact.ranges)},
+        "activations": _activations(artifact),
         "paper_accounting": paper_accounting(specs),
     }
 
@@ -85,7 +78,8 @@ def describe(path: str | Path) -> dict[str, Any]:
 def paper_accounting(specs: Mapping[str, TensorSpec]) -> dict[str, Any]:
     """The size as TernaryBERT's paper counts it: bits·weights/8 + 4 a scale or offset + 4 a weight left in fp32.
 
-    Gives the published 28.07 MiB and 14.88 for BERT-base at 2 bits. No padding, header or activation range is counted.
+    Gives the published 28.07 MiB and 14.88 for BERT-base at 2 bits. No padding, header or number of activations is
+    counted.
     """
     size = 0.0
     for name, spec in specs.items():
@@ -122,6 +116,7 @@ def verify(path: str | Path) -> dict[str, Any]:
         "quantized tensors whose decoded codes pack to the same bytes": len(quantized),
         "scales that are finite and above 0": sum(artifact.tensors[f"{name}.scale"].size for name in quantized),
         "static activation ranges that are finite": len(artifact.ranges),
+        "scales and shifts of elastic activations that are finite": len(artifact.elastic),
         "tokenizer.json that is strict JSON": 1,
     }
     if _matches_recorded_digest(artifact.path):
@@ -145,6 +140,29 @@ def _matches_recorded_digest(path: Path) -> bool:
             "changed since it was written: copy it again, or compress the model again"
         )
     return True
+
+
+def _listed(name: str, spec: TensorSpec, size: int) -> dict[str, Any]:
+    """A line of `describe`'s tensors."""
+    return {
+        "name": name,
+        "scheme": spec.scheme,
+        "bits": spec.bits,
+        "shape": list(spec.shape),
+        "bytes": size,
+        "group": spec.group,
+        "group_size": spec.group_size,
+        "symmetric": spec.symmetric,
+        "packing": spec.packing,
+    }
+
+
+def _activations(artifact: Artifact) -> dict[str, Any]:
+    described = asdict(artifact.config.activations) | {"static_ranges": len(artifact.ranges)}
+    if described["scheme"] == "binary":
+        return described | {"elastic_numbers": sum(array.size for array in artifact.elastic.values())}
+    del described["attention"]
+    return described
 
 
 def _scheme_label(spec: TensorSpec) -> str:

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from bitpress.artifact import stored
 from bitpress.artifact.container import DTYPES, Entry, parse_header
-from bitpress.artifact.forms import QuantizedTensor
+from bitpress.artifact.elastic import check_elastic, elastic_entries
+from bitpress.artifact.forms import FloatTensor, QuantizedTensor
 from bitpress.artifact.schema import ArtifactConfig, activation_points, expected_entries, parse_config
 from bitpress.artifact.strict_json import DAMAGED, parse_object
 from bitpress.errors import ArtifactError
@@ -35,12 +36,14 @@ class Artifact:
 
     ``tensors``: read-only views into the memory map, by safetensors entry name (``NAME``, or ``NAME.codes``,
     ``NAME.scale``, …; ``POINT.range``). ``ranges``: (scale, offset) of every activation point, empty unless static.
+    ``elastic``: those of ``tensors`` that `elastic_entries` names, empty unless activations are elastic.
     """
 
     path: Path
     config: ArtifactConfig
     tensors: dict[str, NDArray[Any]]
     ranges: dict[str, tuple[float, float]]
+    elastic: dict[str, FloatTensor]
     memory_map: mmap.mmap
 
     def release_pages(self) -> None:
@@ -81,7 +84,11 @@ def read_artifact(path: str | Path) -> Artifact:
     for name, spec in config.tensors.items():
         stored.check(name, spec, tensors)
         _release_pages(data)  # never more than one tensor's pages at a time
-    return Artifact(directory, config, tensors, _ranges(config, tensors), data)
+    elastic: dict[str, FloatTensor] = {}
+    if config.activations.is_elastic:
+        check_elastic(config.model, tensors)
+        elastic = {name: tensors[name] for name in elastic_entries(config.model)}
+    return Artifact(directory, config, tensors, _ranges(config, tensors), elastic, data)
 
 
 def read_config(path: str | Path) -> ArtifactConfig:

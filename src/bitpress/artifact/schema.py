@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bitpress.artifact import stored
+from bitpress.artifact.elastic import elastic_entries
 from bitpress.artifact.model_config import (
     activation_points,
     check_int,
@@ -32,6 +33,7 @@ __all__ = [
     "TensorSpec",
     "activation_points",
     "config_document",
+    "elastic_entries",
     "expected_entries",
     "expected_tensors",
     "parse_config",
@@ -39,6 +41,7 @@ __all__ = [
 
 VERSION = 1
 RANGES = ("token", "static")
+ATTENTIONS = ("bool", "all", "softmax")
 TASK_KINDS = ("classification", "regression")
 MAX_CLIP = 1e6  # clips in use are near 2.5; the bound keeps (2·clip)/255 and its products far from overflow
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _./+-]{0,99}")
@@ -48,11 +51,14 @@ _TOP = {"quant_method", "version", "recipe", "activations", "max_length", "task"
 
 @dataclass(frozen=True)
 class ActivationSpec:
-    """How activations are quantized. ``scheme`` "fp32" or "binary" (then nothing else matters) or "uniform" with 8
-    bits. "binary" is a fully binarized encoder (BiBERT): signs, and Bi-Attention in the place of softmax.
+    """How activations are quantized. ``scheme`` "fp32" (then nothing else matters), "uniform" with 8 bits, or "binary".
 
-    ``range``: "token" (dynamic, from the text alone) or "static" (one stored range a point). ``clip``: None or the
-    bound c of min(max(x, −c), c).
+    ``range``, of "uniform": "token" (dynamic, from the text alone) or "static" (one stored range a point). ``clip``:
+    None or the bound c of min(max(x, −c), c).
+
+    "binary" is a fully binarized encoder; ``attention`` says which. "bool" (BiBERT): signs, and a query attends to keys
+    whose score is ≥ 0. "all": the same, but to every key, which is sgn(softmax(scores)). "softmax" (BiT): bits with
+    stored scales and shifts (`elastic_entries`), and keys whose probability is at least half of its scale.
     """
 
     scheme: str = "uniform"
@@ -60,6 +66,12 @@ class ActivationSpec:
     symmetric: bool = False
     range: str = "token"
     clip: float | None = None
+    attention: str = "bool"
+
+    @property
+    def is_elastic(self) -> bool:
+        """Bits have stored scales and shifts."""
+        return self.scheme == "binary" and self.attention == "softmax"
 
 
 @dataclass(frozen=True)
@@ -172,12 +184,15 @@ def parse_config(document: Mapping[str, Any], where: str = "config.json") -> Art
 def config_document(config: ArtifactConfig) -> dict[str, Any]:
     """The JSON object of config.json; inverse of `parse_config`."""
     act = config.activations
-    uniform = {"bits": act.bits, "symmetric": act.symmetric, "range": act.range, "clip": act.clip}
+    further: dict[str, dict[str, Any]] = {
+        "uniform": {"bits": act.bits, "symmetric": act.symmetric, "range": act.range, "clip": act.clip},
+        "binary": {"attention": act.attention},
+    }
     quantization = {
         "quant_method": "bitpress",
         "version": VERSION,
         "recipe": config.recipe,
-        "activations": {"scheme": act.scheme} | (uniform if act.scheme == "uniform" else {}),
+        "activations": {"scheme": act.scheme} | further.get(act.scheme, {}),
         "max_length": config.max_length,
         "task": {"kind": config.task.kind, "metric": config.task.metric, "pair": config.task.pair},
         "tensors": {name: spec_document(spec) for name, spec in config.tensors.items()},
@@ -192,6 +207,8 @@ def expected_entries(config: ArtifactConfig) -> dict[str, tuple[str, tuple[int, 
         entries |= stored.entries(name, spec)
     if config.activations.scheme == "uniform" and config.activations.range == "static":
         entries |= {f"{point}.range": ("F32", (2,)) for point in activation_points(config.model)}
+    if config.activations.is_elastic:
+        entries |= {name: ("F32", shape) for name, shape in elastic_entries(config.model).items()}
     return entries
 
 
@@ -201,8 +218,8 @@ def _parse_activations(value: Any, here: str) -> ActivationSpec:
         _check_keys(value, {"scheme"}, here)
         return ActivationSpec("fp32", 32)
     if scheme == "binary":
-        _check_keys(value, {"scheme"}, here)
-        return ActivationSpec("binary", 1)
+        _check_keys(value, {"scheme", "attention"}, here)
+        return ActivationSpec("binary", 1, attention=_check_enum(value["attention"], ATTENTIONS, f"{here}.attention"))
     if scheme != "uniform":
         raise ArtifactError(f"{here}.scheme is {shown(scheme)}; allowed are 'fp32', 'uniform' and 'binary'")
     _check_keys(value, {"scheme", "bits", "symmetric", "range", "clip"}, here)
@@ -253,14 +270,18 @@ def _parse_tensors(value: Any, model: Mapping[str, Any], here: str) -> dict[str,
 def _check_binary(
     activations: ActivationSpec, tensors: Mapping[str, TensorSpec], model: Mapping[str, Any], here: str
 ) -> None:
-    """A bit times a bit or neither: binary activations and binary matrices come together."""
+    """A bit times a bit or neither: binary activations and binary matrices come together. Elastic ones need zeros and
+    ones before the FFN's output, the others signs."""
     is_binary = activations.scheme == "binary"
     for name, spec in tensors.items():
         if enters_a_product(name) and (spec.scheme == "binary") != is_binary:
             wanted = "they need binary matrices" if is_binary else "binary matrices need binary ones"
             found = f"scheme is {spec.scheme!r} where activations are {activations.scheme!r}"
             raise ArtifactError(f"{found}; {wanted}", name)
-    if is_binary and model.get("hidden_act") == "relu":
+    act = model.get("hidden_act", "gelu")
+    if activations.is_elastic and act != "relu":
+        raise ArtifactError(f"{here}.attention is 'softmax' with hidden_act {shown(act)}; elastic bits need relu")
+    if is_binary and not activations.is_elastic and act == "relu":
         raise ArtifactError(f"{here}.scheme is 'binary' with hidden_act 'relu', whose signs are all +1; use gelu")
 
 

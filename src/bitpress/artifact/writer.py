@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from bitpress.artifact import stored
 from bitpress.artifact.container import serialize
-from bitpress.artifact.forms import StoredTensor
+from bitpress.artifact.elastic import elastic_entries
+from bitpress.artifact.forms import FloatTensor, StoredTensor
 from bitpress.artifact.reader import CONFIG_FILE, MAX_CONFIG_BYTES, TENSORS_FILE, read_artifact, read_file
 from bitpress.artifact.schema import ArtifactConfig, activation_points, config_document, parse_config
 from bitpress.artifact.strict_json import dump_object, parse_object
@@ -40,6 +41,7 @@ def write_artifact(
     tokenizer_files: Mapping[str, bytes],
     card: str,
     provenance: Mapping[str, Any],
+    elastic: Mapping[str, FloatTensor] | None = None,
 ) -> None:
     """Write the artifact directory ``out_dir``, replacing an artifact that is there. One writer a destination.
 
@@ -50,6 +52,8 @@ def write_artifact(
         ranges: (scale, offset) of every activation point where ``config.activations.range`` is "static", else empty.
         tokenizer_files: contents by file name, out of ``TOKENIZER_FILES``.
         card: README.md. provenance: provenance.json.
+        elastic: float32 arrays of the names and shapes of `elastic_entries` where ``config.activations.is_elastic``,
+            else None or empty.
 
     Raises:
         ArtifactError: input that does not fit the config, or a destination that must not be replaced; the destination
@@ -60,7 +64,7 @@ def write_artifact(
         raise ArtifactError(f"tokenizer file {unknown[0]!r}; an artifact carries only {sorted(TOKENIZER_FILES)}")
     document = dump_object(config_document(config))
     parse_config(parse_object(document, CONFIG_FILE))
-    entries = _entries(config, tensors, ranges)
+    entries = _entries(config, tensors, ranges, elastic or {})
     destination = check_destination(out_dir)
     destination.parent.mkdir(parents=True, exist_ok=True)
     temporary = destination.with_name(f".{destination.name}.bitpress-new")
@@ -139,12 +143,19 @@ def _entries(
     config: ArtifactConfig,
     tensors: Mapping[str, StoredTensor],
     ranges: Mapping[str, tuple[float, float]],
+    elastic: Mapping[str, FloatTensor],
 ) -> dict[str, NDArray[Any]]:
     """The arrays of model.safetensors by entry name; their content is checked when the file is read back."""
     _check_names(tensors, config.tensors, "tensor")
     static = config.activations.scheme != "fp32" and config.activations.range == "static"
     _check_names(ranges, activation_points(config.model) if static else {}, "activation range")
-    entries: dict[str, NDArray[Any]] = {}
+    shapes = elastic_entries(config.model) if config.activations.is_elastic else {}
+    _check_names(elastic, shapes, "elastic number")
+    for name, shape in shapes.items():
+        if elastic[name].dtype != np.float32 or elastic[name].shape != shape:
+            found = f"{elastic[name].dtype} {list(elastic[name].shape)}"
+            raise ArtifactError(f"is {found}; the config gives float32 {list(shape)}", name)
+    entries: dict[str, NDArray[Any]] = dict(elastic)
     for name, spec in config.tensors.items():
         entries |= stored.pack(name, spec, tensors[name])
     return entries | {f"{point}.range": np.array(pair, np.float32) for point, pair in ranges.items()}
