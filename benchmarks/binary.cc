@@ -71,7 +71,7 @@ double Attention(const Kernels& kernels, size_t tokens, size_t heads, size_t hea
   const double seconds = BestSeconds([&] {
     for (size_t h = 0; h < heads; ++h) {
       const BitHead head{q.data(), k.data(), v.data(), stride, h * head_size, tokens, head_size};
-      kernels.bit_attention_bits(head, thresholds, bits.data() + h * head_size / 8, stride, scratch.p);
+      kernels.bit_attention_bits(head, {head_size / 2}, thresholds, bits.data() + h * head_size / 8, stride, scratch.p);
     }
   });
   const double products = 2e-9 * static_cast<double>(tokens * tokens * heads * head_size);

@@ -33,7 +33,7 @@ void BinaryLayers::Attend(const Pass& pass, const Layer&) const {
     const BitHead head = {query_.row(first), key_.row(first),   value_.row(first),
                           query_.stride,     index * head_size, pass.group.lengths[sequence],
                           head_size};
-    pass.kernels.bit_attention_bits(head, pass.model.context_thresholds,
+    pass.kernels.bit_attention_bits(head, {head_size / 2}, pass.model.context_thresholds,
                                     heads_.row(first) + index * BitRowBytes(head_size), heads_.stride,
                                     scratch_.of(thread));
     watch.Lap(BP_OP_ATTENTION);

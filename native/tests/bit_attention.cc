@@ -1,111 +1,29 @@
 // Oracles: Bi-Attention on the values themselves, from the definition, by its other form S = 2 A - 1 with column sums;
-// the reference kernel for AVX2; the worked numbers of BiBERT's BAMM.
-#include "kernels/bit_attention/bit_attention.h"
-
-#include "tests/check.h"
-#include "tests/isas.h"
+// the reference kernel for the fast ones; the worked numbers of BiBERT's BAMM.
+#include "tests/bit_heads.h"
 
 namespace bitpress::test {
 namespace {
 
-struct Problem {
-  size_t tokens, d, first_bit, stride;
-  std::vector<uint8_t> query, key, value;
-
-  Problem(size_t tokens, size_t d, size_t first_bit = 0)
-      : tokens(tokens), d(d), first_bit(first_bit), stride(BitRowBytes(first_bit + d) + 2) {
-    for (auto* rows : {&query, &key, &value}) {
-      rows->resize((tokens - 1) * stride + stride - 2);  // exactly up to the last byte that may be read
-      for (uint8_t& byte : *rows) byte = static_cast<uint8_t>(RandomInt(0, 255));  // other heads' bits too
-    }
-  }
-  BitHead Head() const { return {query.data(), key.data(), value.data(), stride, first_bit, tokens, d}; }
-
-  int Sign(const std::vector<uint8_t>& rows, size_t token, size_t c) const {
-    const size_t bit = first_bit + c;
-    return rows[token * stride + bit / 8] >> (bit % 8) & 1 ? 1 : -1;
-  }
-  void SetSign(std::vector<uint8_t>& rows, size_t token, size_t c, int sign) const {
-    const size_t bit = first_bit + c;
-    uint8_t& byte = rows[token * stride + bit / 8];
-    byte = static_cast<uint8_t>(sign > 0 ? byte | 1 << bit % 8 : byte & ~(1 << bit % 8));
-  }
-
-  // A V = (S V + 1 V) / 2.
-  std::vector<int> Expected() const {
-    std::vector<int> context(tokens * d);
-    for (size_t i = 0; i < tokens; ++i) {
-      std::vector<int> s(tokens);
-      for (size_t j = 0; j < tokens; ++j) {
-        int score = 0;
-        for (size_t c = 0; c < d; ++c) score += Sign(query, i, c) * Sign(key, j, c);
-        s[j] = score >= 0 ? 1 : -1;
-      }
-      for (size_t c = 0; c < d; ++c) {
-        int signs = 0, column = 0;
-        for (size_t j = 0; j < tokens; ++j) {
-          signs += s[j] * Sign(value, j, c);
-          column += Sign(value, j, c);
-        }
-        context[i * d + c] = (signs + column) / 2;
-      }
-    }
-    return context;
-  }
-
-  std::vector<int16_t> Run(const Kernels& kernels) const {
-    std::vector<int16_t> context(tokens * (d + 1), -777);
-    const AlignedBuffer scratch = AllocateAligned(BitAttentionScratchBytes(tokens, d));
-    kernels.bit_attention(Head(), context.data(), d + 1, scratch.get());
-    return context;
-  }
-  std::vector<uint8_t> RunBits(const Kernels& kernels, const BinaryThresholds& thresholds) const {
-    std::vector<uint8_t> bits(tokens * (BitRowBytes(d) + 1), 0x5A);
-    const AlignedBuffer scratch = AllocateAligned(BitAttentionScratchBytes(tokens, d));
-    kernels.bit_attention_bits(Head(), thresholds, bits.data(), BitRowBytes(d) + 1, scratch.get());
-    return bits;
-  }
-  std::string Shape() const {
-    return std::to_string(tokens) + " tokens, head size " + std::to_string(d) + ", from bit " +
-           std::to_string(first_bit);
-  }
-};
-
-void CheckAgainstTheDefinition(const Problem& p, const Kernels& kernels) {
-  const std::vector<int> expected = p.Expected();
-  const auto context = p.Run(kernels);
-  std::vector<int32_t> threshold(p.d);
-  std::vector<uint8_t> flip(p.d);
-  for (size_t c = 0; c < p.d; ++c) {
-    threshold[c] = RandomInt(-2, 2);
-    flip[c] = static_cast<uint8_t>(RandomInt(0, 1));
-  }
-  const auto bits = p.RunBits(kernels, PackThresholds(threshold.data(), flip.data(), p.d));
-  for (size_t i = 0; i < p.tokens; ++i) {
-    const uint8_t* row = &bits[i * (BitRowBytes(p.d) + 1)];
-    for (size_t c = 0; c < BitRowBytes(p.d) * 8; ++c) {
-      const bool bit = row[c / 8] >> (c % 8) & 1;
-      if (c >= p.d) {
-        CHECK_MSG(!bit, p.Shape());
-        continue;
-      }
-      CHECK_MSG(context[i * (p.d + 1) + c] == expected[i * p.d + c], p.Shape());
-      CHECK_MSG(bit == ((expected[i * p.d + c] >= threshold[c]) != (flip[c] == 1)), p.Shape());
-    }
-    CHECK(context[i * (p.d + 1) + p.d] == -777 && row[BitRowBytes(p.d)] == 0x5A);
-  }
+void CheckAgainstTheDefinition(const HeadProblem& p, const Kernels& kernels) {
+  const auto attended = [&](size_t i, size_t j) {
+    int score = 0;
+    for (size_t c = 0; c < p.d; ++c) score += p.Sign(p.query, i, c) * p.Sign(p.key, j, c);
+    return score >= 0;
+  };
+  CheckContexts(p, p.Context(attended), kernels);
 }
 
 TEST(EveryIsaMatchesTheDefinition) {
   ForEveryIsa([](const Kernels& kernels) {
     for (size_t tokens : {1, 2, 3, 4, 5, 11, 12, 13, 63, 64, 65, 100}) {
-      for (size_t d : {1, 7, 8, 26, 32, 64, 65, 128}) CheckAgainstTheDefinition(Problem(tokens, d), kernels);
+      for (size_t d : {1, 7, 8, 26, 32, 64, 65, 128}) CheckAgainstTheDefinition(HeadProblem(tokens, d), kernels);
     }
-    CheckAgainstTheDefinition(Problem(70, 256), kernels);
+    CheckAgainstTheDefinition(HeadProblem(70, 256), kernels);
     // Heads of 26 that start at any bit of a byte.
-    for (size_t first_bit : {26, 52, 78, 104, 64, 1}) CheckAgainstTheDefinition(Problem(9, 26, first_bit), kernels);
-    CheckAgainstTheDefinition(Problem(9, 64, 3), kernels);
-    CheckAgainstTheDefinition(Problem(9, 250, 13), kernels);
+    for (size_t first_bit : {26, 52, 78, 104, 64, 1}) CheckAgainstTheDefinition(HeadProblem(9, 26, first_bit), kernels);
+    CheckAgainstTheDefinition(HeadProblem(9, 64, 3), kernels);
+    CheckAgainstTheDefinition(HeadProblem(9, 250, 13), kernels);
   });
 }
 
@@ -113,7 +31,7 @@ TEST(FastIsasMatchTheReference) {
   ForEveryFastIsa([&](const Kernels& kernels, const Kernels& reference) {
     // Around the byte accumulator of 252 keys and the depth block of 1,008.
     for (size_t tokens : {128, 251, 252, 253, 384, 512, 1009}) {
-      const Problem p(tokens, 64, 64);
+      const HeadProblem p(tokens, 64, 64);
       CHECK_MSG(p.Run(kernels) == p.Run(reference), p.Shape());
     }
   });
@@ -122,7 +40,7 @@ TEST(FastIsasMatchTheReference) {
 TEST(AllAttendedAndNoneAttended) {
   ForEveryIsa([](const Kernels& kernels) {
     for (int query : {1, -1}) {
-      Problem p(300, 64);
+      HeadProblem p(300, 64);
       for (size_t i = 0; i < p.tokens; ++i) {
         for (size_t c = 0; c < p.d; ++c) {
           p.SetSign(p.query, i, c, query);
@@ -149,7 +67,7 @@ TEST(AllAttendedAndNoneAttended) {
 TEST(AScoreOfZeroIsAttended) {
   // BiBERT's paper has bool(x) = 1 where x >= 0: two dimensions, one equal and one not.
   ForEveryIsa([](const Kernels& kernels) {
-    Problem p(1, 2);
+    HeadProblem p(1, 2);
     p.query[0] = 0b11;
     p.key[0] = 0b01;
     p.value[0] = 0b10;
@@ -189,7 +107,7 @@ TEST(TiesAreAsFrequentAsFairBitsHaveThem) {
     if (std::string(kernels.isa) == "reference") return;  // too slow for this many pairs
     double attended = 0;
     for (int repeat = 0; repeat < 4; ++repeat) {
-      Problem p(512, 64);
+      HeadProblem p(512, 64);
       std::fill(p.value.begin(), p.value.end(), uint8_t{0xFF});
       const auto context = p.Run(kernels);
       for (size_t i = 0; i < p.tokens; ++i) attended += context[i * 65];

@@ -2,6 +2,7 @@
 // signs with the keys as weights, the context is one of zeros and ones with the values as weights. Keys and values are
 // first written as nibbles.
 #include "kernels/bit_attention/scratch.h"
+#include "kernels/bit_attention/softmax_limit.h"
 #include "kernels/simd/avx2_bit_counts.h"
 
 namespace bitpress::avx2 {
@@ -102,19 +103,37 @@ void PackPanels(const BitHead& head, const BitAttentionBuffers& b) {
   }
 }
 
-// Which keys the kBitQueries queries from `begin` on attend to, into b.attended.
-void Attend(const BitHead& head, const BitAttentionBuffers& b, size_t begin) {
-  constexpr int kPairs = kBitQueries / 2;
+constexpr int kPairs = kBitQueries / 2;
+
+void FindQueryOffsets(const BitAttentionBuffers& b, size_t begin) {
   const size_t stride = OffsetStride(b.head_triples);
   for (size_t pair = 0; pair < kPairs; ++pair) {
     const uint8_t* first = b.queries + (begin + 2 * pair) * b.row_bytes;
     PairOffsets(first, first + b.row_bytes, b.row_bytes, stride, b.query_offsets + pair * stride);
   }
+}
+
+UnpackedPanel KeyPanel(const BitAttentionBuffers& b, size_t panel) {
+  return {b.key_panels + panel * b.head_triples * kTripleGroups * kUnpackedGroup};
+}
+
+// Bits of a panel's keys: those that are no padding.
+uint64_t RealKeys(const BitHead& head, size_t panel) {
+  const size_t count = head.tokens - panel * kBitPanel;
+  return count < kBitPanel ? (uint64_t{1} << count) - 1 : ~uint64_t{0};
+}
+
+// Which keys the kBitQueries queries from `begin` on attend to, into b.attended: those with at most `most` mismatches.
+void AttendWithin(const BitHead& head, size_t most, const BitAttentionBuffers& b, size_t begin) {
+  FindQueryOffsets(b, begin);
+  const size_t stride = OffsetStride(b.head_triples);
   const PairTables& tables = TablesFor(BitSet::kSigns);
-  const __m256i low_nibbles = _mm256_set1_epi8(15), limit = _mm256_set1_epi8(static_cast<char>(head.head_size / 2));
+  // Bytes suffice: where a sum saturates, at 255, it is above a limit of at most 254, and within the limit 255 that
+  // stands for all 256.
+  const __m256i low_nibbles = _mm256_set1_epi8(15);
+  const __m256i limit = _mm256_set1_epi8(static_cast<char>(most < 255 ? most : 255));
   for (size_t p = 0; p < b.token_panels; ++p) {
-    const UnpackedPanel keys{b.key_panels + p * b.head_triples * kTripleGroups * kUnpackedGroup};
-    // Bytes suffice for a comparison with head_size / 2 <= 128: where the sum saturates, it is above that.
+    const UnpackedPanel keys = KeyPanel(b, p);
     __m256i mismatches[kBitQueries][2];
     for (auto& row : mismatches) row[0] = row[1] = _mm256_setzero_si256();
     for (size_t t = 0; t < b.head_triples; ++t) {
@@ -131,8 +150,7 @@ void Attend(const BitHead& head, const BitAttentionBuffers& b, size_t begin) {
         }
       }
     }
-    const size_t count = head.tokens - p * kBitPanel;
-    const uint64_t real = count < kBitPanel ? (uint64_t{1} << count) - 1 : ~uint64_t{0};
+    const uint64_t real = RealKeys(head, p);
     for (size_t r = 0; r < kBitQueries; ++r) {
       const auto attended = [&](__m256i x) {
         return static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_cmpeq_epi8(_mm256_min_epu8(x, limit), x)));
@@ -143,16 +161,64 @@ void Attend(const BitHead& head, const BitAttentionBuffers& b, size_t begin) {
   }
 }
 
+// Counts of 32 keys to their order: those of even keys and those of odd ones, interleaved.
+void StoreInterleaved(uint16_t* to, __m256i even, __m256i odd) {
+  // Within 128-bit lanes: keys 0-7 and 16-23, 8-15 and 24-31.
+  const __m256i low = _mm256_unpacklo_epi16(even, odd), high = _mm256_unpackhi_epi16(even, odd);
+  StoreInt(to, {_mm256_permute2x128_si256(low, high, 0x20)});
+  StoreInt(to + 16, {_mm256_permute2x128_si256(low, high, 0x31)});
+}
+
+// The same by softmax: the mismatches of all keys first, then the limit that they give each query.
+[[gnu::noinline]] void AttendBySoftmax(const BitHead& head, const AttendedKeys& rule, const BitAttentionBuffers& b,
+                                       size_t begin) {
+  static_assert(TriplesFor(kMaxBitHeadSize) <= kDepthTriples, "one call counts all mismatches of a panel");
+  FindQueryOffsets(b, begin);
+  const size_t stride = OffsetStride(b.head_triples), keys = b.token_panels * kBitPanel;
+  for (size_t p = 0; p < b.token_panels; ++p) {
+    PairCounts counts[kPairs];
+    CountPairs<kPairs>(b.query_offsets, stride, TablesFor(BitSet::kSigns), KeyPanel(b, p), b.head_triples, false,
+                       counts);
+    for (size_t r = 0; r < kBitQueries; ++r) {
+      // PairCounts has the even bytes of a group apart from the odd ones, which are the keys in order.
+      const __m256i* row = counts[r / 2].rows[r % 2];
+      uint16_t* to = b.mismatches + r * keys + p * kBitPanel;
+      StoreInterleaved(to, row[0], row[1]);
+      StoreInterleaved(to + 32, row[2], row[3]);
+    }
+  }
+  for (size_t r = 0; r < kBitQueries && begin + r < head.tokens; ++r) {
+    const uint16_t* mismatches = b.mismatches + r * keys;
+    const unsigned below = SoftmaxLimit(mismatches, head.tokens, head.head_size, rule);
+    const __m256i limit = _mm256_set1_epi16(static_cast<int16_t>(below));
+    for (size_t p = 0; p < b.token_panels; ++p) {
+      __m256i masks[4];
+      for (size_t i = 0; i < 4; ++i) {
+        masks[i] = _mm256_cmpgt_epi16(limit, LoadInt(mismatches + p * kBitPanel + 16 * i).v);
+      }
+      const uint64_t bits = PackMasks(masks) & RealKeys(head, p);
+      __builtin_memcpy(b.attended + (begin + r) * b.attended_row + p * 8, &bits, sizeof(bits));
+    }
+  }
+}
+
 // write(token, panel, dots) for every token and panel of head dimensions.
 template <class Write>
-[[gnu::always_inline]] inline void ForContexts(const BitHead& head, void* scratch, Write write) {
+[[gnu::always_inline]] inline void ForContexts(const BitHead& head, const AttendedKeys& keys, void* scratch,
+                                               Write write) {
   size_t bytes;
   const BitAttentionBuffers b = LayOutBitAttention(scratch, head.tokens, head.head_size, &bytes);
   PackPanels(head, b);
   __builtin_memset(b.attended, 0, RoundUp(head.tokens, kBitQueries) * b.attended_row);
   // All queries before the first context: rows of bits are stored by 8 bytes and loaded by 16, which waits for a store
   // that is still under way.
-  for (size_t begin = 0; begin < head.tokens; begin += kBitQueries) Attend(head, b, begin);
+  for (size_t begin = 0; begin < head.tokens; begin += kBitQueries) {
+    if (keys.decay == nullptr) {
+      AttendWithin(head, keys.most, b, begin);
+    } else {
+      AttendBySoftmax(head, keys, b, begin);
+    }
+  }
   const size_t stride = OffsetStride(b.token_triples);
   for (size_t begin = 0; begin < head.tokens; begin += kBitQueries) {
     const uint8_t* attended = b.attended + begin * b.attended_row;
@@ -185,17 +251,18 @@ template <class Write>
 
 }  // namespace
 
-void BitAttention(const BitHead& head, int16_t* context, size_t context_stride, void* scratch) {
-  ForContexts(head, scratch, [&](size_t token, size_t panel, const PanelDots& dots) {
+void BitAttention(const BitHead& head, const AttendedKeys& keys, int16_t* context, size_t context_stride,
+                  void* scratch) {
+  ForContexts(head, keys, scratch, [&](size_t token, size_t panel, const PanelDots& dots) {
     const size_t column = panel * kBitPanel;
     const size_t columns = head.head_size - column < kBitPanel ? head.head_size - column : kBitPanel;
     __builtin_memcpy(context + token * context_stride + column, &dots, columns * sizeof(int16_t));
   });
 }
 
-void BitAttentionBits(const BitHead& head, const BinaryThresholds& thresholds, uint8_t* bits, size_t bits_stride,
-                      void* scratch) {
-  ForContexts(head, scratch, [&](size_t token, size_t panel, const PanelDots& dots) {
+void BitAttentionBits(const BitHead& head, const AttendedKeys& keys, const BinaryThresholds& thresholds, uint8_t* bits,
+                      size_t bits_stride, void* scratch) {
+  ForContexts(head, keys, scratch, [&](size_t token, size_t panel, const PanelDots& dots) {
     const uint64_t word = PassedBits(dots, thresholds, panel);
     const size_t rest = BitRowBytes(head.head_size) - panel * 8;
     __builtin_memcpy(bits + token * bits_stride + panel * 8, &word, rest < 8 ? rest : 8);

@@ -2,6 +2,7 @@
 // signs with the keys as weights, the context is one of zeros and ones with the values as weights. Keys and values are
 // first packed as weights are (binary_linear/layout.h).
 #include "kernels/bit_attention/scratch.h"
+#include "kernels/bit_attention/softmax_limit.h"
 #include "kernels/simd/neon_bit_counts.h"
 
 namespace bitpress::neondot {
@@ -76,38 +77,60 @@ void PackPanels(const BitHead& head, const BitAttentionBuffers& b) {
   }
 }
 
-// Which keys the queries `first` and `first` + 1 attend to, one bit a key.
-void Attend(const BitHead& head, const BitAttentionBuffers& b, size_t first) {
+// Which keys of panel p have fewer mismatches than `below`, one bit a key, to that panel's bits.
+void StoreAttended(const BitHead& head, size_t p, const uint16x8_t* mismatches, unsigned below, uint8_t* attended) {
+  const uint16x8_t limit = vdupq_n_u16(static_cast<uint16_t>(below));
+  const uint16x8_t bit = {1, 2, 4, 8, 16, 32, 64, 128};
+  const size_t count = head.tokens - p * kBitPanel;
+  for (size_t i = 0; i < kBitPanel / 8 && i * 8 < count; ++i) {
+    const unsigned real = count - i * 8 < 8 ? (1u << (count - i * 8)) - 1 : 255u;
+    const uint16x8_t found = vandq_u16(vcltq_u16(mismatches[i], limit), bit);
+    attended[i] = static_cast<uint8_t>(vaddvq_u16(found) & real);
+  }
+}
+
+// Which keys the queries `first` and `first` + 1 attend to. By softmax the mismatches of all keys come first.
+void Attend(const BitHead& head, const AttendedKeys& keys, const BitAttentionBuffers& b, size_t first) {
   const uint8_t* query = b.queries + first * b.row_bytes;
   PairOffsets(query, query + b.row_bytes, b.row_bytes, b.head_triples * kTripleGroups, b.query_offsets);
-  const uint16x8_t limit = vdupq_n_u16(static_cast<uint16_t>(head.head_size / 2));
-  const uint16x8_t bit = {1, 2, 4, 8, 16, 32, 64, 128};
+  const auto attended = [&](size_t r, size_t p) {
+    return b.attended + (first + r) * b.attended_row + p * (kBitPanel / 8);
+  };
+  const size_t stride = b.token_panels * kBitPanel;
   for (size_t p = 0; p < b.token_panels; ++p) {
     Counts mismatches[2];
     CountPair(b.key_panels + p * b.head_triples * kTripleGroups * sizeof(BinaryGroup), b.query_offsets,
               TablesFor(BitSet::kSigns), b.head_triples, mismatches);
-    const size_t count = head.tokens - p * kBitPanel;
     for (size_t r = 0; r < 2; ++r) {
-      uint8_t* attended = b.attended + (first + r) * b.attended_row + p * (kBitPanel / 8);
-      for (size_t i = 0; i < kBitPanel / 8 && i * 8 < count; ++i) {
-        const unsigned real = count - i * 8 < 8 ? (1u << (count - i * 8)) - 1 : 255u;
-        // 2 mismatches <= head_size
-        const uint16x8_t found = vandq_u16(vcleq_u16(mismatches[r].at[i], limit), bit);
-        attended[i] = static_cast<uint8_t>(vaddvq_u16(found) & real);
+      if (keys.decay == nullptr) {
+        StoreAttended(head, p, mismatches[r].at, static_cast<unsigned>(keys.most) + 1, attended(r, p));
+        continue;
       }
+      uint16_t* to = b.mismatches + r * stride + p * kBitPanel;
+      for (size_t i = 0; i < kBitPanel / 8; ++i) vst1q_u16(to + 8 * i, mismatches[r].at[i]);
+    }
+  }
+  if (keys.decay == nullptr) return;
+  for (size_t r = 0; r < 2 && first + r < head.tokens; ++r) {
+    const uint16_t* row = b.mismatches + r * stride;
+    const unsigned below = SoftmaxLimit(row, head.tokens, head.head_size, keys);
+    for (size_t p = 0; p < b.token_panels; ++p) {
+      uint16x8_t mismatches[kBitPanel / 8];
+      for (size_t i = 0; i < kBitPanel / 8; ++i) mismatches[i] = vld1q_u16(row + p * kBitPanel + 8 * i);
+      StoreAttended(head, p, mismatches, below, attended(r, p));
     }
   }
 }
 
 // write(token, panel, dots) for every token and panel of head dimensions.
 template <class Write>
-void ForContexts(const BitHead& head, void* scratch, Write write) {
+void ForContexts(const BitHead& head, const AttendedKeys& keys, void* scratch, Write write) {
   size_t bytes;
   const BitAttentionBuffers b = LayOutBitAttention(scratch, head.tokens, head.head_size, &bytes);
   PackPanels(head, b);
   __builtin_memset(b.attended, 0, RoundUp(head.tokens, kBitQueries) * b.attended_row);
   for (size_t first = 0; first < head.tokens; first += 2) {
-    Attend(head, b, first);
+    Attend(head, keys, b, first);
     const uint8_t* attended = b.attended + first * b.attended_row;
     PairOffsets(attended, attended + b.attended_row, b.attended_row, b.token_triples * kTripleGroups,
                 b.attended_offsets);
@@ -125,8 +148,9 @@ void ForContexts(const BitHead& head, void* scratch, Write write) {
 
 }  // namespace
 
-void BitAttention(const BitHead& head, int16_t* context, size_t context_stride, void* scratch) {
-  ForContexts(head, scratch, [&](size_t token, size_t panel, const PanelDots& dots) {
+void BitAttention(const BitHead& head, const AttendedKeys& keys, int16_t* context, size_t context_stride,
+                  void* scratch) {
+  ForContexts(head, keys, scratch, [&](size_t token, size_t panel, const PanelDots& dots) {
     const size_t column = panel * kBitPanel;
     const size_t columns = head.head_size - column < kBitPanel ? head.head_size - column : kBitPanel;
     int16_t all[kBitPanel];
@@ -135,9 +159,9 @@ void BitAttention(const BitHead& head, int16_t* context, size_t context_stride, 
   });
 }
 
-void BitAttentionBits(const BitHead& head, const BinaryThresholds& thresholds, uint8_t* bits, size_t bits_stride,
-                      void* scratch) {
-  ForContexts(head, scratch, [&](size_t token, size_t panel, const PanelDots& dots) {
+void BitAttentionBits(const BitHead& head, const AttendedKeys& keys, const BinaryThresholds& thresholds, uint8_t* bits,
+                      size_t bits_stride, void* scratch) {
+  ForContexts(head, keys, scratch, [&](size_t token, size_t panel, const PanelDots& dots) {
     uint8_t* to = bits + token * bits_stride + panel * (kBitPanel / 8);
     const size_t rest = BitRowBytes(head.head_size) - panel * (kBitPanel / 8);
     for (size_t i = 0; i < kBitPanel / 8 && i < rest; ++i) {

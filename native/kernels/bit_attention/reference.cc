@@ -1,5 +1,7 @@
 // Slow reference: every score and every sum from single bits.
 #include <algorithm>
+#include <cmath>
+#include <vector>
 
 #include "kernels/bit_attention/bit_attention.h"
 
@@ -11,30 +13,53 @@ int Sign(const uint8_t* rows, const BitHead& head, size_t token, size_t c) {
   return rows[token * head.stride + bit / 8] >> (bit % 8) & 1 ? 1 : -1;
 }
 
+// Whether a query attends to each of its keys, from their mismatches.
+std::vector<bool> Attended(const std::vector<size_t>& mismatches, const AttendedKeys& keys) {
+  std::vector<bool> attended(mismatches.size());
+  if (keys.decay == nullptr) {
+    for (size_t j = 0; j < attended.size(); ++j) attended[j] = mismatches[j] <= keys.most;
+    return attended;
+  }
+  const size_t fewest = *std::min_element(mismatches.begin(), mismatches.end());
+  float total = 0.0f;
+  for (size_t m = fewest; m <= kMaxBitHeadSize; ++m) {
+    const auto count = std::count(mismatches.begin(), mismatches.end(), m);
+    if (count > 0) total = std::fma(static_cast<float>(count), keys.decay[m - fewest], total);
+  }
+  for (size_t j = 0; j < attended.size(); ++j) attended[j] = keys.decay[mismatches[j] - fewest] / total >= keys.least;
+  return attended;
+}
+
 template <class Write>
-void ForContexts(const BitHead& head, Write write) {
+void ForContexts(const BitHead& head, const AttendedKeys& keys, Write write) {
+  std::vector<size_t> mismatches(head.tokens);
   for (size_t i = 0; i < head.tokens; ++i) {
-    int sums[kMaxBitHeadSize] = {};
     for (size_t j = 0; j < head.tokens; ++j) {
-      int score = 0;
-      for (size_t c = 0; c < head.head_size; ++c) score += Sign(head.query, head, i, c) * Sign(head.key, head, j, c);
-      if (score < 0) continue;
-      for (size_t c = 0; c < head.head_size; ++c) sums[c] += Sign(head.value, head, j, c);
+      mismatches[j] = 0;
+      for (size_t c = 0; c < head.head_size; ++c) {
+        mismatches[j] += Sign(head.query, head, i, c) != Sign(head.key, head, j, c);
+      }
     }
-    for (size_t c = 0; c < head.head_size; ++c) write(i, c, sums[c]);
+    const std::vector<bool> attended = Attended(mismatches, keys);
+    for (size_t c = 0; c < head.head_size; ++c) {
+      int sum = 0;
+      for (size_t j = 0; j < head.tokens; ++j) sum += attended[j] ? Sign(head.value, head, j, c) : 0;
+      write(i, c, sum);
+    }
   }
 }
 
 }  // namespace
 
-void BitAttention(const BitHead& head, int16_t* context, size_t context_stride, void*) {
-  ForContexts(
-      head, [&](size_t token, size_t c, int sum) { context[token * context_stride + c] = static_cast<int16_t>(sum); });
+void BitAttention(const BitHead& head, const AttendedKeys& keys, int16_t* context, size_t context_stride, void*) {
+  ForContexts(head, keys, [&](size_t token, size_t c, int sum) {
+    context[token * context_stride + c] = static_cast<int16_t>(sum);
+  });
 }
 
-void BitAttentionBits(const BitHead& head, const BinaryThresholds& thresholds, uint8_t* bits, size_t bits_stride,
-                      void*) {
-  ForContexts(head, [&](size_t token, size_t c, int sum) {
+void BitAttentionBits(const BitHead& head, const AttendedKeys& keys, const BinaryThresholds& thresholds, uint8_t* bits,
+                      size_t bits_stride, void*) {
+  ForContexts(head, keys, [&](size_t token, size_t c, int sum) {
     uint8_t& byte = bits[token * bits_stride + c / 8];
     if (c % 8 == 0) byte = 0;
     const bool bit = (sum > thresholds.above[c]) != (thresholds.flip[c] != 0);

@@ -28,6 +28,7 @@ BitAttentionBuffers LayOutBitAttention(void* scratch, size_t tokens, size_t head
   take(b.value_panels, b.head_panels * b.token_triples * group);
   take(b.query_offsets, kBitQueries / 2 * OffsetStride(b.head_triples));
   take(b.attended_offsets, kBitQueries / 2 * OffsetStride(b.token_triples));
+  take(b.mismatches, kBitQueries * b.token_panels * kBitPanel);
   *bytes = used;
   return b;
 }

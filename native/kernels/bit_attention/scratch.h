@@ -28,6 +28,8 @@ struct BitAttentionBuffers {
 
   uint16_t* query_offsets;     // kBitQueries / 2 x OffsetStride(head_triples)
   uint16_t* attended_offsets;  // kBitQueries / 2 x OffsetStride(token_triples)
+
+  uint16_t* mismatches;  // kBitQueries x token_panels x 64, where softmax decides
 };
 
 // Lays the buffers out from `scratch`, 64-byte aligned each; *bytes is what they take in all (scratch may be NULL
