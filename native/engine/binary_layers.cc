@@ -10,7 +10,9 @@ BinaryLayers::BinaryLayers(Arena& arena, const Model& model, const Extent& exten
   // Whole panels: that is what a binary linear layer writes.
   const size_t hidden_stride = RoundUp(hidden, kBitPanel) / 8;
   projected_ = arena.Take<float>(tokens * hidden);
-  hidden_signs_ = take_rows(hidden_stride);
+  for (size_t i = 0; i < 3; ++i) {
+    hidden_bits_[i] = i == 0 || model.is_elastic() ? take_rows(hidden_stride) : hidden_bits_[0];
+  }
   query_ = take_rows(hidden_stride);
   key_ = take_rows(hidden_stride);
   value_ = take_rows(hidden_stride);
@@ -25,7 +27,7 @@ BinaryLayers::BinaryLayers(Arena& arena, const Model& model, const Extent& exten
   scratch_.bytes = arena.Take<uint8_t>(scratch_.stride * extent.threads);
 }
 
-void BinaryLayers::Attend(const Pass& pass, const Layer&) const {
+void BinaryLayers::Attend(const Pass& pass, const Layer& layer) const {
   const size_t heads = pass.model.config.num_heads, head_size = pass.model.head_size();
   pass.team.ParallelFor(pass.group.sequences * heads, [&](size_t task, size_t thread) {
     Stopwatch watch(pass.profile, thread);
@@ -33,7 +35,7 @@ void BinaryLayers::Attend(const Pass& pass, const Layer&) const {
     const BitHead head = {query_.row(first), key_.row(first),   value_.row(first),
                           query_.stride,     index * head_size, pass.group.lengths[sequence],
                           head_size};
-    pass.kernels.bit_attention_bits(head, {head_size / 2}, pass.model.context_thresholds,
+    pass.kernels.bit_attention_bits(head, layer.attended, layer.context_thresholds[index],
                                     heads_.row(first) + index * BitRowBytes(head_size), heads_.stride,
                                     scratch_.of(thread));
     watch.Lap(BP_OP_ATTENTION);

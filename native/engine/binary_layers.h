@@ -1,11 +1,12 @@
-// Layers of a fully binarized encoder (BiBERT): every activation that enters a product is a bit.
+// Layers of a fully binarized encoder (BiBERT, BiT): every activation that enters a product is a bit.
 //
-//   hidden -> signs -> query, key, value: signs, by thresholds -> Bi-Attention -> signs of the context
-//          -> attention output: numbers, + hidden, LayerNorm
-//          -> signs -> FFN: signs, by thresholds -> FFN output: numbers, + hidden, LayerNorm
+//   hidden -> bits -> query, key, value: bits, by thresholds -> attention: which keys, by counts of mismatches
+//          -> bits of the context, by thresholds -> attention output: numbers, + hidden, LayerNorm
+//          -> bits -> FFN: bits, by thresholds -> FFN output: numbers, + hidden, LayerNorm
 //
-// Between two LayerNorms nothing but one scale and bias is computed in floats. The FFN's activation function is not
-// computed at all: those that are allowed keep the sign of their argument, and nothing else of them is used.
+// Between two LayerNorms nothing but one scale and bias is computed in floats (fold_bits.h). The FFN's activation
+// function is not computed at all: a threshold on its argument gives the bit. With BiT's shifts query, key and value
+// read different bits of the same hidden state.
 #pragma once
 
 #include "engine/pass.h"
@@ -19,10 +20,10 @@ class BinaryLayers {
 
   template <typename Steps>
   void Project(const Pass& pass, const Layer& layer, const Steps& steps) const {
-    TakeSigns(pass, steps);
-    const BinaryCall calls[] = {Signs(layer.query, hidden_signs_, query_, BP_OP_QUERY_KEY_VALUE),
-                                Signs(layer.key, hidden_signs_, key_, BP_OP_QUERY_KEY_VALUE),
-                                Signs(layer.value, hidden_signs_, value_, BP_OP_QUERY_KEY_VALUE)};
+    TakeBits(pass, steps, {&layer.query, &layer.key, &layer.value});
+    const BinaryCall calls[] = {Bits(layer.query, hidden_bits_[0], query_, BP_OP_QUERY_KEY_VALUE),
+                                Bits(layer.key, hidden_bits_[1], key_, BP_OP_QUERY_KEY_VALUE),
+                                Bits(layer.value, hidden_bits_[2], value_, BP_OP_QUERY_KEY_VALUE)};
     steps.Linears(calls);
   }
 
@@ -42,46 +43,51 @@ class BinaryLayers {
   void Finish(const Pass& pass, const Layer& layer, const Steps& steps) const {
     steps.Rows([&](size_t begin, size_t end, Stopwatch& watch) { JoinHeads(pass, begin, end, watch); });
     AddSublayer(pass, steps, context_, layer.attention_output, BP_OP_ATTENTION_OUTPUT, layer.attention_norm);
-    TakeSigns(pass, steps);
-    const BinaryCall up[] = {Signs(layer.intermediate, hidden_signs_, intermediate_, BP_OP_FFN_UP)};
+    TakeBits(pass, steps, {&layer.intermediate});
+    const BinaryCall up[] = {Bits(layer.intermediate, hidden_bits_[0], intermediate_, BP_OP_FFN_UP)};
     steps.Linears(up);
     AddSublayer(pass, steps, intermediate_, layer.ffn_output, BP_OP_FFN_DOWN, layer.ffn_norm);
   }
 
-  // logits = classifier(tanh(pooler(signs of the rows of hidden)))
+  // logits = classifier(tanh(pooler(bits of the rows of hidden)))
   template <typename Steps>
   void PoolAndClassify(const Pass& pass, float* logits, const Steps& steps) const {
     static constexpr Activation kTanh = Activation::kTanh;
-    TakeSigns(pass, steps);
-    const BinaryCall pool[] = {Numbers(pass.model.pooler, hidden_signs_, BP_OP_HEAD, &kTanh)};
+    TakeBits(pass, steps, {&pass.model.pooler});
+    const BinaryCall pool[] = {Numbers(pass.model.pooler, hidden_bits_[0], BP_OP_HEAD, &kTanh)};
     steps.Linears(pool);
     steps.Linears({{&pass.model.classifier, projected_, nullptr, logits, BP_OP_HEAD}});
   }
 
  private:
-  BinaryCall Signs(const Linear& linear, const BitRows& x, const BitRows& signs, Operation operation) const {
-    return {&linear, x, nullptr, signs, operation, nullptr, scratch_};
+  BinaryCall Bits(const Linear& linear, const BitRows& x, const BitRows& bits, Operation operation) const {
+    return {&linear, x, nullptr, bits, operation, nullptr, scratch_};
   }
   BinaryCall Numbers(const Linear& linear, const BitRows& x, Operation operation, const Activation* activation) const {
     return {&linear, x, projected_, {}, operation, activation, scratch_};
   }
 
-  // Step: the signs of hidden.
-  template <typename Steps>
-  void TakeSigns(const Pass& pass, const Steps& steps) const {
-    const size_t hidden = pass.hidden_size();
+  // Step: the bits of hidden that each of the layers reads, the i-th from hidden_bits_[i]. Without shifts all of them
+  // read the same.
+  template <typename Steps, size_t N>
+  void TakeBits(const Pass& pass, const Steps& steps, const Linear* const (&linears)[N]) const {
+    const size_t hidden = pass.hidden_size(), different = pass.model.is_elastic() ? N : 1;
     steps.Rows([&](size_t begin, size_t end, Stopwatch& watch) {
-      pass.kernels.sign_bits(pass.hidden + begin * hidden, hidden, end - begin, hidden, 0.0f, nullptr,
-                             hidden_signs_.row(begin), hidden_signs_.stride);
+      for (size_t i = 0; i < different; ++i) {
+        const std::vector<float>& thresholds = linears[i]->input_thresholds;
+        pass.kernels.sign_bits(pass.hidden + begin * hidden, hidden, end - begin, hidden, 0.0f,
+                               thresholds.empty() ? nullptr : thresholds.data(), hidden_bits_[i].row(begin),
+                               hidden_bits_[i].stride);
+      }
       watch.Lap(BP_OP_QUANTIZE);
     });
   }
 
-  // Steps: hidden = LayerNorm(linear(signs) + hidden).
+  // Steps: hidden = LayerNorm(linear(bits) + hidden).
   template <typename Steps>
-  void AddSublayer(const Pass& pass, const Steps& steps, const BitRows& signs, const Linear& linear,
-                   Operation operation, const Norm& norm) const {
-    const BinaryCall calls[] = {Numbers(linear, signs, operation, nullptr)};
+  void AddSublayer(const Pass& pass, const Steps& steps, const BitRows& bits, const Linear& linear, Operation operation,
+                   const Norm& norm) const {
+    const BinaryCall calls[] = {Numbers(linear, bits, operation, nullptr)};
     steps.Linears(calls);
     AddAndNormalize(pass, steps, projected_, norm);
   }
@@ -89,8 +95,9 @@ class BinaryLayers {
   // Rows begin..end-1 of heads_ to rows of context_ without the padding of each head; nothing where there is none.
   void JoinHeads(const Pass& pass, size_t begin, size_t end, Stopwatch& watch) const;
 
-  float* projected_;                                      // [tokens, H]
-  BitRows hidden_signs_, query_, key_, value_, context_;  // H bits a token
+  float* projected_;                       // [tokens, H]
+  BitRows hidden_bits_[3];                 // H bits a token, as those below; all the same where there are no shifts
+  BitRows query_, key_, value_, context_;  // H bits a token
   BitRows heads_;         // of context: heads that start at a byte each, as threads compute them; or context_ itself
   BitRows intermediate_;  // I bits a token
   ThreadScratch scratch_;

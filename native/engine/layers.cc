@@ -40,10 +40,10 @@ void RunLinear(const Kernels& kernels, const BinaryCall& call, size_t row_begin,
   const Linear& linear = *call.linear;
   const BinaryLinear& binary = linear.binary;
   const size_t rows = row_end - row_begin;
-  const BinaryInput x = {call.x.row(row_begin), call.x.stride, rows, BitSet::kSigns};
+  const BinaryInput x = {call.x.row(row_begin), call.x.stride, rows, binary.input_set};
   if (call.y == nullptr) {
-    kernels.binary_linear_bits(x, binary.weights, binary.thresholds, panel_begin, panel_end, call.signs.row(row_begin),
-                               call.signs.stride, call.scratch.of(thread));
+    kernels.binary_linear_bits(x, binary.weights, binary.thresholds, panel_begin, panel_end, call.bits.row(row_begin),
+                               call.bits.stride, call.scratch.of(thread));
     watch.Lap(call.operation);
     return;
   }

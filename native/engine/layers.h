@@ -50,12 +50,12 @@ struct ThreadScratch {
   void* of(size_t thread) const { return bytes + thread * stride; }
 };
 
-// One linear layer of a binary model: signs in, and out either numbers or, where the layer has thresholds, signs.
+// One linear layer of a binary model: bits in, and out either numbers or, where the layer has thresholds, bits.
 struct BinaryCall {
   const Linear* linear;
   BitRows x;
-  float* y;       // rows x outputs, or NULL
-  BitRows signs;  // rows x panels * kBitPanel bits
+  float* y;      // rows x outputs, or NULL
+  BitRows bits;  // rows x panels * kBitPanel bits
   Operation operation;
   const Activation* activation;  // applied to y where set
   ThreadScratch scratch;

@@ -3,87 +3,21 @@
 #include <algorithm>
 #include <cmath>
 
+#include "engine/config.h"
 #include "engine/error.h"
+#include "engine/fold_bits.h"
 #include "engine/packed_tensor.h"
 #include "engine/thread_pool.h"
 
 namespace bitpress {
 namespace {
 
-// Bounds of the configuration. They keep every product of two sizes far inside size_t, and the sums of probabilities
-// times values in int32 (255^2 * 2^15 < 2^31); integer linear layers have a bound of their own, kMaxIntegerInputs.
-constexpr uint32_t kMaxInputs = 1u << 20, kMaxPositions = 1u << 15, kMaxLayers = 1u << 10, kMaxRows = 1u << 28;
+// Products of these scales, with dot products and contexts below 2^16, then stay far inside fp32.
+constexpr float kMaxElasticScale = 0x1p32f;
+// Products with scales of weights are bounded themselves: 2^16 times that is finite.
+constexpr float kMaxDotScale = 0x1p111f;
 
 std::string Shape(size_t rows, size_t cols) { return std::to_string(rows) + " x " + std::to_string(cols); }
-
-void CheckSize(const char* field, uint32_t found, uint32_t limit) {
-  if (found >= 1 && found <= limit) return;
-  Refuse(std::string("config: ") + field + " is " + std::to_string(found) + ", allowed are 1 to " +
-         std::to_string(limit));
-}
-
-void CheckBinaryConfig(const bp_config& c) {
-  static_assert(kMaxBinaryInputs < kMaxPositions, "a context sums over the positions");
-  CheckSize("max_positions", c.max_positions, kMaxBinaryInputs);
-  CheckSize("hidden_size", c.hidden_size, kMaxBinaryInputs);
-  CheckSize("intermediate_size", c.intermediate_size, kMaxBinaryInputs);
-  CheckSize("hidden_size / num_heads", c.hidden_size / c.num_heads, kMaxBitHeadSize);
-  if (c.hidden_act == BP_ACT_RELU) {
-    Refuse("config: hidden_act is relu, which is never negative: with 1-bit activations its signs say nothing");
-  }
-  if (c.activation_symmetric != 0 || c.activation_clip != 0.0f) {
-    Refuse("config: activation_symmetric and activation_clip are for 8-bit activations, must be 0 with 1-bit ones");
-  }
-}
-
-void CheckConfig(const bp_config& c) {
-  CheckSize("vocab_size", c.vocab_size, kMaxRows);
-  CheckSize("max_positions", c.max_positions, kMaxPositions);
-  CheckSize("type_vocab_size", c.type_vocab_size, kMaxRows);
-  CheckSize("hidden_size", c.hidden_size, kMaxInputs);
-  CheckSize("num_layers", c.num_layers, kMaxLayers);
-  CheckSize("num_heads", c.num_heads, c.hidden_size);
-  CheckSize("intermediate_size", c.intermediate_size, kMaxInputs);
-  CheckSize("num_labels", c.num_labels, kMaxRows);
-  if (c.hidden_size % c.num_heads != 0) {
-    Refuse("config: hidden_size " + std::to_string(c.hidden_size) + " is not a multiple of num_heads " +
-           std::to_string(c.num_heads));
-  }
-  // An 8-bit attention sum runs over a head's columns or a text's tokens; int32 holds no longer one.
-  static_assert(kMaxPositions <= kMaxAttentionInputs, "positions are bounded below what attention can sum");
-  CheckSize("hidden_size / num_heads", c.hidden_size / c.num_heads, kMaxAttentionInputs);
-  if (c.hidden_act > BP_ACT_SILU) {
-    Refuse("config: hidden_act is " + std::to_string(c.hidden_act) + ", allowed are 0 to " +
-           std::to_string(BP_ACT_SILU));
-  }
-  if (c.activation_range > BP_SIGNS) {
-    Refuse("config: activation_range is " + std::to_string(c.activation_range) + ", allowed are 0 to " +
-           std::to_string(BP_SIGNS));
-  }
-  if (c.activation_symmetric > 1) {
-    Refuse("config: activation_symmetric is " + std::to_string(c.activation_symmetric) + ", allowed are 0 and 1");
-  }
-  if (!std::isfinite(c.activation_clip) || c.activation_clip < 0.0f) {
-    Refuse("config: activation_clip is " + std::to_string(c.activation_clip) + ", allowed are 0 (none) and above");
-  }
-  if (!std::isfinite(c.layer_norm_eps) || c.layer_norm_eps <= 0.0f) {
-    Refuse("config: layer_norm_eps is " + std::to_string(c.layer_norm_eps) + ", allowed is above 0");
-  }
-  if (c.activation_range == BP_SIGNS) CheckBinaryConfig(c);
-}
-
-Activation ActivationOf(uint32_t hidden_act) {
-  switch (hidden_act) {
-    case BP_ACT_GELU_TANH:
-      return Activation::kGeluTanh;
-    case BP_ACT_RELU:
-      return Activation::kRelu;
-    case BP_ACT_SILU:
-      return Activation::kSilu;
-    default:
-      return Activation::kGelu;  // CheckConfig allows nothing else
-  }
-}
 
 // Small tensors are not worth waking other threads for: this many weights take about 0.1 ms.
 size_t LoadingThreads(const PackedWeights& weights) {
@@ -149,7 +83,11 @@ ModelBuilder::ModelBuilder(const bp_config& config, const Kernels* kernels, Mode
     AddPoint(name + ".attention.context", &layer.context);
     AddPoint(name + ".ffn.input", &layer.ffn_input);
     AddPoint(name + ".ffn.activation", &layer.ffn_activation);
-    for (Linear* linear : {&layer.query, &layer.key, &layer.value, &layer.intermediate}) linear->signs_only = true;
+    if (!model_.is_elastic()) continue;
+    AddScale(name + ".attention.query_states.scale", &layer.states.query);
+    AddScale(name + ".attention.key_states.scale", &layer.states.key);
+    AddScale(name + ".attention.value_states.scale", &layer.states.value);
+    AddScale(name + ".attention.probabilities.scale", &layer.states.probabilities);
   }
   AddPoint("pooler.input", &model_.pooler_input);
   AddLinear("pooler.dense", hidden, hidden, &model_.pooler);
@@ -160,13 +98,21 @@ ModelBuilder::ModelBuilder(const bp_config& config, const Kernels* kernels, Mode
 void ModelBuilder::AddTensor(const std::string& name, Kind kind, size_t rows, size_t cols, Linear* linear,
                              std::vector<float>* floats) {
   tensor_index_.emplace(name, tensors_.size());
-  tensors_.push_back({name, kind, rows, cols, linear, floats, {}, false});
+  tensors_.push_back({name, kind, rows, cols, linear, floats, nullptr, {}, false});
 }
 
 void ModelBuilder::AddLinear(const std::string& name, size_t outputs, size_t inputs, Linear* linear) {
   AddTensor(name + ".weight", Kind::kLinearWeight, outputs, inputs, linear, nullptr);
   model_.linears.emplace(name + ".weight", linear);
   AddTensor(name + ".bias", Kind::kLinearBias, 1, outputs, linear, nullptr);
+  if (!model_.is_elastic()) return;
+  AddScale(name + ".input.scale", &linear->input_scale);
+  AddTensor(name + ".input.shift", Kind::kShift, 1, inputs, nullptr, &linear->input_shift);
+}
+
+void ModelBuilder::AddScale(const std::string& name, float* scale) {
+  AddTensor(name, Kind::kScale, 1, 1, nullptr, nullptr);
+  tensors_.back().scale = scale;
 }
 
 void ModelBuilder::AddNorm(const std::string& name, Norm* norm) {
@@ -211,6 +157,20 @@ void ModelBuilder::SetFloat(const char* name, const float* data, size_t rows, si
       break;
     case Kind::kLinearBias:
       tensor.bias.assign(data, data + cols);
+      break;
+    case Kind::kScale:
+      if (!(*data > 0.0f && *data <= kMaxElasticScale)) {
+        Refuse("tensor " + Quoted(name) + ": it is " + std::to_string(*data) + ", must be above 0 and at most 2^32");
+      }
+      *tensor.scale = *data;
+      break;
+    case Kind::kShift:
+      for (size_t i = 0; i < cols; ++i) {
+        if (std::isfinite(data[i])) continue;
+        Refuse("tensor " + Quoted(name) + ": value " + std::to_string(i) + " is " + std::to_string(data[i]) +
+               ", must be finite");
+      }
+      tensor.floats->assign(data, data + cols);
       break;
     case Kind::kLinearWeight:
       if (model_.is_binary()) {
@@ -301,6 +261,14 @@ void ModelBuilder::SetBinaryLinear(const char* name, const PackedWeights& weight
   linear->binary = MakeBinaryLinear(weights);
 }
 
+void ModelBuilder::CheckInputScale(const Tensor& weight) const {
+  const std::vector<float>& scales = weight.linear->binary.affine.scale;
+  const float largest = *std::max_element(scales.begin(), scales.end()), input = weight.linear->input_scale;
+  if (input * largest <= kMaxDotScale) return;
+  Refuse("tensor " + Quoted(weight.name.c_str()) + ": scale " + std::to_string(largest) + " times that of its input, " +
+         std::to_string(input) + ", is above 2^111: dot products would leave fp32");
+}
+
 void ModelBuilder::SetRange(const char* point, float scale, float offset) {
   const auto found = range_index_.find(point);
   if (found == range_index_.end()) {
@@ -344,18 +312,16 @@ void ModelBuilder::Finish() {
     throw Error(BP_INCOMPLETE, "the model is incomplete: " + first + " is missing" +
                                    (missing > 1 ? ", and " + std::to_string(missing - 1) + " more" : std::string()));
   }
-  if (model_.is_binary()) {
-    const std::vector<int32_t> zeros(model_.head_size());
-    model_.context_thresholds = PackThresholds(zeros.data(), nullptr, zeros.size());
+  for (const Tensor& tensor : tensors_) {
+    if (model_.is_elastic() && tensor.kind == Kind::kLinearWeight) CheckInputScale(tensor);
   }
   for (const Tensor& tensor : tensors_) {
     if (tensor.kind == Kind::kLinearBias) {
       Linear& linear = *tensor.linear;
-      if (model_.is_binary() && &linear != &model_.classifier) {
-        SetBias(tensor.bias, linear.signs_only, &linear.binary);
-        continue;
-      }
-      std::vector<float>& padded = linear.is_integer ? linear.integer.bias : linear.dense.bias;
+      const bool is_binary = model_.is_binary() && &linear != &model_.classifier;
+      std::vector<float>& padded = is_binary           ? linear.binary.affine.bias
+                                   : linear.is_integer ? linear.integer.bias
+                                                       : linear.dense.bias;
       std::copy(tensor.bias.begin(), tensor.bias.end(), padded.begin());
     } else if (tensor.kind == Kind::kLinearWeight && tensor.linear->is_integer) {
       // H may equal I: then both strides see every matrix, which only pads.
@@ -368,6 +334,7 @@ void ModelBuilder::Finish() {
       }
     }
   }
+  if (model_.is_binary()) FoldBits(&model_);
 }
 
 }  // namespace bitpress

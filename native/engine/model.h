@@ -20,10 +20,13 @@ namespace bitpress {
 struct Linear {
   size_t outputs = 0, inputs = 0;
   bool is_integer = false;
-  bool signs_only = false;  // in a binary model: of y only the signs are used
   IntegerMatrix integer;
   FloatMatrix dense;
   BinaryLinear binary;
+  // Elastic binarization (BiT) of its input: bit = x + shift >= 0, or for zeros and ones >= scale / 2, worth scale.
+  float input_scale = 1.0f;
+  std::vector<float> input_shift;       // [inputs], empty where there is none
+  std::vector<float> input_thresholds;  // [inputs], empty where all are 0: bit = x >= threshold
 
   size_t panels() const { return is_integer ? integer.panels : dense.panels; }
   size_t panel_columns() const { return is_integer ? kPanelColumns : kFloatPanelColumns; }
@@ -48,11 +51,21 @@ struct Embeddings {
   Norm norm;
 };
 
+// What a bit of each stands for in elastic binarization; elsewhere 1.
+struct StateScales {
+  float query = 1.0f, key = 1.0f, value = 1.0f, probabilities = 1.0f;
+};
+
 struct Layer {
   InputPoint attention_input, context, ffn_input, ffn_activation;
   AttentionSpecs attention;
   Linear query, key, value, attention_output, intermediate, ffn_output;
   Norm attention_norm, ffn_norm;
+  // Of binary models.
+  StateScales states;
+  std::vector<float> decay;  // elastic: [head size + 1], what `attended` points to
+  AttendedKeys attended;
+  std::vector<BinaryThresholds> context_thresholds;  // a head
 };
 
 struct Model {
@@ -67,10 +80,11 @@ struct Model {
   std::unordered_map<std::string, const Linear*> linears;  // by the names of their weights
   // Row strides of quantized inputs with H and I columns: what the integer kernels read, rounded to kAlignment.
   size_t hidden_code_stride = 0, intermediate_code_stride = 0;
-  BinaryThresholds context_thresholds;  // binary: 0 for each column of a head
 
-  // One-bit activations, Bi-Attention, and one-bit weights in every linear layer but the classifier.
+  // One-bit activations, and one-bit weights in every linear layer but the classifier.
   bool is_binary() const { return config.activation_range == BP_SIGNS; }
+  // Of these, BiT's, whose bits have scales and shifts.
+  bool is_elastic() const { return config.attention == BP_ATTEND_SOFTMAX; }
   size_t head_size() const { return config.hidden_size / config.num_heads; }
 };
 
@@ -90,13 +104,14 @@ class ModelBuilder {
   void Finish();
 
  private:
-  enum class Kind { kWordEmbedding, kFloats, kLinearWeight, kClassifierWeight, kLinearBias };
+  enum class Kind { kWordEmbedding, kFloats, kLinearWeight, kClassifierWeight, kLinearBias, kScale, kShift };
   struct Tensor {
     std::string name;
     Kind kind;
     size_t rows, cols;
     Linear* linear;              // of weight and bias
     std::vector<float>* floats;  // of the others
+    float* scale = nullptr;      // of kScale
     std::vector<float> bias;     // waits here for the weight
     bool given = false;
   };
@@ -111,11 +126,14 @@ class ModelBuilder {
                  std::vector<float>* floats);
   void AddLinear(const std::string& name, size_t outputs, size_t inputs, Linear* linear);
   void AddNorm(const std::string& name, Norm* norm);
+  void AddScale(const std::string& name, float* scale);
   void AddPoint(const std::string& name, InputPoint* point);
   void AddAttentionPoint(const std::string& name, QuantizeSpec* spec);
   void SetPackedWord(const char* name, const PackedWeights& weights);
   void SetPackedLinear(const char* name, const PackedWeights& weights, Linear* linear);
   void SetBinaryLinear(const char* name, const PackedWeights& weights, Linear* linear);
+  // Refuses scales of an elastic layer's weight and input whose products leave fp32.
+  void CheckInputScale(const Tensor& weight) const;
   // The tensor of that name and shape, not given before.
   Tensor& Expect(const char* name, size_t rows, size_t cols);
 

@@ -16,7 +16,7 @@ extern "C" {
 #endif
 
 #define BP_API __attribute__((visibility("default")))
-#define BP_ABI_VERSION 2
+#define BP_ABI_VERSION 3
 
 typedef enum {
   BP_OK = 0,
@@ -39,11 +39,23 @@ typedef enum {
   BP_FN_EXP = 5
 } bp_function;
 
-/* How activations enter the linear layers and the attention products. BP_SIGNS is a fully binarized encoder (BiBERT):
- * +1 where x >= 0, else -1, without a scale; a query attends to the keys whose score is >= 0, with weight 1 each; every
- * linear weight but the classifier's is binary. It takes no clip, no activation_symmetric and no relu, at most 32,766
- * hidden and intermediate columns and positions, and heads of at most 256 columns. */
+/* How activations enter the linear layers and the attention products. BP_SIGNS is a fully binarized encoder: one bit
+ * each, and every linear weight but the classifier's is binary; bp_attention says which kind. It takes no clip and
+ * no activation_symmetric, at most 32,766 hidden and intermediate columns and positions, and heads of at most 256
+ * columns. */
 typedef enum { BP_FLOAT = 0, BP_UINT8_TOKEN = 1, BP_UINT8_STATIC = 2, BP_SIGNS = 3 } bp_activation_range;
+
+/* With BP_SIGNS: which keys a query attends to, all with the same weight, and what a bit stands for.
+ *   BP_ATTEND_BOOL     BiBERT: those whose score is >= 0. Bits are signs, +1 where x >= 0 and else -1, without a scale;
+ *                      hidden_act is not relu.
+ *   BP_ATTEND_ALL      every one: sgn(softmax(scores)), the baseline. The rest as BP_ATTEND_BOOL.
+ *   BP_ATTEND_SOFTMAX  BiT: those whose probability reaches half of its scale. Bits are x + shift >= 0 and stand for
+ *                      +scale or -scale, of ffn.output's input x + shift >= scale / 2 and for scale or 0; hidden_act is
+ *                      relu. bp_model_set_float takes L.input.scale (1 x 1) and L.input.shift (1 x inputs) of each
+ *                      linear layer L but the classifier, and layers.N.attention.S.scale (1 x 1) with S query_states,
+ *                      key_states, value_states and probabilities. Scales are above 0 and at most 2^32.
+ * Formulas: docs/numerics.md. */
+typedef enum { BP_ATTEND_BOOL = 0, BP_ATTEND_ALL = 1, BP_ATTEND_SOFTMAX = 2 } bp_attention;
 
 /* How the weights of a packed tensor are stored (docs/artifact.md). */
 typedef enum { BP_TERNARY = 0, BP_UNIFORM = 1, BP_CODEBOOK = 2, BP_BINARY = 3 } bp_scheme;
@@ -56,6 +68,7 @@ typedef struct {
   uint32_t hidden_act;           /* bp_hidden_act */
   uint32_t activation_range;     /* bp_activation_range */
   uint32_t activation_symmetric; /* 0 asymmetric, 1 symmetric */
+  uint32_t attention;            /* bp_attention; 0 unless BP_SIGNS */
   float activation_clip;         /* c of clamp(x, -c, c) before quantization; 0 means none */
   float layer_norm_eps;
 } bp_config;

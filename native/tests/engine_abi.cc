@@ -88,8 +88,35 @@ bp_config BinaryConfig() {
   return c;
 }
 
-// All matrices of linear layers ternary or, with BP_SIGNS, binary (codes 0, +1, -1 in turn), the rest small floats.
-ModelPtr Finished(const bp_config& c = TinyConfig()) {
+bp_config ElasticConfig() {
+  bp_config c = BinaryConfig();
+  c.attention = BP_ATTEND_SOFTMAX;
+  c.hidden_act = BP_ACT_RELU;
+  return c;
+}
+
+// What BP_ATTEND_SOFTMAX adds, with its sizes.
+std::map<std::string, size_t> ElasticNumbers(const bp_config& c) {
+  std::map<std::string, size_t> sizes;
+  const auto add = [&](const std::string& linear, size_t inputs) {
+    sizes[linear + ".input.scale"] = 1;
+    sizes[linear + ".input.shift"] = inputs;
+  };
+  for (const char* part :
+       {"attention.query", "attention.key", "attention.value", "attention.output", "ffn.intermediate"}) {
+    add("layers.0." + std::string(part), c.hidden_size);
+  }
+  add("layers.0.ffn.output", c.intermediate_size);
+  add("pooler.dense", c.hidden_size);
+  for (const char* state : {"query_states", "key_states", "value_states", "probabilities"}) {
+    sizes["layers.0.attention." + std::string(state) + ".scale"] = 1;
+  }
+  return sizes;
+}
+
+// All matrices of linear layers ternary or, with BP_SIGNS, binary (codes 0, +1, -1 in turn), the rest small floats; not
+// finished. scale: of the matrices.
+ModelPtr Filled(const bp_config& c, float scale = 0.5f) {
   ModelPtr model = Create(c);
   const std::map<std::string, std::pair<size_t, size_t>> floats = {
       {"embeddings.word.weight", {c.vocab_size, c.hidden_size}},
@@ -127,10 +154,22 @@ ModelPtr Finished(const bp_config& c = TinyConfig()) {
     std::vector<uint8_t> codes(shape.first * 2, 0b00110100);  // two bytes a row of 6 or 7
     for (size_t row = 0; row < shape.first; ++row) codes[2 * row + 1] = 0b0100;
     // As signs, one byte a row.
-    const bp_packed tensor = c.activation_range == BP_SIGNS ? Binary(codes, shape.first, shape.second)
-                                                            : Ternary(codes, shape.first, shape.second);
+    bp_packed tensor = c.activation_range == BP_SIGNS ? Binary(codes, shape.first, shape.second)
+                                                      : Ternary(codes, shape.first, shape.second);
+    tensor.scale = &scale;
     CHECK_MSG(bp_model_set_packed(model.get(), name.c_str(), &tensor) == BP_OK, name + ": " + bp_last_error());
   }
+  if (c.attention == BP_ATTEND_SOFTMAX) {
+    for (const auto& [name, size] : ElasticNumbers(c)) {
+      const std::vector<float> data(size, 0.25f);
+      CHECK_MSG(bp_model_set_float(model.get(), name.c_str(), data.data(), 1, size) == BP_OK, name);
+    }
+  }
+  return model;
+}
+
+ModelPtr Finished(const bp_config& c = TinyConfig()) {
+  ModelPtr model = Filled(c);
   CHECK_MSG(bp_model_finish(model.get()) == BP_OK, std::string(bp_last_error()));
   return model;
 }
@@ -148,7 +187,7 @@ TEST(CreateRefusesOtherVersionsAndNull) {
   bp_config config = TinyConfig();
   bp_model* model = nullptr;
   config.abi_version = 7;
-  CHECK_REFUSED(bp_model_create(&config, &model), BP_INVALID_ARGUMENT, "abi_version is 7, this library has 2");
+  CHECK_REFUSED(bp_model_create(&config, &model), BP_INVALID_ARGUMENT, "abi_version is 7, this library has 3");
   CHECK(model == nullptr);
   CHECK_REFUSED(bp_model_create(nullptr, &model), BP_INVALID_ARGUMENT, "config is NULL");
   config = TinyConfig();
@@ -177,6 +216,13 @@ TEST(CreateRefusesUnknownEnums) {
   config = TinyConfig();
   config.activation_range = 4;
   CHECK_REFUSED(bp_model_create(&config, &model), BP_INVALID_ARGUMENT, "activation_range is 4, allowed are 0 to 3");
+  const char* attention = "attention is 3, allowed are 0 to 2 with 1-bit activations and 0 with others";
+  config = BinaryConfig();
+  config.attention = 3;
+  CHECK_REFUSED(bp_model_create(&config, &model), BP_INVALID_ARGUMENT, attention);
+  config = TinyConfig();
+  config.attention = BP_ATTEND_ALL;
+  CHECK_REFUSED(bp_model_create(&config, &model), BP_INVALID_ARGUMENT, "attention is 1, allowed are 0 to 2 with 1-bit");
   config = TinyConfig();
   config.activation_symmetric = 2;
   CHECK_REFUSED(bp_model_create(&config, &model), BP_INVALID_ARGUMENT, "activation_symmetric is 2");
@@ -215,6 +261,48 @@ TEST(CreateRefusesWhatBinaryModelsDoNotHave) {
   refused([](bp_config* c) { c->hidden_act = BP_ACT_RELU; }, "hidden_act is relu");
   refused([](bp_config* c) { c->activation_symmetric = 1; }, "must be 0 with 1-bit ones");
   refused([](bp_config* c) { c->activation_clip = 2.5f; }, "must be 0 with 1-bit ones");
+}
+
+TEST(CreateRefusesTheOtherFormsFunction) {
+  bp_model* model = nullptr;
+  bp_config config = ElasticConfig();
+  config.hidden_act = BP_ACT_GELU;
+  CHECK_REFUSED(bp_model_create(&config, &model), BP_INVALID_ARGUMENT, "hidden_act is not relu");
+  config = BinaryConfig();
+  config.attention = BP_ATTEND_ALL;
+  config.hidden_act = BP_ACT_RELU;
+  CHECK_REFUSED(bp_model_create(&config, &model), BP_INVALID_ARGUMENT, "hidden_act is relu");
+}
+
+TEST(ElasticNumbersAreChecked) {
+  const char *scale = "layers.0.attention.probabilities.scale", *shift = "layers.0.ffn.output.input.shift";
+  ModelPtr model = Create(ElasticConfig());
+  const auto refused = [&](const char* name, std::vector<float> data, const char* text) {
+    CHECK_REFUSED(bp_model_set_float(model.get(), name, data.data(), 1, data.size()), BP_INVALID_ARGUMENT, text);
+  };
+  for (float bad : {0.0f, -1.0f, INFINITY, NAN, 4294968000.0f}) {
+    refused(scale, {bad}, "must be above 0 and at most 2^32");
+    refused("pooler.dense.input.scale", {bad}, "'pooler.dense.input.scale': it is");
+  }
+  refused(scale, {1.0f, 1.0f}, "the shape is 1 x 2, expected 1 x 1");
+  refused(shift, {1, 1, 1, 1, 1, 1}, "the shape is 1 x 6, expected 1 x 7");
+  refused(shift, {1, 1, 1, NAN, 1, 1, 1}, "value 3 is nan, must be finite");
+  refused(shift, {1, 1, 1, 1, 1, 1, -INFINITY}, "value 6 is -inf, must be finite");
+  model = Create(BinaryConfig());
+  refused(scale, {1.0f}, "unknown name");
+  model = Create(ElasticConfig());
+  CHECK_REFUSED(bp_model_finish(model.get()), BP_INCOMPLETE, "is missing, and 42 more");
+}
+
+// Known only when both are there; the model stays as it is, so that finishing again finds the same.
+TEST(ScalesOfWeightsAndInputsMayNotLeaveFp32Together) {
+  ModelPtr model = Filled(ElasticConfig(), 0x1p113f);  // and inputs 2^-2
+  CHECK_MSG(bp_model_finish(model.get()) == BP_OK, std::string(bp_last_error()));
+  model = Filled(ElasticConfig(), 0x1.8p113f);
+  for (int again = 0; again < 2; ++again) {
+    CHECK_REFUSED(bp_model_finish(model.get()), BP_INVALID_ARGUMENT, "is above 2^111: dot products would leave fp32");
+    CHECK_REFUSED(bp_model_finish(model.get()), BP_INVALID_ARGUMENT, "'layers.0.attention.query.weight': scale ");
+  }
 }
 
 TEST(BinaryModelsTakeBinaryWeightsAndOthersTakeNone) {
@@ -501,6 +589,10 @@ void CheckWrites(const bp_config& config) {
 TEST(ForwardWritesWhatItSaysAndNothingElse) {
   CheckWrites(TinyConfig());
   CheckWrites(BinaryConfig());
+  CheckWrites(ElasticConfig());
+  bp_config all = BinaryConfig();
+  all.attention = BP_ATTEND_ALL;
+  CheckWrites(all);
 }
 
 TEST(ConcurrentCallsAgree) {

@@ -45,6 +45,21 @@ double GeluTanhDouble(double x) {
 }
 double SiluDouble(double x) { return x <= -800 ? 0.0 : x / (1 + std::exp(-x)); }
 
+// Where the reduction to |r| <= ln 2 / 2 changes its n, which is where an error of 1 ulp could turn the order round,
+// and at all magnitudes.
+TEST(ExpNeverFalls) {
+  std::vector<float> x = AllMagnitudes();
+  for (int n = 0; n < 151; ++n) {
+    float near = -(static_cast<float>(n) + 0.5f) * 0.69314718f;
+    for (int i = 0; i < 32; ++i) near = std::nextafter(near, -kInfinity);
+    for (int i = 0; i < 64; ++i) x.push_back(near = std::nextafter(near, 0.0f));
+  }
+  for (float low : x) {
+    if (low >= 0) continue;
+    CHECK_MSG(Exp(F32{low}).v <= Exp(F32{std::nextafter(low, 0.0f)}).v, std::to_string(low));
+  }
+}
+
 TEST(ExpIsWithinItsBound) {
   double worst = 0;
   for (float x : AllMagnitudes()) {

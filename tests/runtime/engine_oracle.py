@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bitpress.artifact import elastic_entries
 from bitpress.artifact.codec import pack_ternary
 from bitpress.runtime.engine import Engine, EngineConfig, PackedTensor
 
@@ -24,7 +25,7 @@ F32 = np.float32
 @dataclass
 class TinyModel:
     """Tensors in both forms. ``dense``: float32, packed ones decoded; ``codes``: int8 codes and scale of ternary ones;
-    ``packed``: those of other forms, and their exact values in float64."""
+    ``packed``: those of other forms, and their exact values in float64; ``elastic``: scales and shifts of bits."""
 
     config: EngineConfig
     packing: str = "2bit"
@@ -32,11 +33,12 @@ class TinyModel:
     codes: dict[str, tuple[Array, Array]] = field(default_factory=dict)
     packed: dict[str, tuple[PackedTensor, Array]] = field(default_factory=dict)
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+    elastic: dict[str, Array] = field(default_factory=dict)
 
     def tensors(self) -> dict[str, Any]:
         """As the engine takes them."""
         packed = {name: packed_ternary(codes, scale, self.packing) for name, (codes, scale) in self.codes.items()}
-        return self.dense | packed | {name: tensor for name, (tensor, _) in self.packed.items()}
+        return self.dense | packed | {name: tensor for name, (tensor, _) in self.packed.items()} | self.elastic
 
     def engine(self, threads: int | None = None) -> Engine:
         return Engine(self.config, self.tensors(), self.ranges, threads=threads)
@@ -164,6 +166,8 @@ def tiny_model(
     model.dense["classifier.weight"], model.dense["classifier.bias"] = normal(0.3, labels, hidden), normal(0.1, labels)
     if engine_config.activation_range == "static":
         _choose_ranges(model, rng)
+    if engine_config.attention == "softmax":
+        _choose_elastic(model, rng)
     return model
 
 
@@ -184,7 +188,7 @@ def embed(model: TinyModel, ids: Sequence[Sequence[int]], types: Sequence[Sequen
     positions = np.concatenate([np.arange(len(row)) for row in ids])
     dense = model.dense
     total = dense["embeddings.word.weight"][flat].astype(np.float64) + dense["embeddings.token_type.weight"][flat_types]
-    return _norm(model, "embeddings.norm", total + dense["embeddings.position.weight"][positions])
+    return norm(model, "embeddings.norm", total + dense["embeddings.position.weight"][positions])
 
 
 def layer(model: TinyModel, i: int, hidden: Array, lengths: Sequence[int]) -> Array:
@@ -201,35 +205,35 @@ def layer(model: TinyModel, i: int, hidden: Array, lengths: Sequence[int]) -> Ar
             part = np.s_[start:end, head * d : (head + 1) * d]
             context[part] = _attention(model, f"{name}.attention", query[part], key[part], value[part])
     output = _linear(model, f"{name}.attention.output", context, f"{name}.attention.context")
-    hidden = _norm(model, f"{name}.attention.norm", output + hidden)
+    hidden = norm(model, f"{name}.attention.norm", output + hidden)
     up = _activate(model, _linear(model, f"{name}.ffn.intermediate", hidden, f"{name}.ffn.input"))
     down = _linear(model, f"{name}.ffn.output", up, f"{name}.ffn.activation")
-    return _norm(model, f"{name}.ffn.norm", down + hidden)
+    return norm(model, f"{name}.ffn.norm", down + hidden)
 
 
 def binary_layer(model: TinyModel, i: int, hidden: Array, lengths: Sequence[int]) -> tuple[Array, Array]:
-    """Layer i of a binary model on hidden [N, H] → its output [N, H], and [N] the smallest size of a number whose sign
-    decides something about that token: below the rounding of fp32 the engine may decide either way.
+    """Layer i of a binary model of signs on hidden [N, H] → its output [N, H], and [N] the smallest size of a number
+    whose sign decides something about that token: below the rounding of fp32 the engine may decide either way.
 
     Between two LayerNorms everything is exact: scales and biases are fp32 numbers, sums of a few hundred of them in
     float64 do not round.
     """
     name = f"layers.{i}"
     parts = ("query", "key", "value")
-    query, key, value = (_signs(_linear(model, f"{name}.attention.{p}", hidden, "")) for p in parts)
+    query, key, value = (signs(_linear(model, f"{name}.attention.{p}", hidden, "")) for p in parts)
     context = np.zeros_like(query)
     d = model.config.hidden_size // model.config.num_heads
     for start, end in zip(np.cumsum([0, *lengths[:-1]]), np.cumsum(lengths), strict=True):
         for head in range(model.config.num_heads):
             part = np.s_[start:end, head * d : (head + 1) * d]
-            attended = query[part] @ key[part].T >= 0
+            attended = (query[part] @ key[part].T >= 0) | (model.config.attention == "all")
             context[part] = attended.astype(np.float64) @ value[part]
     output = _linear(model, f"{name}.attention.output", context, "")
-    middle = _norm(model, f"{name}.attention.norm", output + hidden)
+    middle = norm(model, f"{name}.attention.norm", output + hidden)
     # The activation function keeps signs, so it has no part here.
     up = _linear(model, f"{name}.ffn.intermediate", middle, "")
     down = _linear(model, f"{name}.ffn.output", up, "")
-    return _norm(model, f"{name}.ffn.norm", down + middle), np.abs(middle).min(1)
+    return norm(model, f"{name}.ffn.norm", down + middle), np.abs(middle).min(1)
 
 
 def classify(model: TinyModel, hidden: Array, lengths: Sequence[int]) -> Array:
@@ -282,7 +286,7 @@ def quantize(
 def _linear(model: TinyModel, name: str, x: Array, point: str) -> Array:
     bias = model.dense[f"{name}.bias"].astype(np.float64)
     if model.config.activation_range == "binary":
-        return _signs(x) @ model.packed[f"{name}.weight"][1].T + bias
+        return signs(x) @ model.packed[f"{name}.weight"][1].T + bias
     if f"{name}.weight" in model.packed:
         return _rounded(*quantize(model, point, x)) @ model.packed[f"{name}.weight"][1].T + bias
     if f"{name}.weight" not in model.codes:
@@ -293,7 +297,7 @@ def _linear(model: TinyModel, name: str, x: Array, point: str) -> Array:
     return (scale * alpha).astype(np.float64) * (q @ b.T) + (offset * alpha) * b.sum(1) + bias
 
 
-def _signs(x: Array) -> Array:
+def signs(x: Array) -> Array:
     return np.where(x >= 0, 1.0, -1.0)
 
 
@@ -315,7 +319,7 @@ def _rounded(codes: Array, scale: Array, offset: Array) -> Array:
     return scale.astype(np.float64) * codes + offset
 
 
-def _norm(model: TinyModel, name: str, x: Array) -> Array:
+def norm(model: TinyModel, name: str, x: Array) -> Array:
     centred = x - x.mean(1, keepdims=True)
     deviation = np.sqrt((centred**2).mean(1, keepdims=True) + model.config.layer_norm_eps)
     return centred / deviation * model.dense[f"{name}.weight"] + model.dense[f"{name}.bias"]
@@ -353,3 +357,21 @@ def _choose_range(model: TinyModel, point: str, low: float, high: float, rng: np
         model.ranges[point] = float(scale), float(F32(-128) * scale)
     else:
         model.ranges[point] = float((F32(high) - F32(low)) / F32(255)), float(F32(low))
+
+
+def _choose_elastic(model: TinyModel, rng: np.random.Generator) -> None:
+    """Scales and shifts such that every bit is sometimes 0 and sometimes 1."""
+    hf = {
+        "hidden_size": model.config.hidden_size,
+        "intermediate_size": model.config.intermediate_size,
+        "num_hidden_layers": model.config.num_layers,
+    }
+    for name, shape in elastic_entries(hf).items():
+        if name.endswith(".shift"):
+            # A context counts a few attended keys, worth 0.1 each; other inputs are spread over (-2, 2).
+            deviation = 0.1 if "attention.output" in name else 0.4
+            model.elastic[name] = (rng.standard_normal(shape) * deviation).astype(F32)
+        elif "probabilities" in name:
+            model.elastic[name] = rng.uniform(0.05, 0.2, shape).astype(F32)
+        else:
+            model.elastic[name] = rng.uniform(0.6, 1.4, shape).astype(F32)

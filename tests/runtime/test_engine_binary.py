@@ -1,7 +1,9 @@
-"""Binary models in the engine. Oracle: engine_oracle.binary_layer, whose decisions are exact integers.
+"""Binary models in the engine. Oracles: engine_oracle.binary_layer, whose decisions are exact integers, and for elastic
+models elastic_oracle.elastic_layer, whose decisions have the engine's roundings.
 
-Each layer is compared on the engine's own previous state. The one decision that floats have a part in is the sign of
-the LayerNorm after attention: a token with a value there below the engine's rounding is counted, not compared.
+Each layer is compared on the engine's own previous state. The one decision that floats have a part in is the bit of
+the LayerNorm after attention: a token with a value there nearer to its threshold than the engine's rounding is counted,
+not compared.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import elastic_oracle
 import engine_oracle as oracle
 import numpy as np
 import pytest
@@ -39,24 +42,85 @@ def binary_model(seed: int = 0, **sizes: Any) -> oracle.TinyModel:
     return oracle.tiny_model(seed, activation_range="binary", **({"positions": 200} | sizes))
 
 
+def elastic_model(seed: int = 0, **sizes: Any) -> oracle.TinyModel:
+    return binary_model(seed, attention="softmax", hidden_act="relu", **sizes)
+
+
 def check(model: oracle.TinyModel, lengths: list[int]) -> None:
+    is_elastic = model.config.attention == "softmax"
+    layer = elastic_oracle.elastic_layer if is_elastic else oracle.binary_layer
+    classify = elastic_oracle.classify if is_elastic else oracle.classify
     ids, types = oracle.random_batch(model, lengths)
     with model.engine() as engine:
         states, logits = engine.hidden_states(ids, types), engine.forward(ids, types)
     np.testing.assert_allclose(states[0], oracle.embed(model, ids, types), atol=2e-6, rtol=0)
     for i in range(model.config.num_layers):
-        expected, decisive = oracle.binary_layer(model, i, states[i].astype(np.float64), lengths)
+        expected, decisive = layer(model, i, states[i].astype(np.float64), lengths)
         sure = decisive > ROUNDING
         # Values are spread over about (-3, 3), so 1,200 of them come within 2e-5 of zero in 2 % of the tokens.
         assert np.mean(sure) > 0.95
         np.testing.assert_allclose(states[i + 1][sure], expected[sure], atol=ROUNDING, rtol=0)
-    expected = oracle.classify(model, states[-1].astype(np.float64), lengths)
+    expected = classify(model, states[-1].astype(np.float64), lengths)
     np.testing.assert_allclose(logits, expected, atol=ROUNDING, rtol=0)
 
 
 @pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
-def test_layers(sizes: dict[str, Any]) -> None:
-    check(binary_model(**sizes), LENGTHS)
+@pytest.mark.parametrize("attention", ["bool", "all"])
+def test_layers(sizes: dict[str, Any], attention: str) -> None:
+    check(binary_model(**sizes, attention=attention), LENGTHS)
+
+
+@pytest.mark.parametrize("sizes", (SIZES | {"heads of 256": {"hidden": 256, "heads": 1}}).values())
+def test_elastic_layers(sizes: dict[str, Any]) -> None:
+    check(elastic_model(**sizes), LENGTHS)
+
+
+def test_elastic_layers_of_the_longest_texts() -> None:
+    check(elastic_model(1, positions=512), [512, 3, 511])
+
+
+def test_elastic_bits_beyond_every_sum() -> None:
+    """Columns whose bit is always 1 or always 0, before every linear layer."""
+    model = elastic_model(4)
+    for name, numbers in model.elastic.items():
+        if name.endswith(".shift"):
+            numbers[0::4], numbers[1::4] = 1e30, -1e30
+    check(model, [9, 30])
+
+
+@pytest.mark.parametrize(("scale", "attended"), [(2.5, 0.0), (2.0**32, 0.0), (1e-30, 1.0)])
+def test_elastic_probabilities_that_attend_to_nothing_or_to_all(scale: float, attended: float) -> None:
+    """A probability is at most 1, so it never reaches half of 2.5; and these are never below 5e-31."""
+    model = elastic_model(4)
+    for i in range(model.config.num_layers):
+        name = f"layers.{i}.attention"
+        model.elastic[f"{name}.probabilities.scale"][0] = scale
+        found = elastic_oracle.attended_keys(model, name, np.arange(9).reshape(3, 3) % 9, 8)
+        assert found.mean() == attended
+    check(model, [9, 30])
+
+
+@pytest.mark.parametrize("states", ["query_states", "key_states"])
+@pytest.mark.parametrize("scale", [1e-30, 1e9])
+def test_elastic_scores_all_alike_or_far_apart(states: str, scale: float) -> None:
+    """All keys share equally, or those with the fewest mismatches take all."""
+    model = elastic_model(5)
+    for i in range(model.config.num_layers):
+        model.elastic[f"layers.{i}.attention.{states}.scale"][0] = scale
+    check(model, [9, 30])
+
+
+def test_elastic_ties_in_every_place() -> None:
+    """Small integers and halves: sums fall on thresholds again and again."""
+    model = elastic_model(6, hidden=8, heads=4, intermediate=8)
+    for name in oracle.linear_names(model.config.num_layers):
+        model.dense[f"{name}.bias"] = np.round(model.dense[f"{name}.bias"] * 10)
+        tensor, values = model.packed[f"{name}.weight"]
+        ones = np.ones_like(tensor.scale)
+        model.packed[f"{name}.weight"] = replace(tensor, scale=ones), np.sign(values)
+    for name, numbers in model.elastic.items():
+        numbers[:] = np.round(numbers * 4) / 4 if name.endswith(".shift") else 0.5
+    check(model, [5, 1, 30, 12])
 
 
 @pytest.mark.parametrize("act", ["gelu", "gelu_new", "silu"])
@@ -107,9 +171,11 @@ def test_the_smallest_scale_stands_for_zero() -> None:
 
 
 @pytest.mark.parametrize("scale_bits", [16, 32])
-def test_from_artifact_equals_from_tensors(tmp_path: Path, scale_bits: int) -> None:
+@pytest.mark.parametrize("attention", ["bool", "all", "softmax"])
+def test_from_artifact_equals_from_tensors(tmp_path: Path, scale_bits: int, attention: str) -> None:
     """Oracle: the engine on the tensors in memory."""
-    model = binary_model(7, positions=40)
+    act = "relu" if attention == "softmax" else "gelu"
+    model = binary_model(7, positions=40, attention=attention, hidden_act=act)
     if scale_bits == 16:
         for name, (tensor, values) in model.packed.items():
             model.packed[name] = replace(tensor, scale=tensor.scale.astype(np.float16).astype(np.float32)), values
@@ -117,7 +183,7 @@ def test_from_artifact_equals_from_tensors(tmp_path: Path, scale_bits: int) -> N
     for name in model.packed:
         config.tensors[name] = TensorSpec.binary(config.tensors[name].shape, "row", scale_bits)
         tensors[name].scale = tensors[name].scale.astype(np.float16 if scale_bits == 16 else np.float32)
-    write_artifact(tmp_path / "artifact", config, tensors, {}, {}, "", {})
+    write_artifact(tmp_path / "artifact", config, tensors, {}, {}, "", {}, model.elastic)
     ids, types = oracle.random_batch(model, [7, 1, 40])
     found = Engine.from_artifact(read_artifact(tmp_path / "artifact")).forward(ids, types)
     assert np.array_equal(found, model.engine().forward(ids, types))
@@ -156,6 +222,9 @@ def test_binary_activations_and_binary_weights_come_together() -> None:
 def test_what_binary_activations_do_not_have() -> None:
     model = binary_model()
     refused(model, "hidden_act is relu", hidden_act="relu")
+    refused(model, "hidden_act is not relu", attention="softmax")
+    refused(model, "attention is 'mean', allowed are bool, all, softmax", attention="mean")
+    refused(model, "attention is 1, allowed are 0 to 2 with 1-bit", attention="all", activation_range="token")
     refused(model, "must be 0 with 1-bit ones", activation_clip=2.5)
     refused(model, "must be 0 with 1-bit ones", activation_symmetric=True)
     refused(model, "max_positions is 32767, allowed are 1 to 32766", max_positions=32767)
@@ -171,3 +240,20 @@ def test_bits_past_the_last_column_are_refused() -> None:
         codes[2, -1] |= 8
         with pytest.raises(EngineError, match=f"'{name}': row 2 holds bytes that are no 1-bit codes"):
             Engine(model.config, model.tensors() | {name: replace(tensor, codes=codes)})
+
+
+def test_elastic_numbers_are_needed_and_checked() -> None:
+    model = elastic_model()
+    tensors = model.tensors()
+    for name, bad, match in (
+        ("layers.1.ffn.output.input.shift", None, r"'layers.1.ffn.output.input.shift' \(1 x 44\) is missing"),
+        ("layers.0.attention.probabilities.scale", None, r"probabilities.scale' \(1 x 1\) is missing"),
+        ("layers.0.attention.key.input.shift", np.zeros(44, np.float32), "the shape is 1 x 44, expected 1 x 24"),
+        ("pooler.dense.input.scale", np.zeros(1, np.float32), "must be above 0 and at most 2"),
+        ("pooler.dense.input.shift", np.full(24, np.inf, np.float32), "value 0 is inf, must be finite"),
+    ):
+        changed = {key: value for key, value in (tensors | {name: bad}).items() if value is not None}
+        with pytest.raises(EngineError, match=match):
+            Engine(model.config, changed)
+    with pytest.raises(EngineError, match="unknown name"):
+        Engine(binary_model().config, binary_model().tensors() | model.elastic)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import engine_oracle as oracle
 import numpy as np
@@ -15,7 +16,15 @@ import pytest
 from bitpress.errors import EngineError
 from bitpress.runtime.engine import available_isas, describe_engine, hardware_threads, isa, library_path
 
-RANGES = ["fp32", "token", "static", "binary"]
+# Keywords of tiny_model.
+FORMS: dict[str, dict[str, Any]] = {
+    "fp32": {"activation_range": "fp32"},
+    "token": {"activation_range": "token"},
+    "static": {"activation_range": "static"},
+    "binary": {"activation_range": "binary"},
+    "binary, all": {"activation_range": "binary", "attention": "all"},
+    "elastic": {"activation_range": "binary", "attention": "softmax", "hidden_act": "relu"},
+}
 LENGTHS = [7, 1, 40, 13, 40, 2, 28]
 
 
@@ -24,9 +33,9 @@ def one_by_one(model: oracle.TinyModel, ids: list[list[int]], types: list[list[i
         return np.concatenate([engine.forward([row], [kind]) for row, kind in zip(ids, types, strict=True)])
 
 
-@pytest.mark.parametrize("activation_range", RANGES)
-def test_logits_do_not_depend_on_the_batch(activation_range: str) -> None:
-    model = oracle.tiny_model(1, activation_range=activation_range)
+@pytest.mark.parametrize("form", FORMS)
+def test_logits_do_not_depend_on_the_batch(form: str) -> None:
+    model = oracle.tiny_model(1, **FORMS[form])
     ids, types = oracle.random_batch(model, LENGTHS)
     alone = one_by_one(model, ids, types)
     rng = np.random.default_rng(2)
@@ -37,9 +46,9 @@ def test_logits_do_not_depend_on_the_batch(activation_range: str) -> None:
             assert np.array_equal(found, alone[chosen])
 
 
-@pytest.mark.parametrize("activation_range", RANGES)
-def test_hidden_states_do_not_depend_on_the_batch(activation_range: str) -> None:
-    model = oracle.tiny_model(1, activation_range=activation_range)
+@pytest.mark.parametrize("form", FORMS)
+def test_hidden_states_do_not_depend_on_the_batch(form: str) -> None:
+    model = oracle.tiny_model(1, **FORMS[form])
     ids, types = oracle.random_batch(model, LENGTHS * 20)  # more tokens than one group
     with model.engine() as engine:
         together = engine.hidden_states(ids, types)
@@ -47,9 +56,9 @@ def test_hidden_states_do_not_depend_on_the_batch(activation_range: str) -> None
     assert np.array_equal(together, np.concatenate(alone, axis=1))
 
 
-@pytest.mark.parametrize("activation_range", RANGES)
-def test_logits_do_not_depend_on_the_number_of_threads(activation_range: str) -> None:
-    model = oracle.tiny_model(3, activation_range=activation_range)
+@pytest.mark.parametrize("form", FORMS)
+def test_logits_do_not_depend_on_the_number_of_threads(form: str) -> None:
+    model = oracle.tiny_model(3, **FORMS[form])
     ids, types = oracle.random_batch(model, LENGTHS)
     alone = one_by_one(model, ids, types)
     for threads in (1, 2, 3, 5, 16):
@@ -58,22 +67,22 @@ def test_logits_do_not_depend_on_the_number_of_threads(activation_range: str) ->
             assert all(np.array_equal(engine.forward(ids, types), alone) for _ in range(5))
 
 
-@pytest.mark.parametrize("activation_range", RANGES)
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_blocks_of_rows_do_not_touch_each_other(activation_range: str, threads: int) -> None:
+def test_blocks_of_rows_do_not_touch_each_other(form: str, threads: int) -> None:
     """Many rows run through whole chains of steps block by block, at the same time; the codes of a block's two widths
     (hidden and intermediate, far apart here) must not meet those of another block."""
-    model = oracle.tiny_model(7, activation_range=activation_range, hidden=66, heads=3, intermediate=600, layers=3)
+    model = oracle.tiny_model(7, **FORMS[form], hidden=66, heads=3, intermediate=600, layers=3)
     ids, types = oracle.random_batch(model, [40, 33, 40] * 8)
     alone = one_by_one(model, ids, types)
     with model.engine(threads) as engine:
         assert all(np.array_equal(engine.forward(ids, types), alone) for _ in range(10))
 
 
-@pytest.mark.parametrize("activation_range", RANGES)
-def test_asking_for_hidden_states_changes_no_logit(activation_range: str) -> None:
+@pytest.mark.parametrize("form", FORMS)
+def test_asking_for_hidden_states_changes_no_logit(form: str) -> None:
     """Without them the engine skips what only the other tokens' last states need."""
-    model = oracle.tiny_model(4, activation_range=activation_range)
+    model = oracle.tiny_model(4, **FORMS[form])
     ids, types = oracle.random_batch(model, LENGTHS)
     with model.engine() as engine:
         assert np.array_equal(engine._run(ids, types, keep_hidden_states=True)[0], engine.forward(ids, types))
@@ -138,16 +147,16 @@ SCRIPT = """
 import sys
 sys.path.insert(0, {here!r})
 import engine_oracle as oracle
-model = oracle.tiny_model(11, activation_range={activation_range!r})
+model = oracle.tiny_model(11, **{form!r})
 ids, types = oracle.random_batch(model, [7, 1, 40, 13])
 engine = model.engine({threads})
 """
 PRINT = "print(engine.isa, engine.forward(ids, types).tobytes().hex())\n"
 
 
-def run(body: str, activation_range: str = "token", threads: int | None = None, **env: str) -> str:
+def run(body: str, form: str = "token", threads: int | None = None, **env: str) -> str:
     """Output of a process that runs ``body`` after SCRIPT; fails with its error text."""
-    start = SCRIPT.format(here=str(Path(__file__).parent), activation_range=activation_range, threads=threads)
+    start = SCRIPT.format(here=str(Path(__file__).parent), form=FORMS[form], threads=threads)
     done = subprocess.run(
         [sys.executable, "-c", start + body], env=os.environ | env, capture_output=True, text=True, timeout=120
     )
@@ -156,9 +165,9 @@ def run(body: str, activation_range: str = "token", threads: int | None = None, 
     return done.stdout.strip()
 
 
-@pytest.mark.parametrize("activation_range", RANGES)
-def test_every_isa_gives_the_same_bits(activation_range: str) -> None:
-    outputs = {name: run(PRINT, activation_range, BITPRESS_ISA=name).split() for name in available_isas()}
+@pytest.mark.parametrize("form", FORMS)
+def test_every_isa_gives_the_same_bits(form: str) -> None:
+    outputs = {name: run(PRINT, form, BITPRESS_ISA=name).split() for name in available_isas()}
     assert all(name == found for name, (found, _) in outputs.items())
     assert len({logits for _, logits in outputs.values()}) == 1
 

@@ -294,7 +294,8 @@ def artifact_config(model: oracle.TinyModel) -> ArtifactConfig:
     for name in model.packed:
         tensors[name] = TensorSpec.binary(tensors[name].shape, "row")
     if c.activation_range in ("fp32", "binary"):
-        activations = ActivationSpec(c.activation_range, 1 if c.activation_range == "binary" else 32)
+        bits = 1 if c.activation_range == "binary" else 32
+        activations = ActivationSpec(c.activation_range, bits, attention=c.attention)
     else:
         activations = ActivationSpec("uniform", 8, c.activation_symmetric, c.activation_range, c.activation_clip)
     return ArtifactConfig(hf, "test", activations, TaskSpec("classification", "accuracy", False), 40, tensors)

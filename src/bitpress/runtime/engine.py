@@ -48,6 +48,7 @@ MAX_THREADS = 256  # ThreadTeam::kMaxThreads
 HIDDEN_ACTS = {"gelu": 0, "gelu_new": 1, "gelu_pytorch_tanh": 1, "relu": 2, "silu": 3, "swish": 3}
 FUNCTIONS = HIDDEN_ACTS | {"tanh": 4, "exp": 5}
 _RANGES = {"fp32": 0, "token": 1, "static": 2, "binary": 3}
+_ATTENTIONS = {"bool": 0, "all": 1, "softmax": 2}
 _SCHEMES = {"ternary": 0, "uniform": 1, "codebook": 2, "binary": 3}
 _PACKINGS = {"bits": 0, "trits": 1}
 
@@ -56,9 +57,10 @@ _PACKINGS = {"bits": 0, "trits": 1}
 class EngineConfig:
     """What the engine must know of a model besides its tensors.
 
-    ``hidden_act`` is a transformers name; ``activation_range``: "fp32", "token" or "static" (8 bits), or
-    "binary" (signs and Bi-Attention);
-    ``activation_clip``: c of clamp(x, −c, c) before quantization, or None.
+    ``hidden_act`` is a transformers name; ``activation_range``: "fp32", "token" or "static" (8 bits), or "binary";
+    ``activation_clip``: c of clamp(x, −c, c) before quantization, or None. ``attention``, with "binary": which keys a
+    query attends to, "bool" (BiBERT: scores ≥ 0), "all" or "softmax" (BiT: probabilities of at least half their scale;
+    then tensors are also the numbers of `bitpress.artifact.elastic_entries`).
     """
 
     vocab_size: int
@@ -74,6 +76,7 @@ class EngineConfig:
     activation_range: str = "token"
     activation_symmetric: bool = False
     activation_clip: float | None = None
+    attention: str = "bool"
 
     @classmethod
     def from_artifact(cls, config: ArtifactConfig) -> EngineConfig:
@@ -93,6 +96,7 @@ class EngineConfig:
             activation_range=activations.range if activations.scheme == "uniform" else activations.scheme,
             activation_symmetric=activations.symmetric,
             activation_clip=activations.clip,
+            attention=activations.attention,
         )
 
     def to_native(self) -> native.Config:
@@ -104,9 +108,9 @@ class EngineConfig:
         for name, size in zip((*fields, "intermediate_size", "num_labels"), sizes, strict=True):
             if not 0 <= size < 2**32:  # ctypes would wrap around; the engine checks the rest
                 raise EngineError(f"config: {name} is {size}, which is no unsigned 32-bit number")
-        symmetric = int(self.activation_symmetric)
-        clip = self.activation_clip or 0.0
-        return native.Config(native.ABI_VERSION, *sizes, act, activation_range, symmetric, clip, self.layer_norm_eps)
+        attention = _choice("attention", self.attention, _ATTENTIONS)
+        enums = (act, activation_range, int(self.activation_symmetric), attention)
+        return native.Config(native.ABI_VERSION, *sizes, *enums, self.activation_clip or 0.0, self.layer_norm_eps)
 
 
 @dataclass(frozen=True)
@@ -179,6 +183,7 @@ class Engine:
                 yield name, artifact.dense(name) if spec.is_float else _packed_tensor(artifact, name, spec)
                 # The engine has its own form of it now, and of the word embedding looks up a few rows a text.
                 artifact.release_pages()
+            yield from artifact.elastic.items()
 
         return cls(EngineConfig.from_artifact(artifact.config), tensors(), artifact.ranges, threads)
 
