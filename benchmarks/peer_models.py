@@ -65,9 +65,11 @@ SCHEMES = {
     "int4": Scheme("int4"),
     "int3": Scheme("int3"),
     "int2": Scheme("int3", {"weights.bits": 2}),
-    # Not a recipe yet: nobody has trained it. Packed from a teacher it has the bytes and the speed, but no accuracy.
-    "binary": Scheme(str(Path(__file__).with_name("bibert.yaml"))),
+    "binary": Scheme("bibert"),
+    "binary BiT": Scheme("bit"),
 }
+# Recipes whose stored form is that of a row above.
+SAME_FORM = ("bibert-baseline", "bit-single")
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ def build(shape: str, work: Path, only: str, say: Callable[[str], None]) -> tupl
 def _schemes() -> dict[str, Scheme]:
     from bitpress.recipes.schema import list_recipes
 
-    known = {scheme.recipe for scheme in SCHEMES.values()}
+    known = {scheme.recipe for scheme in SCHEMES.values()} | set(SAME_FORM)
     return SCHEMES | {recipe.name: Scheme(recipe.name) for recipe in list_recipes() if recipe.name not in known}
 
 

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from bitpress.bench.client import Worker
+from bitpress.bench.explain import explain
 from bitpress.bench.latency import PAUSE_SECONDS, Cell, available_threads, machine, measure
 from bitpress.bench.memory import measure_process
 from bitpress.bench.models import weight_bytes
@@ -116,6 +117,14 @@ def main() -> int:
             result["busy_elsewhere"][f"{shape}, {threads} threads"] = measured["busy_elsewhere"]
             save(options.json, result)
 
+    result["explained"] = {
+        name: explain(engine.path, [Cell(1, 128)], threads=max(options.threads))["rows"]
+        for name, engine in engines[options.shapes[0]].items()
+        if name.startswith(OURS)
+    }
+    if len(options.threads) > 1:
+        result["scaling"] = scaling(options.shapes[0], engines[options.shapes[0]], options, result)
+        save(options.json, result)
     threads, runs = max(options.threads), 1 if options.quick else 3
     for shape in dict.fromkeys([options.shapes[0], texts_on]):
         for name, engine in engines[shape].items():
@@ -137,6 +146,27 @@ def main() -> int:
         print(warning)
     print(f"{result['minutes']['measuring']:.1f} minutes of measuring; everything is in {options.json}")
     return 0
+
+
+def scaling(
+    shape: str, engines: Mapping[str, Engine], options: argparse.Namespace, result: dict[str, Any]
+) -> dict[str, Any]:
+    """1 × 128 tokens with the fewest and with the most threads, all in turns: what further threads are worth."""
+    counts = sorted({min(options.threads), max(options.threads)})
+    named = {(name, count): f"{name}, {count}" for name in engines for count in counts}
+    measured = measure(
+        {title: engines[name].path for (name, _), title in named.items()},
+        [Cell(1, 128)],
+        threads={title: count for (_, count), title in named.items()},
+        repeats=options.repeats,
+        progress=lambda line: say(f"{shape}, threads {counts} in turns, {line}"),
+        programs={title: engines[name].program for (name, _), title in named.items()},
+        burst_seconds=BURST_SECONDS,
+    )
+    result["busy_elsewhere"][f"{shape}, threads in turns"] = measured["busy_elsewhere"]
+    found = {row["model"]: row["median_ms"] for row in measured["rows"]}
+    rows = [{"engine": name, "ms": [found[named[name, count]] for count in counts]} for name in engines]
+    return {"shape": shape, "threads": counts, "rows": rows}
 
 
 def versions() -> dict[str, str]:

@@ -20,6 +20,9 @@ class Profile {
   void Add(size_t thread, Operation operation, uint64_t nanoseconds) {
     threads_[thread].nanoseconds[operation] += nanoseconds;
   }
+  void Subtract(size_t thread, Operation operation, uint64_t nanoseconds) {
+    threads_[thread].nanoseconds[operation] -= nanoseconds;
+  }
   uint64_t Total(Operation operation) const {
     uint64_t total = 0;
     for (const Times& times : threads_) total += times.nanoseconds[operation];
@@ -46,6 +49,14 @@ class Stopwatch {
     profile_->Add(thread_, operation, std::chrono::duration_cast<std::chrono::nanoseconds>(now - last_).count());
     last_ = now;
   }
+  // The same where `part` of the time, of another operation, was measured within it.
+  void Lap(Operation operation, Operation part, uint64_t nanoseconds) {
+    Lap(operation);
+    if (profile_ == nullptr) return;
+    profile_->Add(thread_, part, nanoseconds);
+    profile_->Subtract(thread_, operation, nanoseconds);
+  }
+  bool runs() const { return profile_ != nullptr; }
 
  private:
   using Clock = std::chrono::steady_clock;

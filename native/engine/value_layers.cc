@@ -1,6 +1,16 @@
 #include "engine/value_layers.h"
 
+#include <chrono>
+
 namespace bitpress {
+namespace {
+
+uint64_t Nanoseconds() {
+  const auto now = std::chrono::steady_clock::now().time_since_epoch();
+  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(now).count());
+}
+
+}  // namespace
 
 ValueLayers::ValueLayers(Arena& arena, const Model& model, const Extent& extent) {
   const size_t tokens = extent.tokens, hidden = model.config.hidden_size;
@@ -28,15 +38,17 @@ void ValueLayers::Attend(const Pass& pass, const Layer& layer, Queries queries) 
     const size_t sequence = task / heads, column = task % heads * head_size, tokens = pass.group.lengths[sequence];
     const bool all = queries == Queries::kAll;
     const size_t keys = pass.starts[sequence] * hidden + column, row = all ? keys : sequence * hidden + column;
-    const AttentionHead head = {query_ + row, key_ + keys, value_ + keys, hidden,          context_ + row,
-                                hidden,       tokens,      head_size,     all ? tokens : 1};
+    SoftmaxClock clock = {Nanoseconds, 0};
+    const AttentionHead head = {
+        query_ + row, key_ + keys, value_ + keys, hidden,           context_ + row,
+        hidden,       tokens,      head_size,     all ? tokens : 1, watch.runs() ? &clock : nullptr};
     void* scratch = attention_scratch_ + thread * attention_scratch_stride_;
     if (pass.model.uint8_attention) {
       pass.kernels.attention_uint8(head, layer.attention, scratch);
     } else {
       pass.kernels.attention_float(head, scratch);
     }
-    watch.Lap(BP_OP_ATTENTION);
+    watch.Lap(BP_OP_ATTENTION, BP_OP_SOFTMAX, clock.nanoseconds);
   });
 }
 

@@ -148,13 +148,14 @@ typedef enum {
   BP_OP_ATTENTION_OUTPUT = 2,
   BP_OP_FFN_UP = 3,
   BP_OP_FFN_DOWN = 4,
-  BP_OP_HEAD = 5, /* pooler and classifier */
-  BP_OP_ATTENTION = 6,
-  BP_OP_ACTIVATION = 7,
-  BP_OP_LAYER_NORM = 8,
-  BP_OP_QUANTIZE = 9,
-  BP_OP_WAITING = 10,
-  BP_OPERATIONS = 11
+  BP_OP_HEAD = 5,      /* pooler and classifier */
+  BP_OP_ATTENTION = 6, /* without its softmax */
+  BP_OP_SOFTMAX = 7,
+  BP_OP_ACTIVATION = 8,
+  BP_OP_LAYER_NORM = 9,
+  BP_OP_QUANTIZE = 10,
+  BP_OP_WAITING = 11,
+  BP_OPERATIONS = 12
 } bp_operation;
 
 /* As bp_forward, and nanoseconds[BP_OPERATIONS]: the time of each operation, summed over the threads of the call, so

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from bitpress.artifact import (
@@ -26,13 +27,16 @@ from bitpress.artifact import (
     write_artifact,
 )
 from bitpress.encoder import SequenceClassifier
+from bitpress.encoder.layers import Linear, is_quantizers
 from bitpress.errors import RecipeError, UnsupportedModelError
 from bitpress.quantize import (
+    ActivationPolicy,
     BinaryQuantizer,
     Policy,
     UniformWeightQuantizer,
     WeightPolicy,
     activation_ranges,
+    elastic_quantizers,
     encode_weights,
 )
 
@@ -67,15 +71,7 @@ def check_freezable(model: SequenceClassifier, policy: Policy) -> None:
             "the weights are quantized too. Set weights.scheme=uniform or ternary, or activations.scheme=fp32; to "
             "compare in training only, set freeze=false"
         )
-    if (scheme == "binary") != (policy.activations.scheme == "binary"):
-        raise RecipeError(
-            f"weights.scheme is {scheme!r} with activations.scheme {policy.activations.scheme!r}: the engine "
-            "multiplies bits by bits only. Set both to binary or neither; to compare in training only, set freeze=false"
-        )
-    if scheme == "binary" and model.config.hidden_act == "relu":
-        raise UnsupportedModelError(
-            "hidden_act is 'relu', which is never negative: as bits all its outputs are +1. Take a teacher with gelu"
-        )
+    _check_bits(model.config.hidden_act, policy)
     if scheme == "ternary" and policy.weights.group != "matrix":
         raise RecipeError(
             f"weights.group is {policy.weights.group!r}: the engine's ternary layers take one scale a matrix. "
@@ -86,6 +82,33 @@ def check_freezable(model: SequenceClassifier, policy: Policy) -> None:
             f"position_embedding_type is {model.config.position_embedding_type!r}; the engine runs 'absolute' only"
         )
     expected_tensors(model.config.to_hf())  # raises for a hidden_act or a shape that the engine does not run
+
+
+def _check_bits(hidden_act: str, policy: Policy) -> None:
+    """What a model of one-bit weights or activations may be."""
+    scheme, activations = policy.weights.scheme, policy.activations
+    is_binary = activations.scheme in ("binary", "elastic")
+    if (scheme == "binary") != is_binary:
+        raise RecipeError(
+            f"weights.scheme is {scheme!r} with activations.scheme {activations.scheme!r}: the engine multiplies bits "
+            "by bits only. Set both to binary (or activations.scheme=elastic) or neither; to compare in training only, "
+            "set freeze=false"
+        )
+    if activations.scheme == "elastic" and activations.bits != 1:
+        raise RecipeError(
+            f"activations.bits is {activations.bits}: the engine runs elastic activations of 1 bit only. Set "
+            "activations.bits=1 in the last stage; to compare in training only, set freeze=false"
+        )
+    if activations.scheme == "elastic" and hidden_act != "relu":
+        raise UnsupportedModelError(
+            f"hidden_act is {hidden_act!r}: with elastic activations the input of the second feed-forward linear is 0 "
+            "or 1, which needs numbers that are never negative. Set student.hidden_act=relu"
+        )
+    if activations.scheme == "binary" and hidden_act == "relu":
+        raise UnsupportedModelError(
+            "hidden_act is 'relu', which is never negative: as bits all its outputs are +1. Take a teacher with gelu, "
+            "or set student.hidden_act=gelu"
+        )
 
 
 def freeze(
@@ -119,6 +142,8 @@ def freeze(
     specs: dict[str, TensorSpec] = {}
     for name, parameter in model.named_parameters():
         shape = tuple(parameter.shape)
+        if is_quantizers(name):
+            continue
         if name in encoded:
             wanted = policy.word_embedding if name == WORD_EMBEDDING else policy.weights
             tensors[name], specs[name] = _stored(encoded[name], wanted, shape, packing)
@@ -129,13 +154,7 @@ def freeze(
     config = ArtifactConfig(
         model=model.config.to_hf(),
         recipe=recipe,
-        activations=ActivationSpec(
-            scheme=activations.scheme,
-            bits=activations.stored_bits,
-            symmetric=activations.symmetric,
-            range=activations.range,
-            clip=activations.clip,
-        ),
+        activations=_activation_spec(activations),
         task=task,
         max_length=max_length,
         tensors=specs,
@@ -145,10 +164,38 @@ def freeze(
         config,
         tensors,
         ranges=activation_ranges(model) if activations.scheme == "uniform" and activations.range == "static" else {},
+        elastic=_elastic(model),
         tokenizer_files=dict(tokenizer_files),
         card=card,
         provenance=dict(provenance),
     )
+
+
+def _activation_spec(policy: ActivationPolicy) -> ActivationSpec:
+    if policy.scheme == "binary":
+        return ActivationSpec("binary", 1, attention=policy.attention)
+    if policy.scheme == "elastic":
+        return ActivationSpec("binary", 1, attention="softmax")
+    return ActivationSpec(
+        scheme=policy.scheme,
+        bits=policy.stored_bits,
+        symmetric=policy.symmetric,
+        range=policy.range,
+        clip=policy.clip,
+    )
+
+
+def _elastic(model: SequenceClassifier) -> dict[str, np.ndarray]:
+    """Scales, and a shift for each input of a linear, by the names that artifacts give them."""
+    entries = {}
+    for name, quantizer in elastic_quantizers(model).items():
+        entries[f"{name}.scale"] = quantizer.step.reshape(1).cpu().numpy()
+        if name.endswith(".input"):
+            linear = model.get_submodule(name.removesuffix(".input"))
+            assert isinstance(linear, Linear), "elastic_quantizers names them so"
+            shift = torch.zeros(1) if quantizer.shift is None else quantizer.shift.detach().cpu()
+            entries[f"{name}.shift"] = shift.expand(linear.in_features).contiguous().numpy()
+    return entries
 
 
 def _stored(
@@ -160,7 +207,7 @@ def _stored(
     assert scale is not None
     quantizer = wanted.quantizer()
     if isinstance(quantizer, BinaryQuantizer):
-        return BinaryTensor(codes, scale), TensorSpec.binary(shape, "row")
+        return BinaryTensor(codes, scale), TensorSpec.binary(shape, wanted.group)
     if not isinstance(quantizer, UniformWeightQuantizer):
         return TernaryTensor(codes, scale), TensorSpec.ternary(shape, packing, wanted.group)
     bits, symmetric, group, group_size = quantizer.bits, quantizer.symmetric, quantizer.group, quantizer.group_size

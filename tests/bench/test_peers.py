@@ -23,6 +23,7 @@ import peer_texts
 import peer_worker
 import performance_page
 from peers import kernel_rates, largest_difference
+from performance_bars import Bar, read_bars
 from performance_page import MARK, UNEXPLAINED, Reason, explain, page, plain_text, read_reasons, standing, standings
 
 OURS, INT8, OTHER = "bitpress ternary", "ONNX Runtime int8", "OpenVINO fp32"
@@ -133,6 +134,7 @@ def test_first_matching_reason_explains_and_the_rest_comes_first(result: dict[st
 
 def test_reasons_of_the_repository_are_well_formed() -> None:
     assert all(isinstance(reason, Reason) and reason.text for reason in read_reasons())
+    assert {bar.what for bar in read_bars(performance_page.REASONS)} == {"faster", "texts", "threads", "overhead"}
 
 
 def test_page_marks_and_lists_what_is_not_faster(result: dict[str, Any]) -> None:
@@ -145,6 +147,40 @@ def test_page_marks_and_lists_what_is_not_faster(result: dict[str, Any]) -> None
     assert text.index(UNEXPLAINED) < text.index("Because of attention.")
     for piece in ("performance.svg", "--quick", "bitpress int3: no recipe", "the folder is absent", "torch 2.13.0"):
         assert piece in text
+
+
+def test_page_says_what_further_threads_are_worth(result: dict[str, Any]) -> None:
+    assert "threads against" not in page(result, [])
+    result["scaling"] = {"shape": "tiny", "threads": [1, 2], "rows": [{"engine": OURS, "ms": [9.0, 4.8]}]}
+    text = page(result, [])
+    assert "## 2 threads against 1\n" in text
+    assert f"| {OURS} | 9 | 4.8 | 1.88 |" in text
+
+
+def test_bars_are_read_off_the_run_and_missed_ones_say_why(result: dict[str, Any]) -> None:
+    result["scaling"] = {"shape": "tiny", "threads": [1, 2], "rows": [{"engine": OURS, "ms": [9.0, 4.8]}]}
+    shares = {"ffn_up": 0.6, "attention": 0.15, "softmax": 0.05, "waiting": 0.12, "layer_norm": 0.08}
+    rows = [{"operation": name, "share": share} for name, share in shares.items()]
+    result["explained"] = {OURS: [*rows, {"operation": "tokenization", "share": None}]}
+    bars = [
+        Bar("ternary", "faster", 2.4, cell="1 × 16", shape="tiny"),
+        Bar("ternary", "faster", 1.6, cell="8 × 128", shape="tiny", why="The cores are busy."),
+        Bar("ternary", "texts", 2.0, cell="SST-2 dev"),
+        Bar("ternary", "threads", 1.8, shape="tiny"),
+        Bar("ternary", "overhead", 0.15, shape="tiny"),
+        Bar("binary", "faster", 6.0, cell="1 × 16", shape="tiny"),
+    ]
+    text = page(result, [], None, bars)
+    section = text[text.index("## What the engine is held to") : text.index("## Latency")]
+    assert [line.split(" | ")[2:] for line in section.splitlines() if line.startswith(f"| {OURS}")] == [
+        ["at least 2.40 ×", "2.50 ×", "yes |"],
+        ["at least 1.60 ×", "1.50 ×", "no |"],
+        ["at least 2.00 ×", "0.90 ×", "no |"],
+        ["at least 1.80 ×", "1.88 ×", "yes |"],
+        ["at most 15 %", "13 %", "yes |"],
+    ]
+    assert "against ONNX Runtime int8: The cores are busy.\n" in section
+    assert "against the best peer: not explained yet." in section
 
 
 def test_page_without_texts_and_without_losses(result: dict[str, Any]) -> None:
@@ -197,6 +233,13 @@ def test_measure_counts_bursts_where_they_have_a_length(artifact: Path, monkeypa
     (row,) = measure({"ours": artifact}, [Cell(1, 3)], threads=1, repeats=2, burst_seconds=0.1)["rows"]
     # A tiny model fills 0.1 s many times over, so a burst is the most that one may be.
     assert (row["repeats"], row["warmup"]) == (20, 5)
+
+
+def test_measure_takes_threads_by_name(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency, "PAUSE_SECONDS", 0.0)
+    models = {"one": artifact, "two": artifact}
+    rows = measure(models, [Cell(1, 4)], threads={"one": 1, "two": 2}, repeats=2)["rows"]
+    assert {row["model"]: row["threads"] for row in rows} == {"one": 1, "two": 2}
 
 
 def test_texts_run_by_length_and_come_back_in_order() -> None:

@@ -18,6 +18,7 @@ from bitpress.encoder.layers import Linear, keep_signs
 from bitpress.errors import RecipeError
 from bitpress.quantize import (
     ActivationPolicy,
+    AllAttention,
     BinaryQuantizer,
     BooleanAttention,
     EmbeddingPolicy,
@@ -69,6 +70,42 @@ def test_worked_example_of_a_linear_layer_with_its_gradients(as_one_product: boo
     torch.testing.assert_close(weight.grad, torch.tensor([[0.5, -1.5, 0.5, 0.5]] * 2))
     assert bias.grad is not None
     assert bias.grad.tolist() == [1, 1]
+
+
+def test_worked_example_of_bit() -> None:
+    """One scale and one mean a matrix, and a gradient that passes unchanged (spec/bit.md A3)."""
+    quantizer = BinaryQuantizer(group="matrix", centre="matrix", gradient_range=None)
+    weight = (20 * WEIGHT).requires_grad_()
+    quantized = quantizer(weight)
+    signs = [[1, -1, 1, -1], [1, 1, 1, -1]]
+    torch.testing.assert_close(quantized, 20 * 0.285 * torch.tensor(signs))
+    upstream = torch.arange(8.0).view(2, 4)
+    quantized.backward(upstream)
+    assert weight.grad is not None
+    assert torch.equal(weight.grad, upstream)
+
+
+@pytest.mark.parametrize("centre", ["none", "row", "matrix"])
+def test_gradient_of_every_centre_is_that_of_autograd(centre: str) -> None:
+    """Oracle: clamp(w − mean(w)) in autograd, whose gradient stops beyond ±1 and passes through the mean."""
+    weight = torch.randn(5, 7, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    upstream = torch.randn(5, 7, generator=torch.Generator().manual_seed(1))
+    BinaryQuantizer(centre=centre)(weight).backward(upstream)
+    found, weight.grad = weight.grad, None
+    mean = {"none": 0.0, "row": weight.mean(1, keepdim=True), "matrix": weight.mean()}[centre]
+    (weight - mean).clamp(-1, 1).backward(upstream)
+    torch.testing.assert_close(found, weight.grad)
+
+
+@pytest.mark.parametrize("group", ["row", "matrix"])
+@pytest.mark.parametrize("centre", ["none", "row", "matrix"])
+def test_every_choice_is_decode_of_encode(group: str, centre: str) -> None:
+    quantizer = BinaryQuantizer(group=group, centre=centre)
+    codes, scale = quantizer.encode(WEIGHT)
+    assert scale.shape == ((2,) if group == "row" else (1,))
+    assert torch.equal(quantizer.decode(codes, scale), quantizer(WEIGHT))
+    mean = {"none": 0.0, "row": WEIGHT.mean(1, keepdim=True), "matrix": WEIGHT.mean()}[centre]
+    assert torch.equal(codes > 0, mean <= WEIGHT)
 
 
 def test_gradient_stops_where_a_centred_weight_is_beyond_one() -> None:
@@ -158,6 +195,19 @@ def test_boolean_attention_and_its_gradient() -> None:
     assert weights.tolist() == [0, 0, 0, 1, 1, 1]
     assert scores.grad is not None
     assert scores.grad.tolist() == [0, 1, 1, 1, 1, 0]
+
+
+def test_attention_of_the_baseline_and_its_gradient() -> None:
+    """Every real key, no padded one; the gradient is that of the softmax."""
+    masked = torch.finfo(torch.float32).min
+    scores = torch.tensor([[3.0, -500.0, 0.0, masked]], requires_grad=True)
+    weights = AllAttention()(scores)
+    assert weights.tolist() == [[1, 1, 1, 0]]
+    upstream = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
+    weights.backward(upstream)
+    found, scores.grad = scores.grad, None
+    scores.softmax(-1).backward(upstream)
+    assert torch.equal(found, scores.grad)
 
 
 def test_worked_example_of_bi_attention() -> None:
@@ -250,7 +300,9 @@ def test_gradients_reach_every_parameter() -> None:
     assert without == []
 
 
-@pytest.mark.parametrize(("key", "value"), [("group", "matrix"), ("clip", 2.5)])
+@pytest.mark.parametrize(
+    ("key", "value"), [("group", "row_block"), ("clip", 2.5), ("centre", "column"), ("gradient_range", 0)]
+)
 def test_policies_that_binary_weights_do_not_have(key: str, value: object) -> None:
     with pytest.raises(RecipeError, match=rf"weights\.{key} is"):
         WeightPolicy(**({"scheme": "binary", "group": "row"} | {key: value}))  # type: ignore[arg-type]

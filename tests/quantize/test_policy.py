@@ -42,14 +42,14 @@ def test_uniform_weights_get_every_setting() -> None:
 
 def test_fp32_has_no_quantizer() -> None:
     assert WeightPolicy(scheme="fp32").quantizer() is None
-    assert ActivationPolicy(scheme="fp32").quantizer() is None
+    assert ActivationPolicy(scheme="fp32").quantizer("rows") is None
 
 
 def test_quantizers_get_every_setting() -> None:
     assert WeightPolicy(method="twn-exact", group="row", clip=2.5).quantizer() == TernaryQuantizer(
         "row", "twn-exact", 2.5
     )
-    quantizer = ActivationPolicy(symmetric=True, range="tensor", clip=2.5).quantizer()
+    quantizer = ActivationPolicy(symmetric=True, range="tensor", clip=2.5).quantizer("rows")
     assert isinstance(quantizer, ActivationQuantizer)
     assert (quantizer.bits, quantizer.symmetric, quantizer.range, quantizer.clip) == (8, True, "tensor", 2.5)
 

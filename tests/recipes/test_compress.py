@@ -28,11 +28,7 @@ from bitpress.encoder import load_classifier
 from bitpress.errors import RecipeError, TrainingError
 from bitpress.quantize import apply_policy, encode_weights
 from bitpress.recipes.runner import compress, post_training_artifact
-from bitpress.recipes.schema import list_recipes, load_recipe
-from bitpress.runtime.engine import Engine
-
-# No recipe yet: its file is where the benchmarks take it from.
-UNTRAINED_BINARY = str(Path(__file__).parents[2] / "benchmarks" / "bibert.yaml")
+from bitpress.recipes.schema import load_recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -148,7 +144,8 @@ def test_every_choice_freezes_and_the_engine_follows_the_student(
         ("int4", {"weights.group": "row_block", "weights.group_size": 6}),
         ("int3", {}),
         ("int3", {"weights.bits": 2, "word_embedding.bits": 2}),
-        (UNTRAINED_BINARY, {}),
+        ("bibert", {}),
+        ("bit", {}),
     ],
 )
 def test_codes_in_the_file_are_those_of_training(
@@ -174,19 +171,48 @@ def test_codes_in_the_file_are_those_of_training(
         assert np.array_equal(artifact.dense(name), fake), name
 
 
-def test_a_binary_teacher_runs_and_is_offered_nowhere(tiny: Any, tmp_path: Path) -> None:
-    """Oracle: the quantized teacher in torch, text by text; its answers are worth nothing."""
-    post_training_artifact(tiny.teacher, UNTRAINED_BINARY, tmp_path / "packed")
-    model = load_classifier(tiny.teacher).eval()
-    apply_policy(model, load_recipe(UNTRAINED_BINARY).policy)
-    generator = torch.Generator().manual_seed(0)
-    texts = [torch.randint(5, model.config.vocab_size, (n,), generator=generator) for n in range(1, 41)]
-    with torch.no_grad():
-        expected = torch.cat([model(text[None]).logits for text in texts]).numpy()
-    found = Engine.from_artifact(read_artifact(tmp_path / "packed")).forward([text.tolist() for text in texts])
-    # A value that is 0 within rounding, after a LayerNorm, may be taken for either sign.
-    assert np.mean(np.abs(found - expected).max(1) < 1e-5) >= 0.9
-    assert "bibert" not in {recipe.name.split("-")[0] for recipe in list_recipes()}
+@pytest.mark.parametrize(
+    ("recipe", "overrides"),
+    [
+        ("bibert", {}),
+        ("bibert", {"compat": "reference"}),
+        ("bibert-baseline", {}),
+        ("bit", {}),
+        ("bit-single", {"activations.threshold": "scalar"}),
+        ("bit-single", {"activations.threshold": "none", "activations.scale": "static"}),
+    ],
+    ids=["bibert", "bibert-reference", "baseline", "bit", "bit-scalar", "bit-static"],
+)
+def test_a_fully_binarized_student_runs_as_it_was_trained(
+    tiny: Any, tmp_path: Path, recipe: str, overrides: dict[str, Any]
+) -> None:
+    result = press(tiny, tmp_path / "small", recipe=recipe, overrides={"epochs": 8} | overrides)
+    check = result.artifact["engine_vs_student"]
+    assert check["arithmetic"] == "engine"
+    assert check["identical_logits"] == check["n"] > 0
+    flips = check["sign_flips"]
+    assert len(flips["flipped"]) == len(flips["of"]) == 3
+    assert flips["of"][0] == flips["of"][2] > 10_000
+    assert sum(flips["flipped"]) <= 5e-3 * sum(flips["of"])  # torch's roundings against the engine's
+    if recipe != "bibert-baseline":
+        assert result.artifact["value"] > result.artifact["majority"] + 0.1, "a student that learned nothing"
+    lines = [json.loads(line) for line in (tmp_path / "small.run" / "scalars.jsonl").read_text().splitlines()]
+    probes = [line["probes"] for line in lines if "probes" in line]
+    assert len(probes) > 2
+    assert np.shape(probes[0]["attention_entropy"]) == (2, 4)
+    entropy = np.mean(probes[-1]["attention_entropy"])
+    assert entropy == 0 if recipe == "bibert-baseline" else entropy > 0.2
+
+
+def test_a_chain_of_students_each_teaches_the_next(tiny: Any, tmp_path: Path) -> None:
+    """With the bits of the stage before, the second student begins as its teacher, and has its hidden states."""
+    still = {f"w1a1.schedule.{key}": 1e-12 for key in ("learning_rate", "quantizer_learning_rate")}
+    overrides = {"freeze": False, "activations.bits": 2, "max_steps": 10} | still
+    press(tiny, tmp_path / "small", recipe="bit", overrides=overrides)
+    lines = [json.loads(line) for line in (tmp_path / "small.run" / "scalars.jsonl").read_text().splitlines()]
+    hidden = {line["stage"]: line["components"]["hidden"] for line in lines if "components" in line}
+    assert hidden["w1a2"] > 0.5
+    assert hidden["w1a1"] < 1e-6
 
 
 @pytest.mark.parametrize("recipe", ["int8", "int4", "int3"])

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bitpress.errors import RecipeError
-from bitpress.recipes.schema import REFERENCE, list_recipes, load_recipe, recipe_text
+from bitpress.errors import RecipeError, TrainingError
+from bitpress.recipes.schema import list_recipes, load_recipe, recipe_text
 
 
 def test_shipped_recipes_load_and_name_their_file_and_paper() -> None:
@@ -43,6 +43,48 @@ def test_recipes_without_training() -> None:
     assert trained.stages[0].schedule.seed == 7
 
 
+def test_bibert_and_its_ablation() -> None:
+    """The baseline differs in attention and losses only, and each part is one or a few overrides away."""
+    bibert, baseline = load_recipe("bibert").as_dict(), load_recipe("bibert-baseline").as_dict()
+    parts = {"attention": "bool", "attention_scores": 0, "similarity": 1, "hidden_distance": "direction"}
+    changed = load_recipe("bibert-baseline", parts).as_dict()
+    for key in ("name", "summary", "paper"):
+        bibert.pop(key), changed.pop(key)
+    assert bibert == changed != baseline
+    quantize = load_recipe("bibert").policy
+    assert (quantize.weights.scheme, quantize.weights.group, quantize.weights.centre) == ("binary", "row", "row")
+    assert (quantize.activations.scheme, quantize.activations.attention) == ("binary", "bool")
+
+
+def test_bit_is_a_chain() -> None:
+    first, second = load_recipe("bit").stages
+    assert (first.quantize.activations.bits, second.quantize.activations.bits) == (2, 1)
+    assert first.distill is not None
+    assert second.distill is not None
+    assert (first.distill.teacher, second.distill.teacher) == ("teacher", "previous")
+    single = load_recipe("bit-single")
+    assert single.policy == second.quantize
+    with pytest.raises(RecipeError, match=r"distill\.teacher of the first stage is 'previous'"):
+        load_recipe("bit-single", {"teacher": "previous"})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "text"),
+    [
+        ({"student.dropout": 1.0}, "student.dropout is 1.0; allowed: a probability below 1, or null"),
+        ({"student.hidden_act": "elu"}, "student.hidden_act is 'elu'; allowed: gelu"),
+        ({"activations.bits": 8}, "activations.bits is 8; allowed: 1, 2, 4"),
+        ({"activations.scale": "none"}, "activations.scale is 'none'; allowed: learned, static"),
+        ({"weights.centre": "column"}, "weights.centre is 'column'; allowed: row, matrix, none"),
+        ({"quantizer_learning_rate": 0}, "quantizer_learning_rate is 0.0; allowed: a positive number, or null"),
+    ],
+)
+def test_what_bit_refuses(overrides: dict[str, object], text: str) -> None:
+    with pytest.raises((RecipeError, TrainingError)) as error:
+        load_recipe("bit-single", overrides)
+    assert text in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("overrides", "text"),
     [
@@ -74,7 +116,7 @@ def test_batch_size_and_batch_tokens_replace_each_other() -> None:
 def test_compat_reference_brings_back_the_release_and_an_override_wins_over_it() -> None:
     recipe = load_recipe("ternarybert", {"compat": "reference", "optimizer": "adamw"})
     dumped = recipe.as_dict()["stages"][0]
-    for key, value in REFERENCE.items():
+    for key, value in load_recipe("ternarybert").reference.items():
         found = dumped
         for part in key.split("."):
             found = found[part]

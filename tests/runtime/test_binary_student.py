@@ -108,6 +108,17 @@ def test_bits_are_multiplied_by_bits(weights: WeightPolicy, activations: Activat
         check_freezable(student(), Policy(weights, EmbeddingPolicy(), activations))
 
 
+def test_what_the_engine_does_not_run_as_bits_is_refused() -> None:
+    elastic = Policy(
+        WeightPolicy("binary", group="row"), EmbeddingPolicy("binary"), ActivationPolicy("elastic", bits=2)
+    )
+    with pytest.raises(RecipeError, match=r"activations\.bits is 2"):
+        check_freezable(student(hidden_act="relu"), elastic)
+    one_bit = Policy(elastic.weights, elastic.word_embedding, ActivationPolicy("elastic", bits=1))
+    with pytest.raises(UnsupportedModelError, match=r"hidden_act is 'gelu': .* Set student\.hidden_act=relu"):
+        check_freezable(student(), one_bit)
+
+
 def test_relu_is_refused() -> None:
     with pytest.raises(UnsupportedModelError, match="hidden_act is 'relu'"):
         check_freezable(student(hidden_act="relu"), BINARY)

@@ -15,6 +15,13 @@
 
 namespace bitpress {
 
+// Of a profiled call: where a kernel adds the nanoseconds that its softmax took, with the quantization of what comes
+// out.
+struct SoftmaxClock {
+  uint64_t (*now)();  // nanoseconds
+  uint64_t nanoseconds;
+};
+
 // Where one head of one sequence lies in the projected states. Rows are tokens; `stride` is the row stride in floats.
 struct AttentionHead {
   const float* query;  // queries x head_size
@@ -26,7 +33,16 @@ struct AttentionHead {
   size_t tokens;
   size_t head_size;
   size_t queries = tokens;  // 1..tokens: the first ones, where no other's context is wanted
+  SoftmaxClock* clock = nullptr;
 };
+
+// Runs body() and adds its time to the clock, where there is one. Inlined: translation units differ in their flags.
+template <class F>
+[[gnu::always_inline]] inline void TimeSoftmax(SoftmaxClock* clock, F body) {
+  const uint64_t start = clock == nullptr ? 0 : clock->now();
+  body();
+  if (clock != nullptr) clock->nanoseconds += clock->now() - start;
+}
 
 // Largest `tokens` and `head_size`: the sums of products of two 8-bit codes are int32.
 constexpr size_t kMaxAttentionInputs = 33024;

@@ -90,7 +90,9 @@ void AttendFloat(const AttentionHead& head, const AttentionBuffers& b, size_t qu
       Store(b.scores + r * b.score_stride + key + kFloats, tile.at[r][1] / root);
     }
   }
-  for (int r = 0; r < R; ++r) Softmax(b.scores + r * b.score_stride, tokens);
+  TimeSoftmax(head.clock, [&] {
+    for (int r = 0; r < R; ++r) Softmax(b.scores + r * b.score_stride, tokens);
+  });
   for (size_t column = 0; column < d; column += kTileColumns) {
     Tile<F32, R> tile;
     Products::MultiplyFloat(b.scores, b.score_stride, b.value_panels + column * tokens, tokens, tile);

@@ -60,7 +60,9 @@ void Attend(const AttentionHead& head, const AttentionBuffers& b, F32x16 root, s
     MultiplyFloat(head.query + query * head.stride, head.stride, b.key_panels + key * d, d, tile);
     for (int r = 0; r < R; ++r) Store(b.scores + r * b.score_stride + key, tile[r] / root);
   }
-  for (int r = 0; r < R; ++r) Softmax(b.scores + r * b.score_stride, tokens);
+  TimeSoftmax(head.clock, [&] {
+    for (int r = 0; r < R; ++r) Softmax(b.scores + r * b.score_stride, tokens);
+  });
   for (size_t column = 0; column < d; column += kTileColumns) {
     MultiplyFloat(b.scores, b.score_stride, b.value_panels + column * tokens, tokens, tile);
     for (int r = 0; r < R; ++r) {

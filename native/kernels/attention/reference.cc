@@ -68,8 +68,11 @@ void AttentionUint8(const AttentionHead& head, const AttentionSpecs& specs, void
           std::fma(b.key_scale[j], static_cast<float>(qk), b.key_offset[j] * static_cast<float>(sum_q));
       b.scores[j] = std::fma(scale / root, products, (offset / root) * b.key_constant[j]);
     }
-    const float total = Exponentials(b.scores, tokens);
-    const float probability_scale = ProbabilityCodes(b.scores, tokens, total, specs.probabilities, probability_codes);
+    float probability_scale = 0.0f;
+    TimeSoftmax(head.clock, [&] {
+      const float total = Exponentials(b.scores, tokens);
+      probability_scale = ProbabilityCodes(b.scores, tokens, total, specs.probabilities, probability_codes);
+    });
     int32_t sum_p = 0;
     for (size_t j = 0; j < tokens; ++j) sum_p += probability_codes[j];
     for (size_t c = 0; c < d; ++c) {
@@ -94,8 +97,10 @@ void AttentionFloat(const AttentionHead& head, void* scratch) {
         dot = std::fma(head.query[i * head.stride + k], head.key[j * head.stride + k], dot);
       scores[j] = dot / root;
     }
-    const float total = Exponentials(scores, tokens);
-    for (size_t j = 0; j < tokens; ++j) scores[j] /= total;
+    TimeSoftmax(head.clock, [&] {
+      const float total = Exponentials(scores, tokens);
+      for (size_t j = 0; j < tokens; ++j) scores[j] /= total;
+    });
     for (size_t c = 0; c < d; ++c) {
       float sum = 0.0f;
       for (size_t j = 0; j < tokens; ++j) sum = std::fma(scores[j], head.value[j * head.stride + c], sum);

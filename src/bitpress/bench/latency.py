@@ -82,7 +82,7 @@ def measure(
     models: Mapping[str, str | Path],
     grid: Sequence[Cell] = DEFAULT_GRID,
     *,
-    threads: int | None = None,
+    threads: int | Mapping[str, int] | None = None,
     warmup: int = 2,
     repeats: int = 20,
     texts: Sequence[str] | None = None,
@@ -93,7 +93,7 @@ def measure(
     """Measures ``models`` (name in the report -> directory) over ``grid``.
 
     Args:
-        threads: of every engine; None means all that the process may use.
+        threads: of every engine, or by its name in the report; None means all that the process may use.
         warmup: unmeasured passes before each burst.
         repeats: measured passes of each model in each cell.
         texts: real texts instead of random token ids; ``length`` is then where they are cut.
@@ -111,14 +111,15 @@ def measure(
         BitpressError: an empty grid, a length that a model has no positions for, a model that does not load.
     """
     threads = available_threads() if threads is None else threads
-    _check(models, grid, threads, warmup, repeats, texts)
+    threads_of = dict(threads) if isinstance(threads, Mapping) else dict.fromkeys(models, threads)
+    _check(models, grid, min(threads_of.values(), default=1), warmup, repeats, texts)
     rows: list[dict[str, Any]] = []
     watch = Watch()
     with ExitStack() as stack:
         workers, info = {}, {}
         for name, path in models.items():
             workers[name] = stack.enter_context(
-                Worker(path, threads=threads, program=(programs or {}).get(name, PROGRAM))
+                Worker(path, threads=threads_of[name], program=(programs or {}).get(name, PROGRAM))
             )
             info[name] = workers[name].receive()["info"]
         for cell in grid:
@@ -136,7 +137,7 @@ def measure(
                 plans = {name: _plan(worker, burst_seconds, repeats) for name, worker in workers.items()}
             times = _take_turns(workers, plans, watch)
             for name in models:
-                row = {"model": name, "batch": cell.batch, "length": cell.length, "threads": threads}
+                row = {"model": name, "batch": cell.batch, "length": cell.length, "threads": threads_of[name]}
                 row |= summarize(times[name]) | info[name]
                 row |= {"warmup": plans[name].warmup, "repeats": len(times[name])}
                 if texts is not None:

@@ -1,10 +1,10 @@
-"""What the student is asked to match (TernaryBERT §3.3, after TinyBERT, arXiv 1909.10351, §3):
+"""What the student is asked to match (TernaryBERT §3.3, after TinyBERT, arXiv 1909.10351, §3; BiBERT §3.3):
 
-    L = w_att · L_att + w_hid · L_hid + w_pred · L_pred
+    L = w_att · L_att + w_sim · L_sim + w_hid · L_hid + w_pred · L_pred + w_lab · L_lab
 
-Shapes: B texts, T tokens (padded), H hidden size, h heads, L layers, C labels. The teacher's tensors carry no gradient.
-A padded position has no meaning, so by default (padding="exclude") it has no weight; padding="include" is the published
-mean over every position.
+Shapes: B texts, T tokens (padded), H hidden size, h heads, d features of a head, L layers, C labels. The teacher's
+tensors carry no gradient. A padded position has no meaning, so by default (padding="exclude") it has no weight;
+padding="include" is the published mean over every position.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bitpress.distill.directions import hidden_direction_loss, similarity_direction_loss
+from bitpress.distill.padding import excludes
 from bitpress.encoder.model import EncoderOutput
 from bitpress.errors import RecipeError
 
-PADDINGS = ("exclude", "include")
 REDUCTIONS = ("batch", "batch_and_class")
+HIDDEN_DISTANCES = ("mse", "direction")
 
 # A score at or below this is a masked one and counts as 0 on either side: the published rule. Real scores are tens.
 MASKED_SCORE = -100.0
@@ -29,7 +31,7 @@ MASKED_SCORE = -100.0
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Factors of the three terms; a term with factor 0 is not computed. Published: all 1.
+    """Factors of the terms; a term with factor 0 is not computed. TernaryBERT: attention, hidden and prediction 1.
 
     Raises:
         RecipeError: a factor is negative, or all are 0.
@@ -38,14 +40,20 @@ class LossWeights:
     attention: float = 1.0
     hidden: float = 1.0
     prediction: float = 1.0
+    similarity: float = 0.0
+    labels: float = 0.0
 
     def __post_init__(self) -> None:
-        for key in ("attention", "hidden", "prediction"):
-            value = getattr(self, key)
+        for key, value in vars(self).items():
             if not value >= 0:
                 raise RecipeError(f"{key} is {value!r}; allowed: a factor of 0 or more")
-        if self.attention == self.hidden == self.prediction == 0:
-            raise RecipeError("attention, hidden and prediction are all 0; at least one must be above 0")
+        if not any(vars(self).values()):
+            raise RecipeError(f"{', '.join(vars(self))} are all 0; at least one must be above 0")
+
+    @property
+    def compares_layers(self) -> bool:
+        """Whether any term needs what ``collect=True`` returns."""
+        return bool(self.attention or self.similarity or self.hidden)
 
 
 def distillation_loss(
@@ -54,6 +62,8 @@ def distillation_loss(
     mask: Tensor | None = None,
     weights: LossWeights | None = None,
     *,
+    labels: Tensor | None = None,
+    hidden_distance: str = "mse",
     temperature: float = 1.0,
     reduction: str = "batch",
     padding: str = "exclude",
@@ -61,10 +71,13 @@ def distillation_loss(
     """The weighted sum of the terms.
 
     Args:
-        student, teacher: outputs of the same batch, with ``collect=True`` where attention or hidden has weight.
+        student, teacher: outputs of the same batch, with ``collect=True`` where ``weights.compares_layers``.
         mask: bool [B, T], True at real tokens; None: no padding.
-        weights: factors; None: all 1.
-        temperature, reduction: of :func:`soft_cross_entropy`; a model with one label regresses on the teacher's value.
+        weights: factors; None: those of TernaryBERT.
+        labels: int64 [B] class ids, where labels have weight; cross-entropy. A model with one label regresses on the
+            teacher's value and takes none, as published.
+        hidden_distance: "mse" (:func:`hidden_state_loss`) or "direction" (:func:`hidden_direction_loss`).
+        temperature, reduction: of :func:`soft_cross_entropy`.
         padding: "exclude" or "include".
 
     Returns:
@@ -72,27 +85,42 @@ def distillation_loss(
         are not brought to the host here.
 
     Raises:
-        RecipeError: a reduction, padding or temperature that is not allowed.
+        RecipeError: a reduction, padding, distance or temperature that is not allowed.
         ValueError: student and teacher differ in layers or labels, or a tensor was not collected.
     """
     weights = LossWeights() if weights is None else weights
+    if hidden_distance not in HIDDEN_DISTANCES:
+        raise RecipeError(f"hidden_distance is {hidden_distance!r}; allowed: {', '.join(HIDDEN_DISTANCES)}")
+    regresses = student.logits.shape[-1] == 1
     terms: dict[str, tuple[float, Tensor]] = {}
     if weights.attention:
         loss = attention_score_loss(student.attention_scores, teacher.attention_scores, mask, padding=padding)
         terms["attention"] = (weights.attention, loss)
+    if weights.similarity:
+        _check_collected(student.projections, teacher.projections, "projections")
+        loss = similarity_direction_loss(student.projections, teacher.projections, mask, padding=padding)
+        terms["similarity"] = (weights.similarity, loss)
     if weights.hidden:
-        loss = hidden_state_loss(student.hidden_states, teacher.hidden_states, mask, padding=padding)
+        _check_pairs(student.hidden_states, teacher.hidden_states, "hidden states")
+        distance = hidden_state_loss if hidden_distance == "mse" else hidden_direction_loss
+        loss = distance(student.hidden_states, teacher.hidden_states, mask, padding=padding)
         terms["hidden"] = (weights.hidden, loss)
     if weights.prediction:
         if student.logits.shape != teacher.logits.shape:
             raise ValueError(
                 f"logits {tuple(student.logits.shape)} of the student, {tuple(teacher.logits.shape)} of the teacher"
             )
-        if student.logits.shape[-1] == 1:
+        if regresses:
             loss = regression_loss(student.logits, teacher.logits)
         else:
             loss = soft_cross_entropy(student.logits, teacher.logits, temperature, reduction=reduction)
         terms["prediction"] = (weights.prediction, loss)
+    if weights.labels and not regresses:
+        if labels is None:
+            raise ValueError("labels have weight, but none are given")
+        terms["labels"] = (weights.labels, F.cross_entropy(student.logits, labels))
+    if not terms:
+        raise RecipeError("labels alone have weight, but a regression takes none; give logits a factor above 0")
     total = torch.stack([factor * loss for factor, loss in terms.values()]).sum()
     scalars = {name: loss.detach() for name, (_, loss) in terms.items()}
     return total, {**scalars, "total": total.detach()}
@@ -112,8 +140,8 @@ def attention_score_loss(
     """
     _check_pairs(student, teacher, "attention scores")
     pairs, count = None, None
-    if _excludes(padding, mask):
-        real = mask.to(student[0].dtype)  # type: ignore[union-attr]  # _excludes is False for None
+    if excludes(padding, mask):
+        real = mask.to(student[0].dtype)  # type: ignore[union-attr]  # excludes is False for None
         pairs = real[:, None, :, None] * real[:, None, None, :]
         count = pairs.sum() * student[0].shape[1]
     losses = [
@@ -137,8 +165,8 @@ def hidden_state_loss(
     """
     _check_pairs(student, teacher, "hidden states")
     positions, count = None, None
-    if _excludes(padding, mask):
-        positions = mask[:, :, None].to(student[0].dtype)  # type: ignore[index]  # _excludes is False for None
+    if excludes(padding, mask):
+        positions = mask[:, :, None].to(student[0].dtype)  # type: ignore[index]  # excludes is False for None
         count = positions.sum() * student[0].shape[2]
     return torch.stack([_mean_square(a, b, positions, count) for a, b in zip(student, teacher, strict=True)]).sum()
 
@@ -191,18 +219,16 @@ def _mean_square(a: Tensor, b: Tensor, weight: Tensor | None, count: Tensor | No
     return loss
 
 
-def _excludes(padding: str, mask: Tensor | None) -> bool:
-    if padding not in PADDINGS:
-        raise RecipeError(f"padding is {padding!r}; allowed: {', '.join(PADDINGS)}")
-    return padding == "exclude" and mask is not None
-
-
 def _check_pairs(student: Sequence[Tensor], teacher: Sequence[Tensor], what: str) -> None:
     """Distillation here is layer by layer, so both sides must have the same layers and shapes."""
-    if not student or not teacher:
-        raise ValueError(f"no {what}: run student and teacher with collect=True")
+    _check_collected(student, teacher, what)
     shapes = [tuple(tensor.shape) for tensor in student], [tuple(tensor.shape) for tensor in teacher]
     if shapes[0] != shapes[1]:
         raise ValueError(
             f"{what} of the student have shapes {shapes[0]}, of the teacher {shapes[1]}; they must be equal"
         )
+
+
+def _check_collected(student: Sequence[Any], teacher: Sequence[Any], what: str) -> None:
+    if not student or not teacher:
+        raise ValueError(f"no {what}: run student and teacher with collect=True")

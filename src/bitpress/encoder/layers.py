@@ -42,21 +42,31 @@ def keep_signs(y: Tensor, x: Tensor) -> Tensor:
     return torch.where(x < 0, y.clamp(max=-torch.finfo(y.dtype).tiny), y)
 
 
-class Linear(nn.Linear):
-    """y = x·Ŵᵀ + bias with Ŵ = ``weight_quantizer(weight)``, or the weight itself where that is None. A quantizer that
-    has a ``linear(x, weight, bias)`` computes y itself.
+def is_quantizers(name: str) -> bool:
+    """Whether a parameter or buffer of an encoder belongs to an activation quantizer, not to the model itself."""
+    return "quantizer." in name
 
-    x [..., in_features], y [..., out_features]. The quantizer runs once a forward call.
+
+class Linear(nn.Linear):
+    """y = x̂·Ŵᵀ + bias with Ŵ = ``weight_quantizer(weight)`` and x̂ = ``input_quantizer(x, "rows")``; a quantizer that is
+    None changes nothing. Most models quantize inputs at an activation point instead, once for all linears that read
+    them.
+
+    x [..., in_features], y [..., out_features]. The quantizers run once a forward call. A weight quantizer that has a
+    ``linear(x, weight, bias, step)`` computes y itself; ``step`` is the input quantizer's, of which x̂ are multiples.
     """
 
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__(in_features, out_features)
         self.weight_quantizer: WeightQuantizer | None = None
+        self.input_quantizer: ActivationPointQuantizer | None = None
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.input_quantizer is not None:
+            x = self.input_quantizer(x, "rows", None)
         product = getattr(self.weight_quantizer, "linear", None)
         if product is not None:
-            y: Tensor = product(x, self.weight, self.bias)
+            y: Tensor = product(x, self.weight, self.bias, getattr(self.input_quantizer, "step", None))
             return y
         weight = self.weight if self.weight_quantizer is None else self.weight_quantizer(self.weight)
         return F.linear(x, weight, self.bias)
@@ -79,12 +89,16 @@ class WordEmbedding(nn.Module):
         """ids int64 [...] → [..., H]."""
         if self.weight_quantizer is None:
             return F.embedding(ids, self.weight, self.padding_idx)
-        if not getattr(self.weight_quantizer, "rows_are_independent", False):
+        quantizer = self.weight_quantizer
+        for_table = getattr(quantizer, "for_table", None)
+        if for_table is not None:  # fixes what it needs of the other rows
+            quantizer = for_table(self.weight)
+        if not getattr(quantizer, "rows_are_independent", False):
             # A scale of several rows depends on some that are not in the batch.
-            return F.embedding(ids, self.weight_quantizer(self.weight), self.padding_idx)
+            return F.embedding(ids, quantizer(self.weight), self.padding_idx)
         unique, inverse = torch.unique(ids, return_inverse=True)
         rows = F.embedding(unique, self.weight, self.padding_idx)
-        return F.embedding(inverse, self.weight_quantizer(rows))
+        return F.embedding(inverse, quantizer(rows))
 
     def extra_repr(self) -> str:
         return f"{self.weight.shape[0]}, {self.weight.shape[1]}, padding_idx={self.padding_idx}"

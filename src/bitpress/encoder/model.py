@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -27,11 +27,20 @@ MASKED = torch.finfo(torch.float32).min
 
 @dataclass
 class EncoderOutput:
-    """What one forward pass returns; the two tuples are empty unless ``collect`` was asked for."""
+    """What one forward pass returns; the tuples are empty unless ``collect`` was asked for."""
 
     logits: Tensor  # [B, C]
     hidden_states: tuple[Tensor, ...] = ()  # L + 1 of [B, T, H]: embedding output, then each layer's output
     attention_scores: tuple[Tensor, ...] = ()  # L of [B, h, T, T]: masked, before softmax
+    projections: tuple[tuple[Tensor, Tensor, Tensor], ...] = ()  # L × query, key, value [B, h, T, d], not quantized
+
+
+@dataclass
+class AttentionStates:
+    """What distillation compares of one layer's attention: see :class:`EncoderOutput`."""
+
+    scores: Tensor
+    projections: tuple[Tensor, Tensor, Tensor]
 
 
 class Embeddings(nn.Module):
@@ -70,7 +79,8 @@ class Embeddings(nn.Module):
 class Attention(nn.Module):
     """Self-attention with its output linear, residual and LayerNorm.
 
-    ``weigh`` makes attention weights of masked scores [B, h, T, T]; None: softmax.
+    ``weigh`` makes attention weights of masked scores [B, h, T, T]; None: softmax. ``observe`` is given the weights as
+    they enter the product, quantized, and ``real``; None: nobody looks.
     """
 
     def __init__(self, config: EncoderConfig, name: str) -> None:
@@ -86,6 +96,7 @@ class Attention(nn.Module):
         if config.position_embedding_type != "absolute":
             self.distance = nn.Embedding(2 * config.max_position_embeddings - 1, self.head_size)
         self.weigh: Callable[[Tensor], Tensor] | None = None
+        self.observe: Callable[[Tensor, Tensor | None], None] | None = None
         self.input = ActivationPoint(f"{name}.input", "rows")
         self.query_states = ActivationPoint(f"{name}.query_states", "head_rows")
         self.key_states = ActivationPoint(f"{name}.key_states", "head_rows")
@@ -95,18 +106,21 @@ class Attention(nn.Module):
 
     def forward(
         self, hidden: Tensor, bias: Tensor | None, real: Tensor | None, collect: bool
-    ) -> tuple[Tensor, Tensor | None]:
-        """hidden [B, T, H]; bias [B, 1, 1, T], added to scores, or None; real bool [B, T] or None → ([B, T, H], masked
-        scores [B, h, T, T] where asked for)."""
+    ) -> tuple[Tensor, AttentionStates | None]:
+        """hidden [B, T, H]; bias [B, 1, 1, T], added to scores, or None; real bool [B, T] or None → ([B, T, H], what
+        was asked for with ``collect``)."""
         x = self.input(hidden, real)
         query, key, value = (self._split(linear(x)) for linear in (self.query, self.key, self.value))
+        states = None
         if collect or not self._is_plain():
             context, scores = self._explicit(query, key, value, bias, real)
+            if collect:
+                states = AttentionStates(scores, (query, key, value))
         else:
-            context, scores = F.scaled_dot_product_attention(query, key, value, attn_mask=bias), None
+            context = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
         context = context.transpose(1, 2).reshape(hidden.shape)
         out = dropout(self.output(self.context(context, real)), self.hidden_dropout, self.training)
-        return self.norm(out + hidden), scores if collect else None
+        return self.norm(out + hidden), states
 
     def _split(self, x: Tensor) -> Tensor:
         """[B, T, H] → [B, h, T, d], a view."""
@@ -119,6 +133,7 @@ class Attention(nn.Module):
         return (
             self.position_embedding_type == "absolute"
             and self.weigh is None
+            and self.observe is None
             and all(point.quantizer is None for point in points)
             and not (self.training and self.probability_dropout > 0)
         )
@@ -137,8 +152,10 @@ class Attention(nn.Module):
             scores += bias
         weights = scores.softmax(dim=-1) if self.weigh is None else self.weigh(scores)
         probabilities = dropout(weights, self.probability_dropout, self.training)
-        context = torch.matmul(self.probabilities(probabilities, real), self.value_states(value, real))
-        return context, scores
+        probabilities = self.probabilities(probabilities, real)
+        if self.observe is not None:
+            self.observe(probabilities, real)
+        return torch.matmul(probabilities, self.value_states(value, real)), scores
 
     def _relative_scores(self, query: Tensor, key: Tensor) -> Tensor:
         """Shaw et al. 2018 (arXiv 1803.02155) for "relative_key"; Huang et al. 2020 (arXiv 2009.13658, method 4) for
@@ -185,9 +202,9 @@ class Layer(nn.Module):
 
     def forward(
         self, hidden: Tensor, bias: Tensor | None, real: Tensor | None, collect: bool
-    ) -> tuple[Tensor, Tensor | None]:
-        hidden, scores = self.attention(hidden, bias, real, collect)
-        return self.ffn(hidden, real), scores
+    ) -> tuple[Tensor, AttentionStates | None]:
+        hidden, states = self.attention(hidden, bias, real, collect)
+        return self.ffn(hidden, real), states
 
 
 class Pooler(nn.Module):
@@ -241,7 +258,7 @@ class SequenceClassifier(nn.Module):
             input_ids: int64 [B, T].
             attention_mask: [B, T], non-zero at real tokens; None: no padding.
             token_type_ids: int64 [B, T]; None: all 0 (one text).
-            collect: also return hidden states and masked pre-softmax attention scores.
+            collect: also return hidden states, masked pre-softmax attention scores and projections.
 
         Raises:
             UnsupportedModelError: more tokens than the model has positions.
@@ -254,14 +271,43 @@ class SequenceClassifier(nn.Module):
             bias = torch.zeros(real.shape, device=real.device).masked_fill_(~real, MASKED)[:, None, None, :]
         hidden = self.embeddings(input_ids, token_type_ids)
         hidden_states = [hidden] if collect else []
-        attention_scores = []
+        attention: list[AttentionStates] = []
         for layer in self.layers:
-            hidden, scores = layer(hidden, bias, real, collect)
+            hidden, states = layer(hidden, bias, real, collect)
             if collect:
                 hidden_states.append(hidden)
-                attention_scores.append(scores)
+                attention.append(states)
         pooled = dropout(self.pooler(hidden), self.classifier_dropout, self.training)
-        return EncoderOutput(self.classifier(pooled), tuple(hidden_states), tuple(attention_scores))
+        return EncoderOutput(
+            self.classifier(pooled),
+            tuple(hidden_states),
+            tuple(states.scores for states in attention),
+            tuple(states.projections for states in attention),
+        )
+
+    def set_hidden_act(self, name: str) -> None:
+        """Another activation function in every feed-forward network, and in ``config``.
+
+        Raises:
+            UnsupportedModelError: there is none of that name; the text lists those there are.
+        """
+        if name not in ACTIVATIONS:
+            raise UnsupportedModelError(f"hidden_act is {name!r}; allowed: {', '.join(ACTIVATIONS)}")
+        self.config = replace(self.config, hidden_act=name)
+        for module in self.modules():
+            if isinstance(module, FeedForward):
+                module.function = ACTIVATIONS[name]
+
+    def set_dropout(self, probability: float) -> None:
+        """One dropout probability everywhere, while training here; ``config`` keeps the checkpoint's own."""
+        for module in self.modules():
+            if isinstance(module, Embeddings):
+                module.dropout = probability
+            elif isinstance(module, Attention):
+                module.probability_dropout = module.hidden_dropout = probability
+            elif isinstance(module, FeedForward):
+                module.dropout = probability
+        self.classifier_dropout = probability
 
 
 def fresh_parameter(name: str, shape: tuple[int, ...], config: EncoderConfig, seed: int) -> Tensor:

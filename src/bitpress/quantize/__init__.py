@@ -8,9 +8,11 @@ from bitpress.quantize.apply import (
     ReportRow,
     activation_ranges,
     apply_policy,
+    elastic_quantizers,
     encode_weights,
 )
-from bitpress.quantize.binary import BinaryQuantizer, BooleanAttention, SignQuantizer
+from bitpress.quantize.binary import AllAttention, BinaryQuantizer, BooleanAttention, SignQuantizer
+from bitpress.quantize.elastic import ElasticQuantizer
 from bitpress.quantize.policy import ActivationPolicy, EmbeddingPolicy, Policy, WeightPolicy
 from bitpress.quantize.ternary import TernaryQuantizer
 from bitpress.quantize.uniform import ActivationQuantizer
@@ -19,9 +21,11 @@ from bitpress.quantize.uniform_weights import UniformWeightQuantizer
 __all__ = [
     "ActivationPolicy",
     "ActivationQuantizer",
+    "AllAttention",
     "AppliedPolicy",
     "BinaryQuantizer",
     "BooleanAttention",
+    "ElasticQuantizer",
     "EmbeddingPolicy",
     "LeftFp32",
     "Policy",
@@ -32,5 +36,6 @@ __all__ = [
     "WeightPolicy",
     "activation_ranges",
     "apply_policy",
+    "elastic_quantizers",
     "encode_weights",
 ]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from bitpress.encoder.layers import ActivationPoint, Linear, WordEmbedding
-from bitpress.encoder.model import Attention
-from bitpress.quantize.binary import BinaryQuantizer, BooleanAttention
-from bitpress.quantize.policy import Policy, WeightPolicy
+from bitpress.encoder.layers import ActivationPoint, Linear, WordEmbedding, is_quantizers
+from bitpress.encoder.model import Attention, FeedForward
+from bitpress.quantize.binary import AllAttention, BinaryQuantizer, BooleanAttention
+from bitpress.quantize.elastic import ElasticQuantizer
+from bitpress.quantize.policy import ActivationPolicy, Policy, WeightPolicy
 from bitpress.quantize.ternary import TernaryQuantizer
 from bitpress.quantize.uniform import ActivationQuantizer
 from bitpress.quantize.uniform_weights import UniformWeightQuantizer
@@ -58,46 +60,66 @@ class AppliedPolicy:
 
 def apply_policy(model: nn.Module, policy: Policy) -> AppliedPolicy:
     """Set the quantizers of ``policy`` on every linear but the classifier, on the word embedding and on every
-    activation point of ``model``, replacing earlier ones (with them, static ranges). With binary activations attention
-    is Bi-Attention, whose weights are bits already; otherwise it is softmax.
+    activation point of ``model``, replacing earlier ones (with them, static ranges). Elastic quantizers continue with
+    the scales and thresholds of elastic ones that they replace.
 
     Position and token-type embeddings, biases, LayerNorm and the classifier stay fp32, as published (TernaryBERT §3).
     """
-    weights = {}
-    points = []
-    for name, module in model.named_modules():
+    activations = policy.activations
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    never_negative = {id(module.output) for module in model.modules() if isinstance(module, FeedForward)}
+    attention = {"bool": BooleanAttention, "all": AllAttention}[activations.attention]
+    weights, linears, points = {}, [], []
+    for name, module in list(model.named_modules()):
         if isinstance(module, (Linear, WordEmbedding)):
             wanted = policy.word_embedding if isinstance(module, WordEmbedding) else policy.weights
             module.weight_quantizer = None if name == _HEAD else wanted.quantizer()
             if module.weight_quantizer is not None:
                 weights[f"{name}.weight"] = wanted
+        if isinstance(module, Linear) and name != _HEAD:
+            linears.append(name)
+            wanted_input = activations.input_quantizer(module.in_features, id(module) not in never_negative)
+            module.input_quantizer = _replaced(module.input_quantizer, wanted_input, device, module.training)
         elif isinstance(module, ActivationPoint):
             points.append((name, module))
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    is_binary = policy.activations.scheme == "binary"
-    for module in model.modules():
-        if isinstance(module, Attention):
-            module.weigh = BooleanAttention() if is_binary else None
-    for _, point in points:
-        quantizer = policy.activations.quantizer()
-        if is_binary and point.kind == "probabilities":
-            quantizer = None
-        point.quantizer = None if quantizer is None else quantizer.to(device).train(point.training)
-
+            module.quantizer = _replaced(module.quantizer, activations.quantizer(module.kind), device, module.training)
+        elif isinstance(module, Attention):
+            module.weigh = attention() if activations.scheme == "binary" else None
     rows, left = _tensor_rows(model, weights)
+    _append_activations(rows, left, activations, linears, points)
+    return AppliedPolicy(policy, tuple(rows), tuple(left))
+
+
+def _replaced(old: object, new: nn.Module | None, device: torch.device, training: bool) -> Any:
+    """``new`` in the place of ``old``, ready to run."""
+    if new is None:
+        return None
+    if isinstance(new, ElasticQuantizer) and isinstance(old, ElasticQuantizer) and old.signed == new.signed:
+        new.continue_from(old)
+    return new.to(device).train(training)
+
+
+def _append_activations(
+    rows: list[ReportRow],
+    left: list[LeftFp32],
+    activations: ActivationPolicy,
+    linears: list[str],
+    points: list[tuple[str, ActivationPoint]],
+) -> None:
+    """One line an activation point, or where linears quantize their inputs themselves, one a linear."""
+    scheme, bits = activations.scheme, activations.stored_bits
+    if scheme == "elastic":
+        rows += [ReportRow(f"{name}.input", "activation", scheme, bits, "tensor", 0) for name in linears]
     for name, point in points:
-        scheme, bits = policy.activations.scheme, policy.activations.stored_bits
+        if scheme == "elastic" and point.kind == "rows":
+            continue
         if scheme == "fp32":
             rows.append(ReportRow(name, "activation", "fp32", 32, "", 0))
             left.append(LeftFp32(name, 0, "the policy keeps activations in fp32"))
-        else:
-            group = policy.activations.range
-            if is_binary:
-                group = ""  # there is no scale to share
-            elif group == "token":
-                group = _GROUPS[point.kind]
-            rows.append(ReportRow(name, "activation", scheme, bits, group, 0))
-    return AppliedPolicy(policy, tuple(rows), tuple(left))
+            continue
+        # Signs have no scale to share.
+        group = {"binary": "", "elastic": "tensor"}.get(scheme, activations.range)
+        rows.append(ReportRow(name, "activation", scheme, bits, _GROUPS[point.kind] if group == "token" else group, 0))
 
 
 def encode_weights(model: nn.Module) -> dict[str, tuple[Tensor | None, ...]]:
@@ -127,6 +149,17 @@ def activation_ranges(model: nn.Module) -> dict[str, tuple[float, float]]:
     return ranges
 
 
+def elastic_quantizers(model: nn.Module) -> dict[str, ElasticQuantizer]:
+    """The elastic quantizers by name: ``LINEAR.input`` of a linear, else the activation point's."""
+    found = {}
+    for name, module in model.named_modules():
+        if isinstance(module, Linear) and isinstance(module.input_quantizer, ElasticQuantizer):
+            found[f"{name}.input"] = module.input_quantizer
+        elif isinstance(module, ActivationPoint) and isinstance(module.quantizer, ElasticQuantizer):
+            found[name] = module.quantizer
+    return found
+
+
 # What shares a range under range "token".
 _GROUPS = {"rows": "token", "head_rows": "token and head", "head_block": "text and head", "probabilities": "query"}
 
@@ -134,6 +167,8 @@ _GROUPS = {"rows": "token", "head_rows": "token and head", "head_block": "text a
 def _tensor_rows(model: nn.Module, weights: dict[str, WeightPolicy]) -> tuple[list[ReportRow], list[LeftFp32]]:
     rows, left = [], []
     for name, parameter in model.named_parameters():
+        if is_quantizers(name):
+            continue
         size = parameter.numel()
         if name in weights:
             wanted = weights[name]

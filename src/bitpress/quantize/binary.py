@@ -10,7 +10,7 @@ that is where a score is ±8.)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,21 +23,31 @@ SMALLEST_SCALE = torch.finfo(torch.float32).tiny
 
 @dataclass(frozen=True)
 class BinaryQuantizer:
-    r"""Centred sign of a weight matrix, one scale a row. Over the n weights of a row:
+    r"""Sign of a weight matrix, with one scale a row or matrix:
 
-        q(w)_i = α · b_i,   b_i = sgn(w_i − μ),   μ = mean of w,   α = mean of |w|
+        q(w) = α · b,   b = sgn(w − μ),   α = mean of |w|
 
-        ∂L/∂w = m − mean(m),   m_i = ∂L/∂q_i where |w_i − μ| ≤ 1, else 0
+        ∂L/∂w = m − mean(m),   m = ∂L/∂q where |w − μ| ≤ gradient_range, else 0
 
-    The scale is that of the row as it is, not of the centred one (for which mean |w − μ| would fit best), and carries
-    no gradient; the gradient is not multiplied by it. A row of zeros has bits +1 and α = 2⁻¹²⁶. A NaN weight gives a
-    NaN row.
+    The scale is that of the weights as they are, not of the centred ones (for which mean |w − μ| would fit best), and
+    carries no gradient; the gradient is not multiplied by it. Weights that are all zero have bits +1 and α = 2⁻¹²⁶. A
+    NaN weight makes its scale NaN.
 
-    Sums run in fp64 along each row: exact for up to 2²⁹ equal numbers, so that the quantizer is idempotent and its
-    result independent of threads.
+    Sums run in fp64 along each row, then over the rows: exact for up to 2²⁹ equal numbers, so that the quantizer is
+    idempotent, and its result independent of threads.
 
-    Source: BiBERT §3.1 and its released code.
+    Args:
+        group: what shares α: "row" (BiBERT, and the word embedding of BiT) or "matrix" (BiT, BinaryBERT).
+        centre: what μ is the mean of, and mean(m): "row" (BiBERT), "matrix" (BiT) or "none": μ = 0 (BinaryBERT).
+        gradient_range: None for the plain identity, ∂L/∂w = ∂L/∂q (BiT, BinaryBERT).
+
+    Source: BiBERT §3.1 and its released code; the others: BiT and its released code, spec/bit.md A3 and B.
     """
+
+    group: str = "row"
+    centre: str = "row"
+    gradient_range: float | None = 1.0
+    fixed_mean: float | None = None  # μ of a matrix of which only some rows are given: see for_table
 
     def __call__(self, weight: Tensor) -> Tensor:
         return self.fake_quantize(weight)
@@ -45,42 +55,73 @@ class BinaryQuantizer:
     @property
     def rows_are_independent(self) -> bool:
         """A row's bits and scale depend on no other row, so an embedding may quantize only the rows it looks up."""
-        return True
+        return self.group == "row" and (self.centre != "matrix" or self.fixed_mean is not None)
+
+    def for_table(self, weight: Tensor) -> BinaryQuantizer:
+        """What quantizes rows of ``weight`` [rows, cols] as this one quantizes them all."""
+        if self.group != "row" or self.centre != "matrix":
+            return self
+        return replace(self, fixed_mean=float(_mean(weight.detach(), "matrix")))
 
     def fake_quantize(self, weight: Tensor) -> Tensor:
         """weight fp32 [rows, cols] → q(weight) fp32 [rows, cols], equal bit for bit to ``decode(*encode(weight))``."""
         quantized: Tensor = _CentredSign.apply(weight, self)
         return quantized
 
-    def linear(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """x·q(w)ᵀ + bias as α·(x·bᵀ) + bias: x [..., cols], weight [rows, cols], bias [rows] → [..., rows].
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor, step: Tensor | None = None) -> Tensor:
+        """x·q(w)ᵀ + bias as (step·α)·(c·bᵀ) + bias with integers c = x / step: x [..., cols], weight [rows, cols], bias
+        [rows] → [..., rows].
 
-        Of signs x the inner sum is an exact integer, so y depends on no order of addition and a tie is one: the sign of
+        The inner sum is an exact integer, so y depends on no order of addition and a tie is one: the sign of
         α − α + … + α is otherwise that of its rounding errors. Gradients are those of the product with q(w).
+
+        Args:
+            step: what x is multiples of, a scalar; None: x are signs.
         """
-        y: Tensor = _Product.apply(x, weight, bias, self)
+        y: Tensor = _Product.apply(x, weight, bias, self, step)
         return y
 
     @torch.no_grad()
     def encode(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """weight fp32 [rows, cols] → (b int8 [rows, cols], α fp32 [rows])."""
+        """weight fp32 [rows, cols] → (b int8 [rows, cols], α fp32 [rows], or [1] of a matrix)."""
         centred, scale = self._centre(weight)
         return _step(centred, -1.0).to(torch.int8), scale.squeeze(1)
 
     @staticmethod
     def decode(codes: Tensor, scale: Tensor) -> Tensor:
-        """(b int8 [rows, cols], α fp32 [rows]) → α·b fp32 [rows, cols]."""
+        """(b int8 [rows, cols], α fp32 [rows] or [1]) → α·b fp32 [rows, cols]."""
         return codes.to(torch.float32, copy=True).mul_(scale.unsqueeze(1))
 
-    @staticmethod
-    def _centre(weight: Tensor) -> tuple[Tensor, Tensor]:
-        """weight [rows, cols] → (w − μ, newly allocated; α [rows, 1])."""
+    def _centre(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """weight [rows, cols] → (w − μ, newly allocated; α [rows, 1] or [1, 1])."""
         if weight.dim() != 2:
             raise ValueError(f"a weight of shape {tuple(weight.shape)}; the binary quantizer takes [rows, cols]")
-        mean = weight.mean(dim=1, keepdim=True, dtype=torch.float64).to(torch.float32)
-        scale = weight.abs().mean(dim=1, keepdim=True, dtype=torch.float64).to(torch.float32)
+        mean = _mean(weight, self.centre) if self.fixed_mean is None else self.fixed_mean
+        scale = _mean(weight.abs(), self.group)
         # NaN and infinite weights make the scale NaN, so that a diverged row cannot pass as a good one.
         return weight - mean, (scale + 0 * scale).clamp_(min=SMALLEST_SCALE)
+
+    def _within(self, centred: Tensor) -> Tensor | None:
+        """Where the gradient passes; None: everywhere, unchanged."""
+        return None if self.gradient_range is None else centred.abs() <= self.gradient_range
+
+    def _backward(self, gradient: Tensor, within: Tensor | None) -> Tensor:
+        """∂L/∂q [rows, cols] → ∂L/∂w."""
+        if within is None:
+            return gradient
+        masked = gradient * within
+        if self.centre == "none":
+            return masked
+        return masked - (masked.mean(dim=1, keepdim=True) if self.centre == "row" else masked.mean())
+
+
+def _mean(x: Tensor, over: str) -> Tensor:
+    """Mean of x [rows, cols]: [rows, 1] over a "row", [1, 1] over the "matrix", 0 over "none"."""
+    if over == "none":
+        return x.new_zeros((1, 1))
+    mean = x.mean(dim=1, keepdim=True, dtype=torch.float64)
+    # Few enough rows for one thread: torch splits longer sums, and their result would depend on how.
+    return (mean if over == "row" else mean.mean(dim=0, keepdim=True)).to(torch.float32)
 
 
 class _CentredSign(torch.autograd.Function):
@@ -89,37 +130,35 @@ class _CentredSign(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, quantizer: BinaryQuantizer) -> Tensor:
         centred, scale = quantizer._centre(weight)
-        ctx.save_for_backward(centred.abs() <= 1)
+        ctx.quantizer, ctx.within = quantizer, quantizer._within(centred)
         return _step(centred, -1.0).mul_(scale)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        (within,) = ctx.saved_tensors
-        return _through_the_sign(grads[0], within), None
+        return ctx.quantizer._backward(grads[0], ctx.within), None
 
 
 class _Product(torch.autograd.Function):
-    """Forward α·(x·bᵀ) + bias, backward as through x·q(w)ᵀ + bias."""
+    """Forward (step·α)·(c·bᵀ) + bias, backward as through x·q(w)ᵀ + bias."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, quantizer: BinaryQuantizer) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, quantizer: BinaryQuantizer, step: Tensor | None
+    ) -> Tensor:
         centred, scale = quantizer._centre(weight)
         codes, scale = _step(centred, -1.0), scale.squeeze(1)
-        ctx.save_for_backward(x, codes, scale, centred.abs() <= 1)
-        return F.linear(x, codes).mul_(scale).add_(bias)
+        ctx.save_for_backward(x, codes, scale)
+        ctx.quantizer, ctx.within = quantizer, quantizer._within(centred)
+        if step is None:
+            return F.linear(x, codes).mul_(scale).add_(bias)
+        return F.linear((x / step).round_(), codes).mul_(scale * step).add_(bias)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        x, codes, scale, within = ctx.saved_tensors
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, codes, scale = ctx.saved_tensors
         rows = grads[0].flatten(0, -2)
-        by_weight = _through_the_sign(rows.t() @ x.flatten(0, -2), within)
-        return (grads[0] * scale) @ codes, by_weight, rows.sum(dim=0), None
-
-
-def _through_the_sign(gradient: Tensor, within: Tensor) -> Tensor:
-    """∂L/∂q [rows, cols] → ∂L/∂w; ``within``: where |w − μ| ≤ 1."""
-    masked = gradient * within
-    return masked - masked.mean(dim=1, keepdim=True)
+        by_weight = ctx.quantizer._backward(rows.t() @ x.flatten(0, -2), ctx.within)
+        return (grads[0] * scale) @ codes, by_weight, rows.sum(dim=0), None, None
 
 
 class SignQuantizer(nn.Module):
@@ -153,6 +192,35 @@ class BooleanAttention(nn.Module):
         """Masked scores fp32 [B, h, T, T] → 0 or 1."""
         weights: Tensor = _Step.apply(scores, 0.0)
         return weights
+
+
+class AllAttention(nn.Module):
+    """The fully binarized baseline's sgn(softmax(A)): a probability is never negative, so every real key is attended.
+
+    Forward 1 for real keys and 0 for padded ones, whatever the scores; the gradient is that of the softmax.
+
+    Source: BiBERT §3.2, where its entropy of 0 bits is what Bi-Attention mends; spec/bibert.md §6.
+    """
+
+    def forward(self, scores: Tensor) -> Tensor:
+        """Masked scores fp32 [B, h, T, T] → 0 or 1."""
+        probabilities = scores.softmax(dim=-1)
+        # Only padding has scores of this size; a real key's probability may underflow to 0, and sgn(0) is +1.
+        real = (scores.detach() > torch.finfo(scores.dtype).min / 2).to(scores.dtype)
+        weights: Tensor = _Replace.apply(probabilities, real)
+        return weights
+
+
+class _Replace(torch.autograd.Function):
+    """Forward the second argument, backward the identity to the first."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return grads[0], None
 
 
 class _Step(torch.autograd.Function):

@@ -12,12 +12,15 @@ from typing import ClassVar
 
 from bitpress.errors import RecipeError
 from bitpress.quantize.binary import BinaryQuantizer, SignQuantizer
+from bitpress.quantize.elastic import ELASTIC_BITS, SCALES, THRESHOLDS, ElasticQuantizer
 from bitpress.quantize.ternary import GROUPS, METHODS, TernaryQuantizer
 from bitpress.quantize.uniform import RANGES, ActivationQuantizer
 from bitpress.quantize.uniform_weights import BITS, UNIFORM_GROUPS, UniformWeightQuantizer, check_group_size
 
 WEIGHT_SCHEMES = ("fp32", "ternary", "uniform", "binary")
-ACTIVATION_SCHEMES = ("fp32", "uniform", "binary")
+ACTIVATION_SCHEMES = ("fp32", "uniform", "binary", "elastic")
+CENTRES = ("row", "matrix", "none")
+ATTENTIONS = ("bool", "all")
 
 
 @dataclass(frozen=True)
@@ -25,10 +28,11 @@ class WeightPolicy:
     """How the weights of the linears are stored.
 
     scheme: "fp32", "ternary", "uniform" or "binary"; group, clip: what shares a scale, and a bound on the weights
-    before they are quantized; unused with fp32. Binary weights have one scale a row and no clip.
+    before they are quantized; unused with fp32. Binary weights have no clip.
     method: of :class:`TernaryQuantizer`, unused with others.
     bits, symmetric, group_size, pair_bound: of :class:`UniformWeightQuantizer`, unused with others; group_size only
     with group "row_block" and "input", pair_bound only with 8 bits and symmetric.
+    centre, gradient_range: of :class:`BinaryQuantizer`, unused with others.
 
     Raises:
         RecipeError: a value is not allowed.
@@ -44,6 +48,8 @@ class WeightPolicy:
     symmetric: bool = True
     group_size: int | None = None
     pair_bound: bool = True
+    centre: str = "row"
+    gradient_range: float | None = 1.0
 
     def __post_init__(self) -> None:
         here = f"{self.SECTION}."
@@ -55,8 +61,9 @@ class WeightPolicy:
         _check_choice(here + "symmetric", self.symmetric, (False, True))
         _check_choice(here + "pair_bound", self.pair_bound, (False, True))
         check_group_size(self.group, self.group_size, here)
+        _check_choice(here + "centre", self.centre, CENTRES)
+        _check_bound(here + "gradient_range", self.gradient_range, "the identity")
         if self.scheme == "binary":
-            _check_choice(here + "group", self.group, ("row",))
             _check_choice(here + "clip", self.clip, (None,))
 
     @property
@@ -77,7 +84,7 @@ class WeightPolicy:
         if self.scheme == "ternary":
             return TernaryQuantizer(group=self.group, method=self.method, clip=self.clip)
         if self.scheme == "binary":
-            return BinaryQuantizer()
+            return BinaryQuantizer(self.group, self.centre, self.gradient_range)
         return UniformWeightQuantizer(
             bits=self.bits,
             symmetric=self.symmetric,
@@ -103,8 +110,13 @@ class EmbeddingPolicy(WeightPolicy):
 class ActivationPolicy:
     """How the inputs of matrix products are represented.
 
-    scheme: "fp32", "uniform" or "binary" (:class:`SignQuantizer`, and Bi-Attention); bits, symmetric, range, clip: of
-    :class:`ActivationQuantizer`, unused with others.
+    scheme: "fp32", "uniform", "binary" (:class:`SignQuantizer`) or "elastic" (:class:`ElasticQuantizer`: inputs of
+    linears each with a scale and threshold of their own, what is never negative not signed).
+    bits: 8 (uniform); 1, 2 or 4 (elastic); unused with others.
+    symmetric, range, clip: of :class:`ActivationQuantizer`, unused with others.
+    attention: with binary activations, "bool" (Bi-Attention) or "all" (the baseline, which attends to every key);
+    with others attention is softmax.
+    scale, threshold: of :class:`ElasticQuantizer`, unused with others.
 
     Raises:
         RecipeError: a value is not allowed.
@@ -115,10 +127,16 @@ class ActivationPolicy:
     symmetric: bool = False
     range: str = "token"
     clip: float | None = None
+    attention: str = "bool"
+    scale: str = "learned"
+    threshold: str = "channel"
 
     def __post_init__(self) -> None:
         _check_choice("activations.scheme", self.scheme, ACTIVATION_SCHEMES)
-        _check_choice("activations.bits", self.bits, (8,))
+        _check_choice("activations.bits", self.bits, ELASTIC_BITS if self.scheme == "elastic" else (8,))
+        _check_choice("activations.attention", self.attention, ATTENTIONS)
+        _check_choice("activations.scale", self.scale, SCALES)
+        _check_choice("activations.threshold", self.threshold, THRESHOLDS)
         _check_choice("activations.symmetric", self.symmetric, (False, True))
         _check_choice("activations.range", self.range, RANGES)
         _check_clip("activations.clip", self.clip)
@@ -126,15 +144,30 @@ class ActivationPolicy:
     @property
     def stored_bits(self) -> int:
         """Bits a number."""
-        return {"fp32": 32, "uniform": self.bits, "binary": 1}[self.scheme]
+        return {"fp32": 32, "uniform": self.bits, "binary": 1, "elastic": self.bits}[self.scheme]
 
-    def quantizer(self) -> ActivationQuantizer | SignQuantizer | None:
-        """A new quantizer as this asks for; None is fp32."""
+    @property
+    def starts_from_data(self) -> bool:
+        """Whether scales or ranges come from batches, so that weights alone do not make a finished model."""
+        return self.scheme == "elastic" or (self.scheme == "uniform" and self.range == "static")
+
+    def quantizer(self, kind: str) -> ActivationQuantizer | SignQuantizer | ElasticQuantizer | None:
+        """A new quantizer for an activation point of that kind; None is fp32, or what needs none there."""
         if self.scheme == "fp32":
             return None
-        if self.scheme == "binary":
-            return SignQuantizer()
+        if self.scheme == "binary":  # attention weights are bits already
+            return None if kind == "probabilities" else SignQuantizer()
+        if self.scheme == "elastic":  # linears have quantizers of their own
+            return None if kind == "rows" else self._elastic(kind != "probabilities", None, "none")
         return ActivationQuantizer(bits=self.bits, symmetric=self.symmetric, range=self.range, clip=self.clip)
+
+    def input_quantizer(self, inputs: int, signed: bool) -> ElasticQuantizer | None:
+        """A new quantizer for the inputs of one linear, where every linear has its own; None where its activation
+        point has one for all."""
+        return self._elastic(signed, inputs, self.threshold) if self.scheme == "elastic" else None
+
+    def _elastic(self, signed: bool, channels: int | None, threshold: str) -> ElasticQuantizer:
+        return ElasticQuantizer(self.bits, signed, channels, self.scale, threshold)
 
 
 @dataclass(frozen=True)
@@ -156,7 +189,11 @@ def _check_choice(key: str, value: object, allowed: tuple[object, ...]) -> None:
 
 
 def _check_clip(key: str, value: object) -> None:
+    _check_bound(key, value, "no clipping")
+
+
+def _check_bound(key: str, value: object, without: str) -> None:
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        raise RecipeError(f"{key} is {value!r}; allowed: a number above 0, or null for no clipping")
+        raise RecipeError(f"{key} is {value!r}; allowed: a number above 0, or null for {without}")

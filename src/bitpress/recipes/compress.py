@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from bitpress.distill import distillation_loss
 from bitpress.encoder import SequenceClassifier, load_classifier
 from bitpress.errors import TrainingError
 from bitpress.freeze import check_freezable, freeze
-from bitpress.quantize import AppliedPolicy, apply_policy
+from bitpress.quantize import ActivationPolicy, AppliedPolicy, apply_policy
 from bitpress.recipes.card import model_card
 from bitpress.recipes.evaluation import check_label_order, evaluation, headline, logits_of, summarize, summary
 from bitpress.recipes.inputs import (
@@ -36,7 +37,8 @@ from bitpress.recipes.inputs import (
     tokenize,
     weights_digest,
 )
-from bitpress.recipes.replay import replay_logits, replayable
+from bitpress.recipes.probes import attention_probe
+from bitpress.recipes.replay import is_binarized, replay_logits, replayable, sign_flips
 from bitpress.recipes.run_directory import WEIGHTS, RunDirectory
 from bitpress.recipes.schema import Recipe, Stage, load_recipe
 from bitpress.runtime.pipeline import load
@@ -126,7 +128,7 @@ def compress(
     """
     console = Console(stderr=True)
     inputs = _read_inputs(teacher, load_recipe(recipe, overrides, seed), train, dev, columns, task)
-    student = load_classifier(teacher, id2label=_labels(inputs))
+    student = _student(inputs)
     if student.fresh_tensors:
         raise TrainingError(
             f"{teacher} is not fine-tuned: its checkpoint lacks {', '.join(sorted(student.fresh_tensors))}. "
@@ -151,10 +153,13 @@ def compress(
 
     stages = []
     for stage in inputs.recipe.stages:
+        stage_teacher = teacher_model
+        if stage.distill is not None and stage.distill.teacher == "previous":
+            stage_teacher = copy.deepcopy(student)
         applied = apply_policy(student, stage.quantize)
         if not quiet:
             _print_policy(console, stage, applied)
-        stages.append({"name": stage.name, **_run_stage(stage, student, teacher_model, inputs, run, console, quiet)})
+        stages.append({"name": stage.name, **_run_stage(stage, student, stage_teacher, inputs, run, console, quiet)})
     student_score = _student_score(student, inputs, stages[-1])
     artifact = None
     if inputs.recipe.freeze:
@@ -216,6 +221,17 @@ def _read_inputs(
     )
 
 
+def _student(inputs: _Inputs) -> SequenceClassifier:
+    """The teacher's weights, with what the recipe changes."""
+    student = load_classifier(inputs.teacher_path, id2label=_labels(inputs))
+    changes = inputs.recipe.student
+    if changes.hidden_act is not None:
+        student.set_hidden_act(changes.hidden_act)
+    if changes.dropout is not None:
+        student.set_dropout(changes.dropout)
+    return student
+
+
 def _labels(inputs: _Inputs) -> list[str] | None:
     """Names for the head: the data's where the teacher has none of its own; None for regression."""
     return inputs.label_names if inputs.known.task.kind == "classification" else None
@@ -259,8 +275,8 @@ def _run_stage(
     if distill is None or stage.schedule is None:
         return {"steps": 0}
     assert inputs.train is not None, "_read_inputs asks for training data where a stage trains"
-    collect = bool(distill.attention_scores or distill.hidden_states)
     weights = distill.weights()
+    collect = weights.compares_layers
 
     def loss(model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         arguments = (batch.input_ids, batch.attention_mask, batch.token_type_ids)
@@ -271,6 +287,8 @@ def _run_stage(
             target,
             batch.attention_mask,
             weights,
+            labels=batch.labels if weights.labels else None,
+            hidden_distance=distill.hidden_distance,
             temperature=distill.temperature,
             reduction=distill.reduction,
             padding=distill.padding,
@@ -283,6 +301,7 @@ def _run_stage(
         loss_fn=loss,
         evaluate=evaluation(inputs.known.task, inputs.dev),
         metric=headline(inputs.known.task, student.config.num_labels),
+        probe=attention_probe(inputs.dev) if stage.quantize.activations.stored_bits < 8 else None,
         schedule=stage.schedule,
         run_dir=run.path,
         fingerprint={"stage": stage.model_dump(mode="json", exclude={"schedule"}), "max_length": inputs.max_length},
@@ -352,7 +371,8 @@ def engine_vs_student(logits: np.ndarray, student: SequenceClassifier, dev: Enco
     Returns:
         ``arithmetic`` "engine" (the student replayed with the engine's roundings: no difference is expected) or
         "torch" (where no replay exists: bounded, docs/numerics.md), ``n``, ``identical_logits`` (texts with the same
-        bits), ``different_predictions``, ``max_logit_difference``.
+        bits), ``different_predictions``, ``max_logit_difference``; of a binarized student ``sign_flips``, what torch's
+        roundings decide otherwise.
     """
     checked = np.unique(np.linspace(0, len(dev) - 1, min(len(dev), CHECKED_TEXTS)).astype(np.int64))
     exact = replayable(student)
@@ -364,6 +384,7 @@ def engine_vs_student(logits: np.ndarray, student: SequenceClassifier, dev: Enco
         "identical_logits": int((found == expected).all(axis=1).sum()),
         "different_predictions": int((found.argmax(axis=1) != expected.argmax(axis=1)).sum()),
         "max_logit_difference": float(np.abs(found - expected).max()),
+        **({"sign_flips": sign_flips(student, dev, checked)} if is_binarized(student) else {}),
     }
 
 
@@ -398,10 +419,7 @@ def _print_policy(console: Console, stage: Stage, applied: AppliedPolicy) -> Non
     for (scheme, bits, group), counts in by_scheme.items():
         kind = f"{scheme}, {bits} bits" if scheme == "uniform" else scheme
         lines.append(f"  {kind}, one scale a {group}: {len(counts)} tensors, {sum(counts):,} parameters")
-    activations = stage.quantize.activations
-    if activations.scheme == "uniform":
-        kind = "symmetric" if activations.symmetric else "asymmetric"
-        lines.append(f"  activations: {activations.bits} bits, {kind}, range by {activations.range}")
+    lines.append(f"  activations: {_activations_in_words(stage.quantize.activations)}")
     left: dict[str, list[tuple[str, int]]] = {}
     for tensor in applied.left_fp32():
         left.setdefault(tensor.reason, []).append((tensor.name, tensor.parameters))
@@ -412,3 +430,16 @@ def _print_policy(console: Console, stage: Stage, applied: AppliedPolicy) -> Non
         )
         lines.append(f"  stays fp32: {names}: {total:,} parameters ({reason})")
     console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+
+
+def _activations_in_words(policy: ActivationPolicy) -> str:
+    if policy.scheme == "uniform":
+        kind = "symmetric" if policy.symmetric else "asymmetric"
+        return f"{policy.bits} bits, {kind}, range by {policy.range}"
+    if policy.scheme == "binary":
+        attention = {"bool": "Bi-Attention", "all": "attention to every key"}[policy.attention]
+        return f"signs, without a scale; {attention}"
+    if policy.scheme == "elastic":
+        threshold = {"none": "no threshold", "scalar": "a threshold"}.get(policy.threshold, "a threshold a channel")
+        return f"{policy.bits} {'bit' if policy.bits == 1 else 'bits'}, {policy.scale} scale, {threshold}"
+    return policy.scheme

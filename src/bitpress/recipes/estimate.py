@@ -23,8 +23,8 @@ def post_training_artifact(
     """Quantize ``teacher`` by the policy of ``recipe`` without training and write the artifact to ``out``.
 
     Where the recipe trains, bytes and speed are those of the trained artifact, whose codes differ and whose shapes do
-    not. The accuracy is not: low-bit weights need training, and static ranges come from random tokens here. Where it
-    does not, this is the artifact that ``compress`` would write, not measured.
+    not. The accuracy is not: low-bit weights need training, and static ranges and learned scales come from random
+    tokens here. Where it does not, this is the artifact that ``compress`` would write, not measured.
 
     Raises:
         RecipeError, UnsupportedModelError, ArtifactError: as for ``compress``.
@@ -32,8 +32,10 @@ def post_training_artifact(
     parsed = load_recipe(recipe, overrides)
     known = teacher_task(teacher)
     model = load_classifier(teacher)
+    if parsed.student.hidden_act is not None:
+        model.set_hidden_act(parsed.student.hidden_act)
     apply_policy(model, parsed.policy)
-    if parsed.policy.activations.scheme == "uniform" and parsed.policy.activations.range == "static":
+    if parsed.policy.activations.starts_from_data:
         model.train()  # running ranges move in training mode only
         ids = torch.randint(model.config.vocab_size, (4, 32), generator=torch.Generator().manual_seed(0))
         with torch.no_grad():

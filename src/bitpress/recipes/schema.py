@@ -16,32 +16,29 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from bitpress.distill import LossWeights
+from bitpress.encoder.activations import ACTIVATIONS
 from bitpress.errors import RecipeError
 from bitpress.quantize import Policy
 from bitpress.train import Schedule
 
 FOLDER = Path(__file__).parent
 
-# What `compat: reference` brings back: the TernaryBERT release where it differs from the corrected method. Its range
-# over the whole batch is not among them, because no artifact can hold it: add `--set range=tensor --set freeze=false`.
-REFERENCE = {
-    "quantize.weights.clip": 2.5,
-    "quantize.word_embedding.clip": 2.5,
-    "quantize.activations.symmetric": True,
-    "quantize.activations.clip": 2.5,
-    "distill.reduction": "batch_and_class",
-    "distill.padding": "include",
-    "schedule.optimizer": "bertadam",
-}
-
 
 @dataclass(frozen=True)
 class Distillation:
-    """Factors of the three losses of ``bitpress.distill`` and how they are averaged."""
+    """Factors of the losses of ``bitpress.distill``, how they are measured and averaged, and who teaches.
 
+    ``similarity``: direction-matching distillation of queries, keys and values. ``labels``: cross-entropy with the
+    data's own labels. ``teacher``: "teacher", or "previous", the student as the stage before left it.
+    """
+
+    teacher: Literal["teacher", "previous"] = "teacher"
     attention_scores: float = 1.0
+    similarity: float = 0.0
     hidden_states: float = 1.0
+    hidden_distance: Literal["mse", "direction"] = "mse"
     logits: float = 1.0
+    labels: float = 0.0
     temperature: float = 1.0
     reduction: Literal["batch", "batch_and_class"] = "batch"
     padding: Literal["exclude", "include"] = "exclude"
@@ -53,7 +50,30 @@ class Distillation:
 
     def weights(self) -> LossWeights:
         """The factors as the losses take them."""
-        return LossWeights(attention=self.attention_scores, hidden=self.hidden_states, prediction=self.logits)
+        return LossWeights(
+            attention=self.attention_scores,
+            similarity=self.similarity,
+            hidden=self.hidden_states,
+            prediction=self.logits,
+            labels=self.labels,
+        )
+
+
+@dataclass(frozen=True)
+class StudentChanges:
+    """In what the student differs from the teacher whose weights it starts from; null: in nothing.
+
+    ``hidden_act``: its feed-forward activation function. ``dropout``: one probability everywhere while it trains.
+    """
+
+    hidden_act: str | None = None
+    dropout: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.hidden_act is not None and self.hidden_act not in ACTIVATIONS:
+            raise RecipeError(f"student.hidden_act is {self.hidden_act!r}; allowed: {', '.join(ACTIVATIONS)}, or null")
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise RecipeError(f"student.dropout is {self.dropout!r}; allowed: a probability below 1, or null")
 
 
 class Stage(BaseModel):
@@ -77,6 +97,8 @@ class Stage(BaseModel):
                 f"activations.range is {activations.range!r}, but the stage trains nothing that could set such a "
                 "range; use range=token, or give the stage distill and schedule"
             )
+        if self.schedule is None and activations.scheme == "elastic":
+            raise ValueError("activations.scheme is 'elastic', which is learned; give the stage distill and schedule")
         return self
 
 
@@ -92,6 +114,8 @@ class Recipe(BaseModel):
     freeze: bool = True
     packing: Literal["2bit", "trits"] = "2bit"
     max_length: int | None = None
+    student: StudentChanges = StudentChanges()
+    reference: dict[str, Any] = {}  # overrides of `compat: reference`: the release where it differs
     stages: tuple[Stage, ...]
 
     @property
@@ -153,10 +177,10 @@ def load_recipe(name: str | Path, overrides: Mapping[str, Any] | None = None, se
     values = _validated(document, where).model_dump()
     overrides = dict(overrides or {})
     if overrides.pop("compat", values["compat"]) == "reference":
-        if any(stage["distill"] is None for stage in values["stages"]):
-            raise RecipeError(f"{where} has no compat 'reference': that is for recipes that distil in every stage")
+        if not values["reference"]:
+            raise RecipeError(f"{where} has no compat 'reference': it lists no differences of its release")
         values["compat"] = "reference"
-        for key, value in REFERENCE.items():
+        for key, value in values["reference"].items():
             _override(values, key, value)
     for key, value in overrides.items():
         _override(values, key, value)
@@ -175,6 +199,8 @@ def _validated(document: Mapping[str, Any], where: str) -> Recipe:
         raise RecipeError(f"{where}: {path}: {first['msg']} (found {first.get('input')!r})") from error
     if not recipe.stages:
         raise RecipeError(f"{where} has no stages; give at least one")
+    if recipe.stages[0].distill is not None and recipe.stages[0].distill.teacher == "previous":
+        raise RecipeError(f"{where}: distill.teacher of the first stage is 'previous'; only later ones have a previous")
     names = [stage.name for stage in recipe.stages]
     if len(set(names)) != len(names):
         raise RecipeError(f"{where} has two stages of one name among {names}; give each its own")
@@ -215,6 +241,8 @@ class _Leaf:
 
 def _leaves(values: dict[str, Any], path: tuple[str, ...] = (), stage: str | None = None) -> Iterator[_Leaf]:
     for key, value in values.items():
+        if path == () and key == "reference":
+            continue  # overrides, not settings of their own
         if path == () and key == "stages":
             for part in value:
                 # Only the sections that the stage has: its name is no key, and a section is not set as a whole.

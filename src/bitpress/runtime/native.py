@@ -24,6 +24,7 @@ OPERATIONS = (
     "ffn_down",
     "head",
     "attention",
+    "softmax",
     "activation",
     "layer_norm",
     "quantize",

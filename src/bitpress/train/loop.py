@@ -40,6 +40,7 @@ CHECKPOINT_SHARE = 0.04  # a checkpoint is put off rather than let writing them 
 
 LossFunction = Callable[[nn.Module, Batch], tuple[Tensor, dict[str, Tensor]]]
 Evaluation = Callable[[nn.Module], dict[str, float]]
+Probe = Callable[[nn.Module], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ def run_stage(
     schedule: Schedule,
     run_dir: Path,
     fingerprint: dict[str, Any],
+    probe: Probe | None = None,
     console: Console | None = None,
     quiet: bool = False,
     on_progress: Callable[[ProgressEvent], None] | None = None,
@@ -95,6 +97,7 @@ def run_stage(
         metric: the key of ``evaluate``'s result that selects the best weights; higher is better, NaN is worst.
         fingerprint: JSON values that must be equal when the stage is resumed. The schedule, the data, the initial
             weights and the metric are added to it here.
+        probe: (model in eval mode) -> JSON values, written with each evaluation; must not change the model.
         console: where progress and warnings go; stderr if None.
         quiet: neither a bar nor lines at evaluations; warnings still appear.
         on_progress: called at every log line and every evaluation.
@@ -130,6 +133,7 @@ def run_stage(
                 loss_fn=loss_fn,
                 evaluate=evaluate,
                 metric=metric,
+                probe=probe,
                 schedule=schedule,
                 accelerator=accelerator,
                 store=store,
@@ -189,12 +193,14 @@ class _Stage:
         loss_fn: LossFunction,
         evaluate: Evaluation,
         metric: str,
+        probe: Probe | None,
         schedule: Schedule,
         accelerator: Accelerator,
         store: CheckpointStore,
         scalars: ScalarLog,
     ) -> None:
         self.name, self.train, self.loss_fn, self.evaluate, self.metric = name, train, loss_fn, evaluate, metric
+        self.probe = probe
         self.schedule, self.accelerator, self.store, self.scalars = schedule, accelerator, store, scalars
         self.lengths = train.lengths
         self.plan = Plan(self.lengths, schedule, name)
@@ -394,6 +400,7 @@ class _Stage:
                 "metrics": metrics,
                 "best_metric": self.best_metric,
                 "best_step": self.best_step,
+                **({} if self.probe is None else {"probes": self.probe(self.raw_model)}),
                 "time": time.time(),
             }
         )

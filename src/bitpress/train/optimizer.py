@@ -25,9 +25,14 @@ from bitpress.train.schedule import Schedule
 
 
 def is_decayed(name: str) -> bool:
-    """Weight decay is for matrices: not for biases, nor for anything of a normalization layer."""
+    """Weight decay is for matrices: not for biases, nor for anything of a normalization layer or a quantizer."""
     lowered = name.lower()
-    return "bias" not in lowered and "norm" not in lowered
+    return "bias" not in lowered and "norm" not in lowered and not is_quantizers(name)
+
+
+def is_quantizers(name: str) -> bool:
+    """Whether a parameter is a quantizer's scale or threshold, by the name of the module that owns it."""
+    return "quantizer." in name
 
 
 class FusedAdam(torch.optim.Optimizer):
@@ -40,10 +45,12 @@ class FusedAdam(torch.optim.Optimizer):
         self.names: dict[nn.Parameter, str] = {p: name for name, p in named_parameters if p.requires_grad}
         self.schedule = schedule
         decayed = [p for p, name in self.names.items() if is_decayed(name)]
-        plain = [p for p, name in self.names.items() if not is_decayed(name)]
+        plain = [p for p, name in self.names.items() if not is_decayed(name) and not is_quantizers(name)]
+        learned = [p for p, name in self.names.items() if is_quantizers(name)]
         groups = [
-            {"params": decayed, "weight_decay": schedule.weight_decay},
-            {"params": plain, "weight_decay": 0.0},
+            {"params": decayed, "weight_decay": schedule.weight_decay, "rate": 1.0},
+            {"params": plain, "weight_decay": 0.0, "rate": 1.0},
+            {"params": learned, "weight_decay": 0.0, "rate": schedule.quantizer_rate},
         ]
         super().__init__([g for g in groups if g["params"]], {"lr": schedule.learning_rate})
 
@@ -57,9 +64,9 @@ class FusedAdam(torch.optim.Optimizer):
         return state
 
     def set_learning_rate(self, rate: float) -> None:
-        """The rate of the following steps."""
+        """The rate of the following steps; that of quantizers moves in proportion."""
         for group in self.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["rate"]
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]

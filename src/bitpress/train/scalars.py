@@ -1,7 +1,8 @@
 """Scalars as JSON lines, one flat file a run, in step with the checkpoints.
 
 A line of training:   {"stage", "step", "epoch", "loss", "components", "lr", "tokens_per_second", "time"}
-A line of evaluation: {"stage", "step", "metric", "metrics", "best_metric", "best_step", "time"}
+A line of evaluation: {"stage", "step", "metric", "metrics", "best_metric", "best_step", "time"}, and "probes" where
+the stage has such (recipes/probes.py)
 
 ``loss`` and ``components`` are means over the steps since the line before; ``time`` is Unix seconds; NaN is null.
 """

@@ -19,6 +19,7 @@ class Schedule:
     """The settings of one stage, validated when made.
 
     learning_rate      peak rate, reached after the warm-up
+    quantizer_learning_rate  that of learned scales and thresholds; None means the same
     epochs, max_steps  passes over the data (may be a fraction); max_steps cuts them short, never lengthens them
     optimizer          "adamw" (bias correction, clip on the global norm) or "bertadam" (the BERT papers' optimizer: no
                        bias correction, clip on the norm of each tensor)
@@ -36,6 +37,7 @@ class Schedule:
     """
 
     learning_rate: float
+    quantizer_learning_rate: float | None = None
     epochs: float = 3
     max_steps: int | None = None
     optimizer: Literal["adamw", "bertadam"] = "adamw"
@@ -61,6 +63,10 @@ class Schedule:
             return value is None or value >= 1
 
         require("learning_rate", 0 < self.learning_rate < math.inf, "a positive number")
+        quantizers = self.quantizer_learning_rate
+        require(
+            "quantizer_learning_rate", quantizers is None or 0 < quantizers < math.inf, "a positive number, or null"
+        )
         require("epochs", 0 < self.epochs < math.inf, "a positive number")
         require("max_steps", at_least_one(self.max_steps), "an integer of at least 1, or null")
         require("optimizer", self.optimizer in OPTIMIZERS, ", ".join(OPTIMIZERS))
@@ -81,6 +87,12 @@ class Schedule:
                 f"schedule: batch_tokens is {self.batch_tokens!r} and batch_size is {self.batch_size!r}; "
                 "exactly one of them must be set. Give one and leave the other null."
             )
+
+    @property
+    def quantizer_rate(self) -> float:
+        """The rate of learned scales and thresholds as a multiple of that of the weights."""
+        rate = self.quantizer_learning_rate
+        return 1.0 if rate is None else rate / self.learning_rate
 
     @property
     def epsilon(self) -> float:

@@ -284,7 +284,8 @@ void AttendRows(const AttentionHead& head, const QuantizeSpec& probabilities, co
     });
   }
   ProbabilityRows of_rows;
-  QuantizeProbabilities(b, rows, tokens, probabilities, of_rows.scale, of_rows.code_sum);
+  TimeSoftmax(head.clock,
+              [&] { QuantizeProbabilities(b, rows, tokens, probabilities, of_rows.scale, of_rows.code_sum); });
   for (size_t column = 0; column < d; column += kTileColumns) {
     ForTiles<Products::kRows>(rows, [&](size_t row, auto height) {
       ContextTile<Products, decltype(height)::value>(head, b, of_rows, values, query, row, column);

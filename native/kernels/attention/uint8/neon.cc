@@ -145,10 +145,12 @@ void AttendRows(const AttentionHead& head, const QuantizeSpec& probabilities, co
     });
   }
   RowCodes of_row[kQueryRows];
-  for (size_t r = 0; r < rows; ++r) {
-    of_row[r] = QuantizeProbabilities(b.scores + r * b.score_stride, tokens, b.score_stride, probabilities,
-                                      codes.probability + r * b.score_stride);
-  }
+  TimeSoftmax(head.clock, [&] {
+    for (size_t r = 0; r < rows; ++r) {
+      of_row[r] = QuantizeProbabilities(b.scores + r * b.score_stride, tokens, b.score_stride, probabilities,
+                                        codes.probability + r * b.score_stride);
+    }
+  });
   for (size_t column = 0; column < d; column += kTileColumns) {
     ForTiles(rows, [&](size_t row, auto height) {
       constexpr int R = decltype(height)::value;
