@@ -44,6 +44,29 @@ PACKINGS = ("2bit", "trits")
 WORD_EMBEDDING = "embeddings.word.weight"
 
 
+def is_side_data(name: str) -> bool:
+    """Whether a recipe may store this tensor in half precision: embeddings of positions and token types, biases and
+    LayerNorm; never a matrix that the policy left in fp32."""
+    return name.startswith(("embeddings.position.", "embeddings.token_type.")) or (
+        name.endswith(".bias") or ".norm." in name
+    )
+
+
+@torch.no_grad()
+def round_side_data(model: SequenceClassifier) -> None:
+    """Round every tensor of :func:`is_side_data` to half precision, in place, so that the student is what is stored.
+
+    Raises:
+        RecipeError: a value is beyond ±65,504.
+    """
+    for name, parameter in model.named_parameters():
+        if not is_quantizers(name) and is_side_data(name):
+            halves = parameter.to(torch.float16)
+            if bool(torch.isinf(halves).any()):
+                raise RecipeError(f"side_data is 'fp16', but {name} has values beyond 65,504; use side_data=fp32")
+            parameter.copy_(halves)
+
+
 def check_freezable(model: SequenceClassifier, policy: Policy) -> None:
     """Refuse, before any training, what no artifact can hold.
 
@@ -118,6 +141,7 @@ def freeze(
     *,
     recipe: str,
     packing: str,
+    side_data: str = "fp32",
     task: TaskSpec,
     max_length: int,
     tokenizer_files: Mapping[str, bytes],
@@ -128,6 +152,8 @@ def freeze(
 
     Args:
         packing: "2bit" or "trits" (five weights to a byte) for ternary tensors.
+        side_data: "fp32" or "fp16", of tensors that are not quantized (:func:`is_side_data`); as "fp16" they must hold
+            such numbers already (:func:`round_side_data`).
         max_length: longest input in tokens, special ones included, that the model was trained for.
         card: the model card's text; ``provenance``: what made this artifact, stored as JSON.
 
@@ -147,6 +173,9 @@ def freeze(
         if name in encoded:
             wanted = policy.word_embedding if name == WORD_EMBEDDING else policy.weights
             tensors[name], specs[name] = _stored(encoded[name], wanted, shape, packing)
+        elif side_data == "fp16" and is_side_data(name):
+            tensors[name] = parameter.detach().cpu().numpy().astype(np.float16)
+            specs[name] = TensorSpec.fp16(shape)
         else:
             tensors[name] = parameter.detach().cpu().numpy().astype(np.float32, copy=False)
             specs[name] = TensorSpec.fp32(shape)
@@ -207,7 +236,8 @@ def _stored(
     assert scale is not None
     quantizer = wanted.quantizer()
     if isinstance(quantizer, BinaryQuantizer):
-        return BinaryTensor(codes, scale), TensorSpec.binary(shape, wanted.group)
+        scale = scale.astype(np.float16) if wanted.scale_bits == 16 else scale  # exact: they are such numbers
+        return BinaryTensor(codes, scale), TensorSpec.binary(shape, wanted.group, wanted.scale_bits)
     if not isinstance(quantizer, UniformWeightQuantizer):
         return TernaryTensor(codes, scale), TensorSpec.ternary(shape, packing, wanted.group)
     bits, symmetric, group, group_size = quantizer.bits, quantizer.symmetric, quantizer.group, quantizer.group_size

@@ -20,6 +20,8 @@ from bitpress.artifact import (
     ArtifactError,
     TensorSpec,
     TernaryTensor,
+    binary_accounting,
+    binary_operations,
     describe,
     elastic_entries,
     expected_tensors,
@@ -57,6 +59,21 @@ def test_paper_accounting_of_bert_base() -> None:
     )
     assert (round(two_bit["mib"], 2), round(two_bit["ratio"], 2)) == (28.07, 14.88)
     assert (round(trits["mib"], 2), round(trits["ratio"], 1)) == (22.88, 18.3)
+
+
+def test_binary_accounting_of_bert_base() -> None:
+    """spec of BiBERT §8: 13.382 MiB, 31.2 times less than fp32; 22.35·10⁹ operations in fp32, 0.349 as 64-bit words."""
+    specs = {
+        name: TensorSpec.binary(shape, "row")
+        if can_be_quantized(name) and name != "classifier.weight"
+        else TensorSpec.fp32(shape)
+        for name, shape in expected_tensors(bert_base()).items()
+    }
+    counted = binary_accounting(specs)
+    assert counted["label"].startswith("BiBERT paper's accounting")
+    assert (round(counted["mib"], 2), round(counted["ratio"], 1)) == (13.38, 31.2)
+    work = binary_operations(12, 768, 3072)
+    assert (round(work["fp32"], 2), round(work["binary"], 3), round(work["ratio"])) == (22.35, 0.349, 56)
 
 
 @pytest.mark.parametrize(("packing", "limit"), [("2bit", 28.2), ("trits", 23.0)])

@@ -108,6 +108,14 @@ def test_every_choice_is_decode_of_encode(group: str, centre: str) -> None:
     assert torch.equal(codes > 0, mean <= WEIGHT)
 
 
+def test_scales_in_half_precision() -> None:
+    rows = torch.cat([WEIGHT, torch.zeros(1, 4)])
+    codes, scale = BinaryQuantizer(scale_bits=16).encode(rows)
+    assert scale.tolist() == [0.25, float(np.float16(0.32)), 2.0**-24]
+    assert torch.equal(scale.half().float(), scale)
+    assert torch.equal(BinaryQuantizer(scale_bits=16)(rows), BinaryQuantizer.decode(codes, scale))
+
+
 def test_gradient_stops_where_a_centred_weight_is_beyond_one() -> None:
     weight = torch.tensor([[3.0, -1.0, -1.0, -1.0]], requires_grad=True)  # centred: 3, −1, −1, −1
     gradient = torch.tensor([[8.0, 1.0, 2.0, 3.0]])

@@ -199,9 +199,29 @@ def test_a_fully_binarized_student_runs_as_it_was_trained(
     lines = [json.loads(line) for line in (tmp_path / "small.run" / "scalars.jsonl").read_text().splitlines()]
     probes = [line["probes"] for line in lines if "probes" in line]
     assert len(probes) > 2
+    first = next(line for line in lines if "probes" in line)
+    assert (first["step"] == 0) == (recipe not in ("bit", "bit-single"))  # elastic scales wait for the first batch
     assert np.shape(probes[0]["attention_entropy"]) == (2, 4)
     entropy = np.mean(probes[-1]["attention_entropy"])
     assert entropy == 0 if recipe == "bibert-baseline" else entropy > 0.2
+
+
+@pytest.mark.parametrize("recipe", ["bibert", "ternarybert"])
+def test_side_data_in_half_precision_is_what_the_student_has(tiny: Any, tmp_path: Path, recipe: str) -> None:
+    overrides = {"side_data": "fp16", "epochs": 2}
+    result = press(tiny, tmp_path / "small", recipe=recipe, overrides=overrides)
+    check = result.artifact["engine_vs_student"]
+    assert check["identical_logits"] == check["n"] > 0
+    full = press(tiny, tmp_path / "full", recipe=recipe, overrides=overrides | {"side_data": "fp32"})
+    saved = full.artifact["total_bytes"] - result.artifact["total_bytes"]
+    artifact = read_artifact(tmp_path / "small")
+    halves = [spec.shape for spec in artifact.config.tensors.values() if spec.scheme == "fp16"]
+    scales = [spec.scale_shape for spec in artifact.config.tensors.values() if spec.scale_bits == 16]
+    assert len(halves) == 2 + 2 + 2 * (6 + 4) + 2  # positions and types, embedding norm, layers, pooler and classifier
+    assert bool(scales) == (recipe == "bibert")
+    numbers = sum(int(np.prod(shape)) for shape in [*halves, *scales])
+    assert saved == pytest.approx(2 * numbers, abs=600)  # the names of dtypes and schemes differ too
+    assert verify(tmp_path / "small")["ok"]
 
 
 def test_a_chain_of_students_each_teaches_the_next(tiny: Any, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The artifact: a directory of packed weights that needs neither torch nor trust. Format: docs/artifact.md."""
 
+from bitpress.artifact.accounting import binary_accounting, binary_operations, paper_accounting
 from bitpress.artifact.bitstring import bit_row_bytes, pack_bits, unpack_bits
 from bitpress.artifact.codec import pack_ternary, row_bytes, unpack_ternary
 from bitpress.artifact.elastic import elastic_entries
@@ -13,7 +14,7 @@ from bitpress.artifact.forms import (
     TernaryTensor,
     UniformTensor,
 )
-from bitpress.artifact.inspect import WEIGHTS_DIGEST_KEY, describe, paper_accounting, verify
+from bitpress.artifact.inspect import WEIGHTS_DIGEST_KEY, describe, verify
 from bitpress.artifact.reader import Artifact, read_artifact, read_config
 from bitpress.artifact.schema import (
     ActivationSpec,
@@ -43,6 +44,8 @@ __all__ = [
     "TernaryTensor",
     "UniformTensor",
     "activation_points",
+    "binary_accounting",
+    "binary_operations",
     "bit_row_bytes",
     "check_destination",
     "describe",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import defaultdict
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,13 @@ from typing import Any
 import numpy as np
 
 from bitpress.artifact import stored
-from bitpress.artifact.container import DTYPES
+from bitpress.artifact.accounting import binary_accounting, binary_operations, paper_accounting
 from bitpress.artifact.reader import TENSORS_FILE, Artifact, read_artifact, read_file
 from bitpress.artifact.schema import TensorSpec
 from bitpress.artifact.strict_json import parse_object
 from bitpress.artifact.writer import PROVENANCE_FILE
 from bitpress.errors import ArtifactError
 
-ACCOUNTING = "TernaryBERT paper's accounting: packed codes + fp32 scales + fp32 rest, in MiB of 2^20, no container"
 # In provenance.json: SHA-256 of model.safetensors. The only thing that tells a changed fp32 value from the one written.
 WEIGHTS_DIGEST_KEY = "weights_sha256"
 MAX_PROVENANCE_BYTES = 16 << 20
@@ -35,14 +33,17 @@ def describe(path: str | Path) -> dict[str, Any]:
         path, recipe, task, max_length, total_bytes (model.safetensors on disk), directory_bytes (all files),
         fp32_bytes (4 a parameter), ratio (fp32_bytes / total_bytes), parameters, schemes (tensors, parameters and
         bytes by scheme), tensors (name, scheme, bits, shape, bytes of all its entries, group, group_size, symmetric,
-        packing), activations, paper_accounting (label, mib, ratio). Scales and shifts of elastic activations are listed
-        with the tensors and counted as the scheme "elastic", but are no parameters: no fp32 model has them.
+        packing), activations, paper_accounting (label, mib, ratio), and of binary activations binary_accounting (the
+        same) and binary_operations (label, tokens, fp32 and binary in 10⁹, ratio). Scales and shifts of elastic
+        activations are listed with the tensors and counted as the scheme "elastic", but are no parameters: no fp32
+        model has them.
 
     Raises:
         ArtifactError: the artifact is malformed.
     """
     artifact = read_artifact(path)
-    specs = artifact.config.tensors
+    config = artifact.config
+    specs = config.tensors
     tensors = []
     schemes: dict[str, dict[str, int]] = defaultdict(lambda: {"tensors": 0, "parameters": 0, "bytes": 0})
     for name, spec in specs.items():
@@ -58,11 +59,11 @@ def describe(path: str | Path) -> dict[str, Any]:
         tensors.append(_listed(name, TensorSpec("elastic", 32.0, array.shape), array.nbytes))
     parameters = sum(math.prod(spec.shape) for spec in specs.values())
     total = (artifact.path / TENSORS_FILE).stat().st_size
-    return {
+    described = {
         "path": str(path),
-        "recipe": artifact.config.recipe,
-        "task": asdict(artifact.config.task) | {"labels": artifact.config.labels},
-        "max_length": artifact.config.max_length,
+        "recipe": config.recipe,
+        "task": asdict(config.task) | {"labels": config.labels},
+        "max_length": config.max_length,
         "total_bytes": total,
         "directory_bytes": sum(file.stat().st_size for file in artifact.path.iterdir() if file.is_file()),
         "fp32_bytes": 4 * parameters,
@@ -73,22 +74,11 @@ def describe(path: str | Path) -> dict[str, Any]:
         "activations": _activations(artifact),
         "paper_accounting": paper_accounting(specs),
     }
-
-
-def paper_accounting(specs: Mapping[str, TensorSpec]) -> dict[str, Any]:
-    """The size as TernaryBERT's paper counts it: bits·weights/8 + 4 a scale or offset + 4 a weight left in fp32.
-
-    Gives the published 28.07 MiB and 14.88 for BERT-base at 2 bits. No padding, header or number of activations is
-    counted.
-    """
-    size = 0.0
-    for name, spec in specs.items():
-        size += math.prod(spec.shape) * spec.bits / 8
-        if not spec.is_float:
-            beside = [entry for key, entry in stored.entries(name, spec).items() if key != f"{name}.codes"]
-            size += sum(math.prod(shape) * DTYPES[dtype].itemsize for dtype, shape in beside)
-    fp32 = 4 * sum(math.prod(spec.shape) for spec in specs.values())
-    return {"label": ACCOUNTING, "mib": size / 2**20, "ratio": fp32 / size}
+    if config.activations.scheme == "binary":
+        described["binary_accounting"] = binary_accounting(specs)
+        sizes = (config.num_hidden_layers, config.hidden_size, config.intermediate_size)
+        described["binary_operations"] = binary_operations(*sizes)
+    return described
 
 
 def verify(path: str | Path) -> dict[str, Any]:

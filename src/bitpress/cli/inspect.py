@@ -49,6 +49,12 @@ def _print(path: Path, description: dict[str, Any]) -> None:
     if kind == "uniform":
         kind += f", {activations['bits']} bits, {'symmetric' if activations['symmetric'] else 'asymmetric'}"
         kind += f", range per {activations['range']}" if activations["range"] == "token" else ", static ranges"
+    if kind == "binary":
+        kind += {
+            "bool": ", signs; a query attends to scores of at least 0 (BiBERT)",
+            "all": ", signs; a query attends to every key",
+            "softmax": ", elastic bits; a query attends where softmax passes a learned threshold (BiT)",
+        }[activations["attention"]]
     answers = "one number" if task["kind"] == "regression" else ", ".join(task["labels"])
     paper = description["paper_accounting"]
     summary = [
@@ -61,6 +67,15 @@ def _print(path: Path, description: dict[str, Any]) -> None:
         ["ratio", format_ratio(description["ratio"])],
         ["by the paper's accounting", f"{paper['mib']:.2f} MiB, {format_ratio(paper['ratio'])}"],
     ]
+    if "binary_accounting" in description:
+        paper, work = description["binary_accounting"], description["binary_operations"]
+        summary += [
+            ["by the binary papers' accounting", f"{paper['mib']:.2f} MiB, {format_ratio(paper['ratio'])}"],
+            [
+                f"operations, {work['tokens']} tokens, in theory",
+                f"{work['fp32']:.2f} G in fp32, {work['binary']:.3f} G as 64-bit words, {format_ratio(work['ratio'])}",
+            ],
+        ]
     print_table([str(path), ""], summary, words=2)
     if "verify" in description:
         checks = [[check["check"], f"{check['count']:,}"] for check in description["verify"]["checks"]]

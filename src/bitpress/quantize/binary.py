@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 # Scales are above 0 in every artifact. A row of zeros has the smallest normal one, which adds nothing to any sum.
 SMALLEST_SCALE = torch.finfo(torch.float32).tiny
+SMALLEST_HALF = 2.0**-24
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class BinaryQuantizer:
         group: what shares α: "row" (BiBERT, and the word embedding of BiT) or "matrix" (BiT, BinaryBERT).
         centre: what μ is the mean of, and mean(m): "row" (BiBERT), "matrix" (BiT) or "none": μ = 0 (BinaryBERT).
         gradient_range: None for the plain identity, ∂L/∂w = ∂L/∂q (BiT, BinaryBERT).
+        scale_bits: 32, or 16: α rounded to half precision, and at least 2⁻²⁴.
 
     Source: BiBERT §3.1 and its released code; the others: BiT and its released code, spec/bit.md A3 and B.
     """
@@ -47,6 +49,7 @@ class BinaryQuantizer:
     group: str = "row"
     centre: str = "row"
     gradient_range: float | None = 1.0
+    scale_bits: int = 32
     fixed_mean: float | None = None  # μ of a matrix of which only some rows are given: see for_table
 
     def __call__(self, weight: Tensor) -> Tensor:
@@ -98,6 +101,8 @@ class BinaryQuantizer:
             raise ValueError(f"a weight of shape {tuple(weight.shape)}; the binary quantizer takes [rows, cols]")
         mean = _mean(weight, self.centre) if self.fixed_mean is None else self.fixed_mean
         scale = _mean(weight.abs(), self.group)
+        if self.scale_bits == 16:
+            scale = scale.to(torch.float16).to(torch.float32).clamp_(min=SMALLEST_HALF)
         # NaN and infinite weights make the scale NaN, so that a diverged row cannot pass as a good one.
         return weight - mean, (scale + 0 * scale).clamp_(min=SMALLEST_SCALE)
 

@@ -32,7 +32,7 @@ class WeightPolicy:
     method: of :class:`TernaryQuantizer`, unused with others.
     bits, symmetric, group_size, pair_bound: of :class:`UniformWeightQuantizer`, unused with others; group_size only
     with group "row_block" and "input", pair_bound only with 8 bits and symmetric.
-    centre, gradient_range: of :class:`BinaryQuantizer`, unused with others.
+    centre, gradient_range, scale_bits: of :class:`BinaryQuantizer`, unused with others.
 
     Raises:
         RecipeError: a value is not allowed.
@@ -50,6 +50,7 @@ class WeightPolicy:
     pair_bound: bool = True
     centre: str = "row"
     gradient_range: float | None = 1.0
+    scale_bits: int = 32
 
     def __post_init__(self) -> None:
         here = f"{self.SECTION}."
@@ -62,6 +63,7 @@ class WeightPolicy:
         _check_choice(here + "pair_bound", self.pair_bound, (False, True))
         check_group_size(self.group, self.group_size, here)
         _check_choice(here + "centre", self.centre, CENTRES)
+        _check_choice(here + "scale_bits", self.scale_bits, (32, 16))
         _check_bound(here + "gradient_range", self.gradient_range, "the identity")
         if self.scheme == "binary":
             _check_choice(here + "clip", self.clip, (None,))
@@ -84,7 +86,7 @@ class WeightPolicy:
         if self.scheme == "ternary":
             return TernaryQuantizer(group=self.group, method=self.method, clip=self.clip)
         if self.scheme == "binary":
-            return BinaryQuantizer(self.group, self.centre, self.gradient_range)
+            return BinaryQuantizer(self.group, self.centre, self.gradient_range, self.scale_bits)
         return UniformWeightQuantizer(
             bits=self.bits,
             symmetric=self.symmetric,

@@ -21,7 +21,7 @@ from bitpress.data import Dataset
 from bitpress.distill import distillation_loss
 from bitpress.encoder import SequenceClassifier, load_classifier
 from bitpress.errors import TrainingError
-from bitpress.freeze import check_freezable, freeze
+from bitpress.freeze import check_freezable, freeze, round_side_data
 from bitpress.quantize import ActivationPolicy, AppliedPolicy, apply_policy
 from bitpress.recipes.card import model_card
 from bitpress.recipes.evaluation import check_label_order, evaluation, headline, logits_of, summarize, summary
@@ -160,6 +160,8 @@ def compress(
         if not quiet:
             _print_policy(console, stage, applied)
         stages.append({"name": stage.name, **_run_stage(stage, student, stage_teacher, inputs, run, console, quiet)})
+    if inputs.recipe.side_data == "fp16":
+        round_side_data(student)
     student_score = _student_score(student, inputs, stages[-1])
     artifact = None
     if inputs.recipe.freeze:
@@ -328,6 +330,7 @@ def _write_artifact(
         run.out,
         recipe=inputs.recipe.name,
         packing=inputs.recipe.packing,
+        side_data=inputs.recipe.side_data,
         task=TaskSpec(task.kind, teacher_score["metric"], inputs.dev_set.pairs is not None),
         max_length=inputs.max_length,
         tokenizer_files=Tokenizer.files(inputs.teacher_path),
@@ -360,7 +363,7 @@ def _write_artifact(
 def _student_score(student: SequenceClassifier, inputs: _Inputs, last: dict[str, Any]) -> dict[str, Any]:
     """The student's dev score in torch: what its last stage measured of the weights it kept, or, untrained, now."""
     targets = _targets(inputs.dev_set)
-    if "metrics" in last:
+    if "metrics" in last and inputs.recipe.side_data == "fp32":  # rounding came after its last stage
         return summary(inputs.known.task, last["metrics"], targets, student.config.num_labels)
     return summarize(inputs.known.task, logits_of(student, inputs.dev), targets)
 

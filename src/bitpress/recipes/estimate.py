@@ -10,7 +10,7 @@ import torch
 
 from bitpress.artifact import TaskSpec
 from bitpress.encoder import load_classifier
-from bitpress.freeze import freeze
+from bitpress.freeze import freeze, round_side_data
 from bitpress.quantize import apply_policy
 from bitpress.recipes.inputs import teacher_task
 from bitpress.recipes.schema import load_recipe
@@ -41,12 +41,15 @@ def post_training_artifact(
         with torch.no_grad():
             model(ids)
         model.eval()
+    if parsed.side_data == "fp16":
+        round_side_data(model)
     freeze(
         model,
         parsed.policy,
         out,
         recipe=parsed.name,
         packing=parsed.packing,
+        side_data=parsed.side_data,
         task=TaskSpec(known.task.kind, known.task.metric, pair=False),
         max_length=known.max_length,
         tokenizer_files=Tokenizer.files(teacher),

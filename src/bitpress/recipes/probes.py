@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from bitpress.encoder.model import Attention
+from bitpress.quantize import elastic_quantizers
 from bitpress.train import EncodedDataset, collate
 
 PROBED_TEXTS = 128
@@ -29,10 +30,14 @@ def attention_probe(dataset: EncodedDataset) -> Callable[[nn.Module], dict[str, 
     - ``attention_ones`` [L, h]: p
     - ``attention_ones_a_row`` [L, 5]: minimum, quartiles and maximum over queries and heads of a query's own share
     - ``attention_empty_rows`` [L]: share of queries that attend to nothing
+
+    or nothing at all while elastic quantizers still wait for the first batch, which must be one of training.
     """
     indices = np.unique(np.linspace(0, len(dataset) - 1, min(len(dataset), PROBED_TEXTS)).astype(np.int64))
 
     def probe(model: nn.Module) -> dict[str, Any]:
+        if not all(quantizer.started for quantizer in elastic_quantizers(model).values()):
+            return {}
         seen: list[_Layer] = []
         for module in model.modules():
             if isinstance(module, Attention):

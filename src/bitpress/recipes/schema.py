@@ -113,6 +113,7 @@ class Recipe(BaseModel):
     compat: Literal["corrected", "reference"] = "corrected"
     freeze: bool = True
     packing: Literal["2bit", "trits"] = "2bit"
+    side_data: Literal["fp32", "fp16"] = "fp32"
     max_length: int | None = None
     student: StudentChanges = StudentChanges()
     reference: dict[str, Any] = {}  # overrides of `compat: reference`: the release where it differs
@@ -184,6 +185,9 @@ def load_recipe(name: str | Path, overrides: Mapping[str, Any] | None = None, se
             _override(values, key, value)
     for key, value in overrides.items():
         _override(values, key, value)
+    if values["side_data"] == "fp16":  # scales of one-bit weights are side data too
+        for section in ("weights", "word_embedding"):
+            _override(values, f"{section}.scale_bits", 16)
     for stage in values["stages"]:
         if seed is not None and isinstance(stage["schedule"], dict):
             stage["schedule"]["seed"] = seed

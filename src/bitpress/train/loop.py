@@ -97,7 +97,8 @@ def run_stage(
         metric: the key of ``evaluate``'s result that selects the best weights; higher is better, NaN is worst.
         fingerprint: JSON values that must be equal when the stage is resumed. The schedule, the data, the initial
             weights and the metric are added to it here.
-        probe: (model in eval mode) -> JSON values, written with each evaluation; must not change the model.
+        probe: (model in eval mode) -> JSON values, written before the first step (unless there are none) and with each
+            evaluation; must not change the model.
         console: where progress and warnings go; stderr if None.
         quiet: neither a bar nor lines at evaluations; warnings still appear.
         on_progress: called at every log line and every evaluation.
@@ -301,6 +302,10 @@ class _Stage:
             )
 
         loss = None
+        if self.step == 0 and self.probe is not None:
+            self.model.eval()
+            if probes := self.probe(self.raw_model):
+                self.scalars.write({"stage": self.name, "step": 0, "probes": probes, "time": time.time()})
         with display:
             while self.step < self.plan.total:
                 step_start = time.perf_counter()

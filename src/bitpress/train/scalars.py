@@ -2,7 +2,7 @@
 
 A line of training:   {"stage", "step", "epoch", "loss", "components", "lr", "tokens_per_second", "time"}
 A line of evaluation: {"stage", "step", "metric", "metrics", "best_metric", "best_step", "time"}, and "probes" where
-the stage has such (recipes/probes.py)
+the stage has such (recipes/probes.py); at step 0 they stand alone
 
 ``loss`` and ``components`` are means over the steps since the line before; ``time`` is Unix seconds; NaN is null.
 """
