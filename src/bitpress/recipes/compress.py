@@ -22,7 +22,8 @@ from bitpress.distill import distillation_loss
 from bitpress.encoder import SequenceClassifier, load_classifier
 from bitpress.errors import TrainingError
 from bitpress.freeze import check_freezable, freeze, round_side_data
-from bitpress.quantize import ActivationPolicy, AppliedPolicy, apply_policy
+from bitpress.quantize import apply_policy
+from bitpress.recipes.announce import print_policy
 from bitpress.recipes.card import model_card
 from bitpress.recipes.evaluation import check_label_order, evaluation, headline, logits_of, summarize, summary
 from bitpress.recipes.inputs import (
@@ -158,7 +159,7 @@ def compress(
             stage_teacher = copy.deepcopy(student)
         applied = apply_policy(student, stage.quantize)
         if not quiet:
-            _print_policy(console, stage, applied)
+            print_policy(console, stage.name, applied)
         stages.append({"name": stage.name, **_run_stage(stage, student, stage_teacher, inputs, run, console, quiet)})
     if inputs.recipe.side_data == "fp16":
         round_side_data(student)
@@ -410,39 +411,3 @@ def _announce(console: Console, inputs: _Inputs, score: dict[str, Any], quiet: b
             markup=False,
             soft_wrap=True,
         )
-
-
-def _print_policy(console: Console, stage: Stage, applied: AppliedPolicy) -> None:
-    """What is quantized and how, and everything that stays fp32, before training starts."""
-    by_scheme: dict[tuple[str, int, str], list[int]] = {}
-    for row in applied.report():
-        if row.kind == "weight" and row.scheme != "fp32":
-            by_scheme.setdefault((row.scheme, row.bits, row.group), []).append(row.parameters)
-    lines = [f"stage {stage.name}:"]
-    for (scheme, bits, group), counts in by_scheme.items():
-        kind = f"{scheme}, {bits} bits" if scheme == "uniform" else scheme
-        lines.append(f"  {kind}, one scale a {group}: {len(counts)} tensors, {sum(counts):,} parameters")
-    lines.append(f"  activations: {_activations_in_words(stage.quantize.activations)}")
-    left: dict[str, list[tuple[str, int]]] = {}
-    for tensor in applied.left_fp32():
-        left.setdefault(tensor.reason, []).append((tensor.name, tensor.parameters))
-    for reason, tensors in left.items():
-        total = sum(count for _, count in tensors)
-        names = ", ".join(name for name, _ in tensors[:2]) + (
-            f", … ({len(tensors)} tensors)" if len(tensors) > 2 else ""
-        )
-        lines.append(f"  stays fp32: {names}: {total:,} parameters ({reason})")
-    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
-
-
-def _activations_in_words(policy: ActivationPolicy) -> str:
-    if policy.scheme == "uniform":
-        kind = "symmetric" if policy.symmetric else "asymmetric"
-        return f"{policy.bits} bits, {kind}, range by {policy.range}"
-    if policy.scheme == "binary":
-        attention = {"bool": "Bi-Attention", "all": "attention to every key"}[policy.attention]
-        return f"signs, without a scale; {attention}"
-    if policy.scheme == "elastic":
-        threshold = {"none": "no threshold", "scalar": "a threshold"}.get(policy.threshold, "a threshold a channel")
-        return f"{policy.bits} {'bit' if policy.bits == 1 else 'bits'}, {policy.scale} scale, {threshold}"
-    return policy.scheme
