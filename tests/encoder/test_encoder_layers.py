@@ -11,6 +11,7 @@ from torch import nn
 
 from bitpress.encoder import ActivationPoint, Linear, WordEmbedding, load_classifier
 from bitpress.encoder.layers import dropout
+from bitpress.errors import UnsupportedModelError
 
 LAYER_POINTS = {
     "attention.input": "rows",
@@ -277,3 +278,16 @@ def test_dropout_gradient_has_the_same_mask():
     found = dropout(x, 0.4, True)
     found.backward(torch.ones_like(found))
     torch.testing.assert_close(x.grad * x, found)
+
+
+def test_a_student_may_have_another_activation_and_no_dropout(make_checkpoint, batch):
+    """Oracle: the same weights under a config that says so, in evaluation mode, which never drops."""
+    changed = load_classifier(make_checkpoint()[0]).train()
+    changed.set_hidden_act("relu")
+    changed.set_dropout(0.0)
+    expected = load_classifier(make_checkpoint(hidden_act="relu")[0]).eval()
+    assert changed.config == expected.config
+    ids, mask, types = batch(padded=True)
+    assert torch.equal(changed(ids, mask, types, collect=True).logits, expected(ids, mask, types, collect=True).logits)
+    with pytest.raises(UnsupportedModelError, match="hidden_act is 'elu'; allowed: gelu"):
+        changed.set_hidden_act("elu")

@@ -29,6 +29,7 @@ from bitpress.errors import RecipeError, TrainingError
 from bitpress.quantize import apply_policy, encode_weights
 from bitpress.recipes.runner import compress, post_training_artifact
 from bitpress.recipes.schema import load_recipe
+from bitpress.train.loop import _Stage
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -387,6 +388,33 @@ def test_killed_three_times_it_ends_in_the_same_bytes(tiny: Any, tmp_path: Path)
     assert _start(tiny, tmp_path / "killed").wait(timeout=120) == 0
     calm, killed = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("calm", "killed"))
     assert calm == killed
+
+
+def test_an_interrupted_chain_ends_in_the_same_bytes(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Learned scales, thresholds and whether they have started travel in checkpoints. Oracle: an undisturbed run.
+    Stopped in the middle of each stage, after a checkpoint."""
+    overrides = {"max_steps": 12, "evaluate_every": 4, "checkpoint_seconds": 0.0}
+    press(tiny, tmp_path / "calm", recipe="bit", overrides=overrides)
+    monkeypatch.setattr("bitpress.train.loop.CHECKPOINT_SHARE", 1e9)  # however long writing takes
+    train_step, resumed = _Stage._train_step, []
+
+    def stop(stage: _Stage) -> None:
+        if stage.resumed_from is None and stage.step == 7:
+            raise KeyboardInterrupt
+        if stage.step == stage.resumed_from:
+            resumed.append((stage.name, stage.step))
+        train_step(stage)
+
+    monkeypatch.setattr(_Stage, "_train_step", stop)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            press(tiny, tmp_path / "stopped", recipe="bit", overrides=overrides)
+    press(tiny, tmp_path / "stopped", recipe="bit", overrides=overrides)
+    assert resumed == [("w1a2", 7), ("w1a1", 7)]
+    calm, stopped = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("calm", "stopped"))
+    assert calm == stopped
 
 
 def test_no_torch_in_the_process_that_predicts(small: Any) -> None:

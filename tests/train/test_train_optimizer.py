@@ -133,3 +133,22 @@ def test_parameters_without_gradient_or_frozen_stay() -> None:
 )
 def test_decay_is_for_matrices(name: str, decayed: bool) -> None:
     assert is_decayed(name) is decayed
+
+
+def test_learned_scales_have_a_rate_of_their_own_and_no_decay() -> None:
+    """Oracle: Adam's first step is the rate, whatever the gradient; decay shrinks what it applies to."""
+    names = ("layer.weight", "layer.bias", "layer.input_quantizer.scale", "point.quantizer.shift")
+    own = {name: nn.Parameter(torch.full((2, 2), 8.0)) for name in names}
+    schedule = Schedule(
+        learning_rate=0.5, quantizer_learning_rate=0.125, batch_size=1, weight_decay=0.25, clip_norm=None
+    )
+    optimizer = FusedAdam(own.items(), schedule)
+    for parameter in own.values():
+        parameter.grad = torch.ones(2, 2)
+    optimizer.set_learning_rate(0.25)  # half way: the others' rate is halved too
+    optimizer.step()
+    moved = {name: 8.0 - parameter.detach()[0, 0].item() for name, parameter in own.items()}
+    assert moved["layer.weight"] == pytest.approx(0.25 * (1 + 0.25 * 8), rel=1e-4)
+    assert moved["layer.bias"] == pytest.approx(0.25, rel=1e-4)
+    assert moved["layer.input_quantizer.scale"] == pytest.approx(0.0625, rel=1e-4)
+    assert moved["point.quantizer.shift"] == pytest.approx(0.0625, rel=1e-4)

@@ -129,7 +129,8 @@ def compress(
     """
     console = Console(stderr=True)
     inputs = _read_inputs(teacher, load_recipe(recipe, overrides, seed), train, dev, columns, task)
-    student = _student(inputs)
+    student = load_classifier(teacher, id2label=_labels(inputs))
+    inputs.recipe.student.apply(student)
     if student.fresh_tensors:
         raise TrainingError(
             f"{teacher} is not fine-tuned: its checkpoint lacks {', '.join(sorted(student.fresh_tensors))}. "
@@ -222,17 +223,6 @@ def _read_inputs(
         train=None if train_set is None else tokenize(tokenizer, train_set, max_length, pad),
         dev=tokenize(tokenizer, dev_set, max_length, pad),
     )
-
-
-def _student(inputs: _Inputs) -> SequenceClassifier:
-    """The teacher's weights, with what the recipe changes."""
-    student = load_classifier(inputs.teacher_path, id2label=_labels(inputs))
-    changes = inputs.recipe.student
-    if changes.hidden_act is not None:
-        student.set_hidden_act(changes.hidden_act)
-    if changes.dropout is not None:
-        student.set_dropout(changes.dropout)
-    return student
 
 
 def _labels(inputs: _Inputs) -> list[str] | None:

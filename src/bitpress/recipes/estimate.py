@@ -32,8 +32,7 @@ def post_training_artifact(
     parsed = load_recipe(recipe, overrides)
     known = teacher_task(teacher)
     model = load_classifier(teacher)
-    if parsed.student.hidden_act is not None:
-        model.set_hidden_act(parsed.student.hidden_act)
+    parsed.student.apply(model)
     apply_policy(model, parsed.policy)
     if parsed.policy.activations.starts_from_data:
         model.train()  # running ranges move in training mode only

@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from bitpress.distill import LossWeights
+from bitpress.encoder import SequenceClassifier
 from bitpress.encoder.activations import ACTIVATIONS
 from bitpress.errors import RecipeError
 from bitpress.quantize import Policy
@@ -74,6 +75,13 @@ class StudentChanges:
             raise RecipeError(f"student.hidden_act is {self.hidden_act!r}; allowed: {', '.join(ACTIVATIONS)}, or null")
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise RecipeError(f"student.dropout is {self.dropout!r}; allowed: a probability below 1, or null")
+
+    def apply(self, model: SequenceClassifier) -> None:
+        """Make ``model``, loaded from the teacher, the student."""
+        if self.hidden_act is not None:
+            model.set_hidden_act(self.hidden_act)
+        if self.dropout is not None:
+            model.set_dropout(self.dropout)
 
 
 class Stage(BaseModel):
