@@ -19,10 +19,9 @@ from bitpress.artifact import WEIGHTS_DIGEST_KEY, TaskSpec, check_destination, d
 from bitpress.artifact.strict_json import dump_object
 from bitpress.data import Dataset
 from bitpress.distill import distillation_loss
-from bitpress.encoder import SequenceClassifier, load_classifier
+from bitpress.encoder import EncoderOutput, SequenceClassifier, load_classifier
 from bitpress.errors import TrainingError
 from bitpress.freeze import check_freezable, freeze, round_side_data
-from bitpress.quantize import apply_policy
 from bitpress.recipes.announce import print_policy
 from bitpress.recipes.card import model_card
 from bitpress.recipes.evaluation import check_label_order, evaluation, headline, logits_of, summarize, summary
@@ -42,6 +41,7 @@ from bitpress.recipes.probes import attention_probe
 from bitpress.recipes.replay import is_binarized, replay_logits, replayable, sign_flips
 from bitpress.recipes.run_directory import WEIGHTS, RunDirectory
 from bitpress.recipes.schema import Recipe, Stage, load_recipe
+from bitpress.recipes.student import enter_stage, narrow_student, of_heads
 from bitpress.runtime.pipeline import load
 from bitpress.runtime.tokenization import Tokenizer
 from bitpress.train import Batch, EncodedDataset, run_stage
@@ -95,6 +95,19 @@ class _Inputs:
     @property
     def label_names(self) -> list[str]:
         return self.dev_set.label_names if self.train_set is None else self.train_set.label_names
+
+
+@dataclass(frozen=True)
+class _Teacher:
+    """Who teaches in a stage; ``heads`` of each layer are those that the student has, None: all."""
+
+    model: SequenceClassifier
+    heads: list[Tensor] | None
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch, collect: bool) -> EncoderOutput:
+        output = self.model(batch.input_ids, batch.attention_mask, batch.token_type_ids, collect=collect)
+        return of_heads(output, self.heads) if collect else output
 
 
 def compress(
@@ -153,15 +166,16 @@ def compress(
         check_label_order(teacher_logits, _targets(inputs.dev_set), inputs.label_names, teacher)
     _announce(console, inputs, teacher_score, quiet)
 
+    kept_heads = narrow_student(student, inputs.recipe.student.width, inputs.train)
     stages = []
     for stage in inputs.recipe.stages:
-        stage_teacher = teacher_model
+        teach = _Teacher(teacher_model, kept_heads)
         if stage.distill is not None and stage.distill.teacher == "previous":
-            stage_teacher = copy.deepcopy(student)
-        applied = apply_policy(student, stage.quantize)
+            teach = _Teacher(copy.deepcopy(student), None)
+        applied = enter_stage(student, stage)
         if not quiet:
             print_policy(console, stage.name, applied)
-        stages.append({"name": stage.name, **_run_stage(stage, student, stage_teacher, inputs, run, console, quiet)})
+        stages.append({"name": stage.name, **_run_stage(stage, student, teach, inputs, run, console, quiet)})
     if inputs.recipe.side_data == "fp16":
         round_side_data(student)
     student_score = _student_score(student, inputs, stages[-1])
@@ -257,7 +271,7 @@ def _settings(inputs: _Inputs, columns: DataOptions | None) -> dict[str, Any]:
 def _run_stage(
     stage: Stage,
     student: SequenceClassifier,
-    teacher: SequenceClassifier,
+    teacher: _Teacher,
     inputs: _Inputs,
     run: RunDirectory,
     console: Console,
@@ -272,12 +286,9 @@ def _run_stage(
     collect = weights.compares_layers
 
     def loss(model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        arguments = (batch.input_ids, batch.attention_mask, batch.token_type_ids)
-        with torch.no_grad():
-            target = teacher(*arguments, collect=collect)
         return distillation_loss(
-            model(*arguments, collect=collect),
-            target,
+            model(batch.input_ids, batch.attention_mask, batch.token_type_ids, collect=collect),
+            teacher(batch, collect),
             batch.attention_mask,
             weights,
             labels=batch.labels if weights.labels else None,
@@ -294,7 +305,7 @@ def _run_stage(
         loss_fn=loss,
         evaluate=evaluation(inputs.known.task, inputs.dev),
         metric=headline(inputs.known.task, student.config.num_labels),
-        probe=attention_probe(inputs.dev) if stage.quantize.activations.stored_bits < 8 else None,
+        probe=attention_probe(inputs.dev) if stage.quantize.activations.scheme in ("binary", "elastic") else None,
         schedule=stage.schedule,
         run_dir=run.path,
         fingerprint={"stage": stage.model_dump(mode="json", exclude={"schedule"}), "max_length": inputs.max_length},

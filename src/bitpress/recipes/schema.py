@@ -65,19 +65,23 @@ class StudentChanges:
     """In what the student differs from the teacher whose weights it starts from; null: in nothing.
 
     ``hidden_act``: its feed-forward activation function. ``dropout``: one probability everywhere while it trains.
+    ``width``: the share of attention heads and feed-forward neurons that it keeps, the most important ones.
     """
 
     hidden_act: str | None = None
     dropout: float | None = None
+    width: float = 1.0
 
     def __post_init__(self) -> None:
         if self.hidden_act is not None and self.hidden_act not in ACTIVATIONS:
             raise RecipeError(f"student.hidden_act is {self.hidden_act!r}; allowed: {', '.join(ACTIVATIONS)}, or null")
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise RecipeError(f"student.dropout is {self.dropout!r}; allowed: a probability below 1, or null")
+        if not 0 < self.width <= 1:
+            raise RecipeError(f"student.width is {self.width!r}; allowed: above 0 and at most 1")
 
     def apply(self, model: SequenceClassifier) -> None:
-        """Make ``model``, loaded from the teacher, the student."""
+        """Make ``model``, loaded from the teacher, the student, but for its width, which takes data to decide."""
         if self.hidden_act is not None:
             model.set_hidden_act(self.hidden_act)
         if self.dropout is not None:
@@ -86,11 +90,13 @@ class StudentChanges:
 
 class Stage(BaseModel):
     """One step of a recipe: quantizers, and how to train with them. Without ``distill`` and ``schedule`` it trains
-    nothing: the weights are quantized as they are."""
+    nothing: the weights are quantized as they are. ``split``: first, every ternary weight of the stage before becomes
+    the sum of two (ternary weight splitting)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
+    split: bool = False
     quantize: Policy
     distill: Distillation | None = None
     schedule: Schedule | None = None
@@ -129,8 +135,8 @@ class Recipe(BaseModel):
 
     @property
     def trains(self) -> bool:
-        """Whether any stage needs training data."""
-        return any(stage.schedule is not None for stage in self.stages)
+        """Whether the recipe needs training data."""
+        return self.student.width < 1 or any(stage.schedule is not None for stage in self.stages)
 
     @property
     def policy(self) -> Policy:
@@ -213,6 +219,11 @@ def _validated(document: Mapping[str, Any], where: str) -> Recipe:
         raise RecipeError(f"{where} has no stages; give at least one")
     if recipe.stages[0].distill is not None and recipe.stages[0].distill.teacher == "previous":
         raise RecipeError(f"{where}: distill.teacher of the first stage is 'previous'; only later ones have a previous")
+    previous = None
+    for stage in recipe.stages:
+        if stage.split and (previous is None or previous.quantize.weights.scheme != "ternary"):
+            raise RecipeError(f"{where}: stage {stage.name!r} splits weights; the stage before it must be ternary")
+        previous = stage
     names = [stage.name for stage in recipe.stages]
     if len(set(names)) != len(names):
         raise RecipeError(f"{where} has two stages of one name among {names}; give each its own")
