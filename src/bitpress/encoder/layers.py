@@ -35,11 +35,12 @@ def dropout(x: Tensor, probability: float, training: bool) -> Tensor:
 
 
 def keep_signs(y: Tensor, x: Tensor) -> Tensor:
-    """y = f(x) of an activation function that has the sign of its argument, also where it underflows.
+    """y = f(x) of an activation function that has the sign of its argument, moved by the smallest normal number in the
+    direction of x, so that it has that sign also where it underflows.
 
     GELU of a number below about −5.6 is −0 in fp32, and sgn(−0) is +1; the number that it stands for is negative.
     """
-    return torch.where(x < 0, y.clamp(max=-torch.finfo(y.dtype).tiny), y)
+    return torch.add(y, x.detach().sign(), alpha=torch.finfo(y.dtype).tiny)
 
 
 def is_quantizers(name: str) -> bool:

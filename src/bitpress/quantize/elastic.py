@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bitpress.errors import RecipeError
+from bitpress.quantize.elementwise import signs
 from bitpress.quantize.learned_scale import LearnedScale
 
 ELASTIC_BITS = (1, 2, 4)
@@ -75,5 +76,5 @@ class ElasticQuantizer(LearnedScale):
         if self.bits > 1:
             return (shifted / self.step).round_().clamp_(self.lowest, self.highest)
         if self.signed:
-            return (shifted >= 0).to(shifted.dtype).mul_(2).sub_(1)
+            return signs(shifted)
         return (shifted >= self.step * 0.5).to(shifted.dtype)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bitpress.errors import TrainingError
+from bitpress.quantize.elementwise import passed_below, passed_within
 
 SMALLEST_STEP = 1e-5
 
@@ -113,12 +114,12 @@ class _Quantize(torch.autograd.Function):
         u, codes = ctx.saved_tensors
         quantizer, gradient = ctx.quantizer, grads[0]
         lowest, highest = quantizer.lowest, quantizer.highest
-        by_x = gradient * ((u >= lowest) & (u <= highest))
+        by_x = passed_within(gradient, u, lowest, highest)
         by_scale = by_shift = None
         if ctx.needs_input_grad[1]:
             slope = codes
             if not (quantizer.bits == 1 and quantizer.signed):
-                slope = torch.where((u >= lowest) & (u < highest), codes - u, codes)
+                slope = codes - passed_below(u, u, lowest, highest)
             by_scale = ((gradient * slope).sum() / math.sqrt(u.numel() * highest)).reshape(1)
         if ctx.needs_input_grad[2]:
             by_shift = by_x.sum().reshape(1)
