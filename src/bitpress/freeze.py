@@ -86,7 +86,7 @@ def check_freezable(model: SequenceClassifier, policy: Policy) -> None:
     if scheme != "fp32" and policy.activations.scheme == "fp32":
         raise RecipeError(
             f"weights.scheme is {scheme!r} with activations.scheme 'fp32': the engine multiplies {scheme} weights by "
-            "8-bit activations only. Set activations.scheme=uniform; to compare in training only, set freeze=false"
+            "quantized activations only. Set activations.scheme=uniform; to compare in training only, set freeze=false"
         )
     if scheme == "fp32" and policy.activations.scheme == "uniform":
         raise RecipeError(

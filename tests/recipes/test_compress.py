@@ -353,10 +353,10 @@ def test_a_bare_encoder_is_no_teacher(tiny: Any, tmp_path: Path) -> None:
     ("overrides", "text"),
     [
         ({"range": "tensor"}, "depend on the texts beside it and on padding"),
-        ({"activations.scheme": "fp32"}, "engine multiplies ternary weights by 8-bit activations only"),
+        ({"activations.scheme": "fp32"}, "engine multiplies ternary weights by quantized activations only"),
         (
             {"weights.scheme": "uniform", "activations.scheme": "fp32"},
-            "engine multiplies uniform weights by 8-bit activations only",
+            "engine multiplies uniform weights by quantized activations only",
         ),
         ({"weights.scheme": "fp32"}, "quantizes activations only where the weights are quantized"),
         ({"weights.group": "row"}, "one scale a matrix"),
