@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from bitpress.encoder.checkpoint import load_classifier, load_config, save_classifier
+from bitpress.encoder.checkpoint import (
+    load_classifier,
+    load_config,
+    load_extra_tensors,
+    save_classifier,
+    save_encoder,
+)
 from bitpress.encoder.config import EncoderConfig
 from bitpress.encoder.layers import ActivationPoint, Linear, WordEmbedding
 from bitpress.encoder.model import EncoderOutput, SequenceClassifier
@@ -16,5 +22,7 @@ __all__ = [
     "WordEmbedding",
     "load_classifier",
     "load_config",
+    "load_extra_tensors",
     "save_classifier",
+    "save_encoder",
 ]

@@ -7,13 +7,16 @@ from bitpress.recipes.estimate import post_training_artifact
 from bitpress.recipes.evaluation import evaluate_checkpoint
 from bitpress.recipes.finetune import FinetuneResult, finetune
 from bitpress.recipes.inputs import DataOptions
+from bitpress.recipes.pretrain import PretrainResult, pretrain
 
 __all__ = [
     "CompressResult",
     "DataOptions",
     "FinetuneResult",
+    "PretrainResult",
     "compress",
     "evaluate_checkpoint",
     "finetune",
     "post_training_artifact",
+    "pretrain",
 ]

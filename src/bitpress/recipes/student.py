@@ -2,23 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bitpress.encoder import EncoderOutput, SequenceClassifier
+from bitpress.distill import HiddenProjections
+from bitpress.encoder import SequenceClassifier, load_classifier, load_extra_tensors
+from bitpress.errors import TrainingError
 from bitpress.quantize import AppliedPolicy, apply_policy, split_ternary
-from bitpress.recipes.schema import Stage
-from bitpress.slim import Importance, importance, narrow
+from bitpress.recipes.schema import Stage, StudentChanges
+from bitpress.runtime.tokenization import Tokenizer
+from bitpress.slim import Importance, StudentShape, fresh_student, from_layers, importance, narrow
 from bitpress.train import Batch, EncodedDataset, collate
 
 # Training texts on which the importance of heads and neurons is measured, and how many a batch.
 MEASURED_TEXTS = 1024
 _BATCH = 32
+
+
+def make_student(
+    changes: StudentChanges, teacher: str | Path, labels: Sequence[str] | None, seed: int
+) -> SequenceClassifier:
+    """The student as it starts, but for its width, which takes data to decide; in eval mode.
+
+    Args:
+        teacher: the directory of a fine-tuned checkpoint.
+        labels: names for the head; None: those of the checkpoint.
+        seed: of weights that start fresh.
+
+    Raises:
+        RecipeError: ``changes.init`` is neither a directory nor a shape, or ``changes.layers`` are not the teacher's.
+        TrainingError: the directory's model reads other tokens than the teacher.
+        UnsupportedModelError: one of the directories is no checkpoint that bitpress runs.
+    """
+    model = load_classifier(teacher, id2label=labels)
+    if changes.layers is not None:
+        model = from_layers(model, changes.layers)
+    elif changes.init is not None and init_directory(changes) is None:
+        model = fresh_student(model.config, StudentShape.parse(changes.init), seed)
+    elif changes.init is not None:
+        config = model.config
+        model = load_classifier(
+            changes.init,
+            id2label=config.id2label,
+            problem_type="regression" if config.is_regression else None,
+            seed=seed,
+        )
+        _check_same_tokens(changes.init, model, teacher, config.vocab_size)
+    changes.apply(model)
+    return model
+
+
+def init_directory(changes: StudentChanges) -> Path | None:
+    """The directory that the student's weights come from, if they come from one."""
+    return Path(changes.init) if changes.init is not None and Path(changes.init).is_dir() else None
+
+
+def init_projections(changes: StudentChanges, student: SequenceClassifier) -> HiddenProjections | None:
+    """The projections that a general distillation left beside its student's weights, if there are any that fit."""
+    directory = init_directory(changes)
+    if directory is None:
+        return None
+    tensors = load_extra_tensors(directory, "fit_dense")
+    return HiddenProjections.from_tensors(tensors, student.config.num_hidden_layers + 1)
+
+
+def _check_same_tokens(init: str, student: SequenceClassifier, teacher: str | Path, vocabulary: int) -> None:
+    ours, theirs = Tokenizer.from_directory(init), Tokenizer.from_directory(teacher)
+    if student.config.vocab_size == vocabulary and ours.same_tokens(theirs):
+        return
+    raise TrainingError(
+        f"{init} and {teacher} do not read the same tokens ({student.config.vocab_size} and {vocabulary} rows of their "
+        "word embeddings); a student learns from a teacher with its own vocabulary"
+    )
 
 
 def narrow_student(student: SequenceClassifier, width: float, train: EncodedDataset | None) -> list[Tensor] | None:
@@ -38,17 +98,6 @@ def narrow_student(student: SequenceClassifier, width: float, train: EncodedData
         heads, neurons = torch.zeros(config.num_attention_heads), torch.zeros(config.intermediate_size)
         return narrow(student, width, Importance((heads,) * count, (neurons,) * count))
     return narrow(student, width, importance(student, _measured(train), _task_loss))
-
-
-def of_heads(output: EncoderOutput, kept: list[Tensor] | None) -> EncoderOutput:
-    """A teacher's output with the attention of those of its heads that a narrower student kept; None: of all."""
-    if kept is None:
-        return output
-    return replace(
-        output,
-        attention_scores=tuple(s[:, h] for s, h in zip(output.attention_scores, kept, strict=True)),
-        projections=tuple((q[:, h], k[:, h], v[:, h]) for (q, k, v), h in zip(output.projections, kept, strict=True)),
-    )
 
 
 def enter_stage(student: SequenceClassifier, stage: Stage) -> AppliedPolicy:

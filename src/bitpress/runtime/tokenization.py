@@ -6,6 +6,7 @@ encodings, without the tokenizer's mutable truncation state: one ``Tokenizer`` m
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -84,6 +85,14 @@ class Tokenizer:
     def vocabulary_size(self) -> int:
         """Number of token ids, added tokens included: the word embedding needs at least as many rows."""
         return int(self._backend.get_vocab_size(with_added_tokens=True))
+
+    def digest(self) -> str:
+        """sha256 of everything that decides how a text is tokenized."""
+        return hashlib.sha256(self._backend.to_str().encode()).hexdigest()
+
+    def same_tokens(self, other: Tokenizer) -> bool:
+        """Whether both give every token the same id."""
+        return bool(self._backend.get_vocab() == other._backend.get_vocab())
 
     def words(self) -> list[str]:
         """The vocabulary, in no particular order."""

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from bitpress.slim.importance import Importance, importance
 from bitpress.slim.narrow import narrow
+from bitpress.slim.shapes import StudentShape, fresh_student, from_layers
 
-__all__ = ["Importance", "importance", "narrow"]
+__all__ = ["Importance", "StudentShape", "fresh_student", "from_layers", "importance", "narrow"]

@@ -47,7 +47,8 @@ Probe = Callable[[nn.Module], dict[str, Any]]
 class StageResult:
     """What a stage reached.
 
-    best_metric        the highest value of the chosen metric on dev, and best_step where (ties: the earlier step)
+    best_metric        the chosen metric on dev of the weights that were kept, and best_step where (of the best: the
+                       highest; ties: the earlier step)
     metrics            everything that was measured at best_step
     steps, tokens      optimizer steps and real (unpadded) tokens trained on
     seconds            time spent, evaluations and checkpoints included; work lost to an interruption is not counted
@@ -82,7 +83,8 @@ def run_stage(
     quiet: bool = False,
     on_progress: Callable[[ProgressEvent], None] | None = None,
 ) -> StageResult:
-    """Trains ``model`` in place and leaves it in eval mode with the weights that were best on dev.
+    """Trains ``model`` in place and leaves it in eval mode with the weights that were best on dev, or the last ones
+    where the schedule keeps those.
 
     Called again after an interruption it continues from its newest checkpoint; called again after the end it loads the
     result and returns at once. Buffers belong to the weights: state that training changes must be a parameter or a
@@ -394,7 +396,7 @@ class _Stage:
         value = metrics[self.metric]
         self.last_metric = value
         rank, best_rank = (-math.inf if math.isnan(x) else x for x in (value, self.best_metric))
-        if self.best_step is None or rank > best_rank:
+        if self.best_step is None or rank > best_rank or self.schedule.keep == "last":
             self.best_step, self.best_metric, self.best_metrics = self.step, value, metrics
             self.best_weights = {key: t.detach().clone() for key, t in model_tensors(self.raw_model).items()}
         self.scalars.write(
