@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 import tiny_task
 import torch
+import transformers
 from safetensors.torch import load_file
 
 from bitpress.artifact import read_artifact, verify
-from bitpress.encoder import load_classifier
+from bitpress.encoder import MaskedLanguageHead, load_classifier, load_extra_tensors
 from bitpress.errors import DataError, RecipeError, TrainingError
 from bitpress.recipes.corpus import corpus_files, packed_corpus, split_off
 from bitpress.recipes.runner import compress, pretrain
@@ -93,7 +94,7 @@ def test_corpora_without_text(tiny: Any, tmp_path: Path) -> None:
 
 def test_a_general_student_has_learned_and_keeps_its_projection(tiny: Any, general: Any) -> None:
     folder, result = general
-    assert result.student == "1x16"
+    assert result.model == "student 1x16"
     untrained = pretrain(
         tiny.encoder,
         corpus=[folder / "*.txt*"],
@@ -102,8 +103,8 @@ def test_a_general_student_has_learned_and_keeps_its_projection(tiny: Any, gener
         overrides=FAST | {"learning_rate": 1e-12, "max_steps": 1},
         quiet=True,
     )
-    assert result.held_out_loss < 0.9 * untrained.held_out_loss
-    assert result.losses.keys() == {"attention", "hidden", "total"}
+    assert result.metrics["total"] < 0.9 * untrained.metrics["total"]
+    assert result.metrics.keys() == {"attention", "hidden", "total", "minus_held_out_loss"}
     stored = load_file(folder / "general" / "model.safetensors")
     assert stored["fit_dense.weight"].shape == (32, 16)
     assert not any(name.startswith(("pooler", "classifier")) for name in stored)
@@ -144,6 +145,55 @@ def test_a_stopped_run_ends_in_the_same_bytes(tiny: Any, general: Any, monkeypat
     assert (folder / "stopped" / "model.safetensors").read_bytes() == (
         folder / "general" / "model.safetensors"
     ).read_bytes()
+
+
+def test_a_head_for_masks(tiny: Any, tmp_path: Path) -> None:
+    """Words here are random, so a head can learn no more than their frequencies; with a text that repeats one word it
+    learns that word."""
+    (tmp_path / "film.txt").write_text("film film film film film film\n" * 200 + "plot\n")
+    arguments: dict[str, Any] = {"corpus": [tmp_path / "film.txt"], "task": "mlm", "overrides": FAST, "quiet": True}
+    result = pretrain(tiny.encoder, out=tmp_path / "mlm", **arguments)
+    assert result.metrics["masked_accuracy"] > 0.9
+    assert result.metrics["masked_loss"] < 1
+    body, source = load_file(tmp_path / "mlm" / "model.safetensors"), load_file(tiny.encoder / "model.safetensors")
+    assert all(
+        torch.equal(tensor, source[f"bert.{name}"]) for name, tensor in body.items() if "predictions" not in name
+    )
+    model = transformers.BertForMaskedLM.from_pretrained(tmp_path / "mlm").eval()
+    ours = load_classifier(tmp_path / "mlm")
+    head = MaskedLanguageHead.from_tensors(load_extra_tensors(tmp_path / "mlm", "cls.predictions."), ours.config)
+    ids = torch.arange(5, 14)[None]
+    with torch.no_grad():
+        expected = model(ids).logits[0]
+        torch.testing.assert_close(
+            head(ours.encode(ids)[0][0], ours.embeddings.word.weight), expected, rtol=1e-4, atol=1e-5
+        )
+    trained = pretrain(
+        tiny.encoder, out=tmp_path / "body", **(arguments | {"overrides": FAST | {"train_body": True, "max_steps": 3}})
+    )
+    assert trained.parameters > 2 * result.parameters
+    assert not torch.equal(
+        load_file(tmp_path / "body" / "model.safetensors")["embeddings.word_embeddings.weight"],
+        body["embeddings.word_embeddings.weight"],
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"task": "mlm", "student": "1x16"}, "--student is a shape"),
+        ({"task": "distill"}, "--student is a shape"),
+        ({"task": "other"}, "task is 'other'; allowed: distill, mlm"),
+        ({"task": "mlm", "overrides": {"layer_map": "top"}}, "--set layer_map: no such setting of task 'mlm'"),
+        ({"task": "mlm", "overrides": {"mask_share": 1.5}}, "--set mask_share: .* allowed: above 0 and below 1"),
+        ({"student": "1x16", "overrides": {"epochs": -1}}, "epochs is -1"),
+    ],
+)
+def test_what_cannot_be_asked_for(tiny: Any, tmp_path: Path, arguments: dict[str, Any], text: str) -> None:
+    (tmp_path / "a.txt").write_text("the film\n")
+    with pytest.raises((RecipeError, TrainingError), match=text):
+        pretrain(tiny.encoder, corpus=[tmp_path / "a.txt"], out=tmp_path / "out", **arguments)
+    assert not (tmp_path / "out.run").exists()
 
 
 TINY = {"epochs": 8, "learning_rate": 3e-3, "batch_tokens": 256, "evaluate_every": 20}

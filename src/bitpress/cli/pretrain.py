@@ -16,14 +16,17 @@ def pretrain(
     corpus: Annotated[
         list[str], typer.Option(help="Text files or globs, a text a line, also .gz; repeatable.", show_default=False)
     ],
+    out: options.Out,
+    task: Annotated[
+        str, typer.Option(help="distill: a smaller general student; mlm: a masked-language-model head, for augment.")
+    ] = "distill",
     student: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="Shape of the student, such as 4x312, or how many of the encoder's own layers it has.",
             show_default=False,
         ),
-    ],
-    out: options.Out,
+    ] = None,
     cache: Annotated[
         Path | None, typer.Option(help="Where tokenized text is kept.", show_default="beside the output")
     ] = None,
@@ -36,7 +39,7 @@ def pretrain(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Distil an encoder into a general student on raw text; `compress --student` starts from it."""
+    """Learn from raw text: a smaller general student, which `compress --student` starts from, or a head for masks."""
     overrides = options.parse_overrides(
         assignments, epochs=epochs, learning_rate=learning_rate, batch_size=batch_size, max_length=max_length
     )
@@ -46,8 +49,9 @@ def pretrain(
         result = run(
             encoder,
             corpus=corpus,
-            student=student,
             out=out,
+            task=task,
+            student=student,
             overrides=overrides,
             cache=cache,
             seed=seed,
@@ -56,11 +60,7 @@ def pretrain(
     if as_json:
         emit_json(result)
         return
-    rows = [
-        ["shape", result["student"]],
-        ["parameters", f"{result['parameters']:,}"],
-        ["held-out loss", f"{result['held_out_loss']:.4f}"],
-        ["tokens", f"{result['tokens']:,}"],
-        ["time", format_ms(1000 * result["seconds"])],
-    ]
-    print_table(["general student", str(result["out"])], rows)
+    rows = [["trained parameters" if task == "mlm" else "parameters", f"{result['parameters']:,}"]]
+    rows += [[f"held out: {name}", f"{value:.4f}"] for name, value in result["metrics"].items()]
+    rows += [["tokens", f"{result['tokens']:,}"], ["time", format_ms(1000 * result["seconds"])]]
+    print_table([result["model"], str(result["out"])], rows)

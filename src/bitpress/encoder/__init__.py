@@ -11,6 +11,7 @@ from bitpress.encoder.checkpoint import (
 )
 from bitpress.encoder.config import EncoderConfig
 from bitpress.encoder.layers import ActivationPoint, Linear, WordEmbedding
+from bitpress.encoder.masked_lm import MaskedLanguageHead
 from bitpress.encoder.model import EncoderOutput, SequenceClassifier
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "EncoderConfig",
     "EncoderOutput",
     "Linear",
+    "MaskedLanguageHead",
     "SequenceClassifier",
     "WordEmbedding",
     "load_classifier",

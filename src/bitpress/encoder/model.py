@@ -264,6 +264,24 @@ class SequenceClassifier(nn.Module):
         Raises:
             UnsupportedModelError: more tokens than the model has positions.
         """
+        hidden, hidden_states, attention = self.encode(input_ids, attention_mask, token_type_ids, collect)
+        pooled = dropout(self.pooler(hidden), self.classifier_dropout, self.training)
+        return EncoderOutput(
+            self.classifier(pooled),
+            tuple(hidden_states),
+            tuple(states.scores for states in attention),
+            tuple(states.projections for states in attention),
+        )
+
+    def encode(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        collect: bool = False,
+    ) -> tuple[Tensor, list[Tensor], list[AttentionStates]]:
+        """The last hidden state [B, T, H], before pooler and head, and what was asked for with ``collect``; arguments
+        as :meth:`forward`."""
         real = None if attention_mask is None else attention_mask.to(torch.bool)
         if real is not None and bool(real.all()):
             real = None  # as good as no mask, and cheaper everywhere below
@@ -278,13 +296,7 @@ class SequenceClassifier(nn.Module):
             if collect:
                 hidden_states.append(hidden)
                 attention.append(states)
-        pooled = dropout(self.pooler(hidden), self.classifier_dropout, self.training)
-        return EncoderOutput(
-            self.classifier(pooled),
-            tuple(hidden_states),
-            tuple(states.scores for states in attention),
-            tuple(states.projections for states in attention),
-        )
+        return hidden, hidden_states, attention
 
     def set_hidden_act(self, name: str) -> None:
         """Another activation function in every feed-forward network, and in ``config``.

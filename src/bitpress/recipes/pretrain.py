@@ -1,8 +1,4 @@
-"""``bitpress pretrain``: general distillation (TinyBERT, Jiao et al. 2020, arXiv 1909.10351, §3.3).
-
-A student of another shape learns the attention scores and hidden states of an encoder that was not fine-tuned, on raw
-text and without masking. What comes out is where ``compress --student`` starts.
-"""
+"""``bitpress pretrain``: raw text teaches a smaller general student, or a masked-language-model head."""
 
 from __future__ import annotations
 
@@ -10,36 +6,35 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
-import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from rich.console import Console
-from torch import nn
 
 import bitpress
-from bitpress.encoder import SequenceClassifier, load_classifier, load_config, save_encoder
+from bitpress.encoder import load_classifier, load_config
 from bitpress.errors import RecipeError
 from bitpress.recipes.corpus import corpus_files, packed_corpus, split_off
+from bitpress.recipes.general_distillation import GeneralDistillation
 from bitpress.recipes.inputs import check_tokenizer, resolve_max_length, weights_digest
+from bitpress.recipes.masked_language import MaskedLanguage
 from bitpress.recipes.run_directory import RunDirectory
 from bitpress.recipes.schema import Distillation
-from bitpress.recipes.teaching import Teaching
 from bitpress.runtime.tokenization import Tokenizer
-from bitpress.slim import StudentShape, fresh_student, from_layers
-from bitpress.train import EncodedDataset, Schedule, collate, run_stage
+from bitpress.train import Schedule, run_stage
 
-# The released code's: 3 epochs at 5e-5 in batches of 256 sequences of 128 tokens, BertAdam. A small corpus on a CPU
-# wants smaller batches and larger steps.
+TASKS = ("distill", "mlm")
+# The release of TinyBERT has 3 epochs at 5e-5 in batches of 256 sequences of 128 tokens, BertAdam. A small corpus on a
+# CPU wants smaller batches and larger steps.
 DEFAULTS: dict[str, Any] = {"learning_rate": 5e-4, "epochs": 1, "batch_tokens": 4096, "warmup": 0.05}
-STAGE = "general"
-METRIC = "minus_held_out_loss"  # higher is better
 HELD_OUT_SHARE, HELD_OUT_MOST = 0.01, 256  # sequences
+_LOSSES = ("attention_scores", "hidden_states", "layer_map", "projection", "padding")
+_OWN = {"distill": ("max_length", "max_tokens"), "mlm": ("max_length", "max_tokens", "mask_share", "train_body")}
 
 
 class PretrainSettings(BaseModel):
-    """What ``--set`` may change: the keys of the schedule and of ``distill``, ``max_length`` and ``max_tokens``."""
+    """What ``--set`` may change: the keys of the schedule, ``max_length`` (tokens a sequence), ``max_tokens`` (read no
+    more of the corpus); for distill the losses, for mlm ``mask_share`` and ``train_body``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -47,24 +42,32 @@ class PretrainSettings(BaseModel):
     distill: Distillation
     max_length: int | None = None
     max_tokens: int | None = None
+    mask_share: float = 0.15
+    train_body: bool = False
+
+    @field_validator("mask_share")
+    @classmethod
+    def _is_share(cls, value: float) -> float:
+        if not 0 < value < 1:
+            raise ValueError("allowed: above 0 and below 1")
+        return value
 
     @classmethod
-    def from_overrides(cls, overrides: Mapping[str, Any] | None, seed: int) -> PretrainSettings:
+    def from_overrides(cls, task: str, overrides: Mapping[str, Any] | None, seed: int) -> PretrainSettings:
         """DEFAULTS with ``overrides``; RecipeError names an unknown key or a value that is not allowed."""
         values = dict(overrides or {})
         if values.get("batch_size") is not None:
             values.setdefault("batch_tokens", None)
-        own: dict[str, Any] = {key: values.pop(key) for key in ("max_length", "max_tokens") if key in values}
         steps = {field.name for field in dataclasses.fields(Schedule)}
-        losses = {"attention_scores", "hidden_states", "layer_map", "projection", "padding"}
+        losses = _LOSSES if task == "distill" else ()
         for key in values:
-            if key not in steps | losses:
-                known = ["max_length", "max_tokens", *sorted(losses), *sorted(steps)]
-                raise RecipeError(f"--set {key}: no such setting; known: {', '.join(known)}")
+            if key not in {*steps, *losses, *_OWN[task]}:
+                known = [*_OWN[task], *losses, *sorted(steps)]
+                raise RecipeError(f"--set {key}: no such setting of task {task!r}; known: {', '.join(known)}")
         document: dict[str, Any] = {
             "schedule": {**DEFAULTS, "seed": seed, **{k: v for k, v in values.items() if k in steps}},
             "distill": {"logits": 0.0, **{k: v for k, v in values.items() if k in losses}},
-            **own,
+            **{k: v for k, v in values.items() if k in _OWN[task]},
         }
         try:
             return cls.model_validate(document)
@@ -75,13 +78,12 @@ class PretrainSettings(BaseModel):
 
 @dataclass(frozen=True)
 class PretrainResult:
-    """A finished general student: its directory, its shape, its loss on held-out text, and what training took."""
+    """What was made and where, what was measured of it on held-out text, and what training took."""
 
     out: str
-    student: str
+    model: str
     parameters: int
-    held_out_loss: float
-    losses: dict[str, float]
+    metrics: dict[str, float]
     sequences: int
     tokens: int
     steps: int
@@ -98,46 +100,64 @@ def pretrain(
     encoder: str | Path,
     *,
     corpus: Sequence[str | Path],
-    student: str,
     out: str | Path,
+    task: Literal["distill", "mlm"] = "distill",
+    student: str | None = None,
     overrides: Mapping[str, Any] | None = None,
     cache: str | Path | None = None,
     seed: int = 0,
     quiet: bool = False,
 ) -> PretrainResult:
-    """Distil ``encoder`` into a general ``student`` on raw text; write it to ``out`` with its projections.
+    """Train on raw text and write a Hugging Face directory: a general student of ``encoder`` with the projections it
+    was taught through, or ``encoder`` with a masked-language-model head.
 
-    Killed at any moment and called again with the same arguments it continues; finished, it returns at once.
+    Killed at any moment and called again with the same arguments it continues; finished, it returns at once. The
+    weights kept are those that were best on sequences held out from the end of the corpus.
 
     Args:
-        encoder: Hugging Face directory of a pretrained BERT encoder, the teacher.
+        encoder: Hugging Face directory of a pretrained BERT encoder: the teacher, or what the head reads.
         corpus: text files (also ``.gz``) or globs, a text a line.
-        student: a shape such as "4x312", of random weights; or a number, so many of the encoder's own layers.
+        student: with "distill", a shape such as "4x312", of random weights; or a number, so many of the encoder's own
+            layers.
         cache: where tokenized text is kept; None: in the run directory.
-        overrides: keys of ``Schedule``, of the losses, ``max_length`` (tokens a sequence, 128) and ``max_tokens`` (read
-            no more of the corpus).
+        overrides: see :class:`PretrainSettings`.
 
     Raises:
         DataError, UnsupportedModelError, RecipeError, TrainingError: nothing is written to ``out`` then.
     """
-    settings = PretrainSettings.from_overrides(overrides, seed)
+    if task not in TASKS:
+        raise RecipeError(f"task is {task!r}; allowed: {', '.join(TASKS)}")
+    if (student is None) == (task == "distill"):
+        raise RecipeError("--student is a shape, needed for task 'distill' and not used by 'mlm'")
+    settings = PretrainSettings.from_overrides(task, overrides, seed)
     config = load_config(encoder)
     tokenizer = Tokenizer.from_directory(encoder)
     check_tokenizer(tokenizer, config, encoder)
     length = resolve_max_length(settings.max_length, 128, config)
     files = corpus_files(corpus)
-    teacher = load_classifier(encoder)
-    model = _student(teacher, student, seed)
+    console = Console(stderr=True)
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    model = load_classifier(encoder)
+    objective: GeneralDistillation | MaskedLanguage
+    if student is not None:
+        objective = GeneralDistillation(model, student, settings.distill, seed, lambda text: say(f"warning: {text}"))
+    else:
+        mask, special = tokenizer.mask_and_special_ids()
+        objective = MaskedLanguage(model, mask, special, settings.mask_share, settings.train_body, seed)
     run = RunDirectory(
         out,
         {
             "command": "pretrain",
             "bitpress": bitpress.__version__,
+            "task": task,
             "encoder_sha256": weights_digest(encoder),
             "student": student,
             "seed": seed,
             "corpus": [path.name for path in files],
-            "settings": settings.model_dump(mode="json") | {"max_length": length, "checkpoint_seconds": None},
+            "settings": settings.model_dump(mode="json") | {"max_length": length},
         },
     )
     finished = run.finished()
@@ -145,9 +165,8 @@ def pretrain(
         return PretrainResult(**{**finished, "out": str(out)})
     run.begin()
 
-    console = Console(stderr=True)
     if not quiet:
-        console.print(f"reading {len(files)} file(s) of text", highlight=False, markup=False)
+        say(f"reading {len(files)} file(s) of text")
     texts = packed_corpus(
         files,
         tokenizer,
@@ -158,39 +177,25 @@ def pretrain(
         seed=seed,
     )
     train, held_out = split_off(texts, HELD_OUT_SHARE, HELD_OUT_MOST)
-    # What no loss reaches would be carried through the optimizer and checkpoints for nothing.
-    for parameter in (*model.pooler.parameters(), *model.classifier.parameters()):
-        parameter.requires_grad_(False)
-    teaching = Teaching(
-        settings.distill, model, teacher, seed=seed, warn=lambda text: console.print(f"warning: {text}", markup=False)
-    )
     if not quiet:
-        console.print(
-            f"{len(train):,} sequences, {int(train.lengths.sum()):,} tokens; {len(held_out)} sequences are held out",
-            highlight=False,
-            markup=False,
-        )
+        say(f"{len(train):,} sequences, {int(train.lengths.sum()):,} tokens; {len(held_out)} sequences are held out")
     stage = run_stage(
-        name=STAGE,
-        model=model,
+        name=task,
+        model=objective.model,
         train=train,
-        loss_fn=teaching,
-        evaluate=lambda model: _held_out_losses(model, held_out, teaching),
-        metric=METRIC,
+        loss_fn=objective.loss,
+        evaluate=lambda model: objective.evaluate(model, held_out),
+        metric=objective.metric,
         schedule=settings.schedule,
         run_dir=run.path,
         fingerprint={"max_length": length},
         console=console,
         quiet=quiet,
     )
-    projections = teaching.end()
-    save_encoder(model, out, tokenizer_from=encoder, extra=projections.tensors() if projections else None)
     result = PretrainResult(
         out=str(out),
-        student=f"{model.config.num_hidden_layers}x{model.config.hidden_size}",
-        parameters=sum(p.numel() for n, p in model.named_parameters() if not n.startswith(("pooler.", "classifier."))),
-        held_out_loss=-stage.best_metric,
-        losses={key: value for key, value in stage.metrics.items() if key != METRIC},
+        **objective.describe(),
+        metrics=stage.metrics,
         sequences=len(train),
         tokens=stage.tokens,
         steps=stage.steps,
@@ -198,22 +203,6 @@ def pretrain(
         seconds=round(stage.seconds, 2),
         tokens_per_second=round(stage.tokens_per_second, 1),
     )
+    objective.write(out, encoder)
     run.finish(result.as_dict())
     return result
-
-
-def _student(teacher: SequenceClassifier, student: str, seed: int) -> SequenceClassifier:
-    if student.isdecimal():
-        return from_layers(teacher, int(student))
-    return fresh_student(teacher.config, StudentShape.parse(student), seed)
-
-
-@torch.no_grad()
-def _held_out_losses(model: nn.Module, held_out: EncodedDataset, teaching: Teaching) -> dict[str, float]:
-    """Means over the held-out sequences of the loss and its parts."""
-    sums: dict[str, float] = {}
-    for indices in np.array_split(np.arange(len(held_out)), -(-len(held_out) // 32)):
-        _, parts = teaching(model, collate(held_out, indices))
-        for key, value in parts.items():
-            sums[key] = sums.get(key, 0.0) + float(value) * len(indices) / len(held_out)
-    return {**sums, METRIC: -sums["total"]}

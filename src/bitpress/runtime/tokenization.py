@@ -94,6 +94,20 @@ class Tokenizer:
         """Whether both give every token the same id."""
         return bool(self._backend.get_vocab() == other._backend.get_vocab())
 
+    def mask_and_special_ids(self) -> tuple[int, list[int]]:
+        """The id of [MASK], and those of all special tokens.
+
+        Raises:
+            UnsupportedModelError: the vocabulary has no mask.
+        """
+        mask = self._backend.token_to_id(SPECIAL_TOKENS["mask"])
+        if mask is None:
+            raise UnsupportedModelError(
+                f"the tokenizer has no token {SPECIAL_TOKENS['mask']!r}, so nothing can be hidden"
+            )
+        found = (self._backend.token_to_id(token) for token in SPECIAL_TOKENS.values())
+        return int(mask), sorted(int(token) for token in found if token is not None)
+
     def words(self) -> list[str]:
         """The vocabulary, in no particular order."""
         return list(self._backend.get_vocab())
