@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from rich.console import Console
@@ -101,7 +101,7 @@ def pretrain(
     *,
     corpus: Sequence[str | Path],
     out: str | Path,
-    task: Literal["distill", "mlm"] = "distill",
+    task: str = "distill",
     student: str | None = None,
     overrides: Mapping[str, Any] | None = None,
     cache: str | Path | None = None,
@@ -117,6 +117,7 @@ def pretrain(
     Args:
         encoder: Hugging Face directory of a pretrained BERT encoder: the teacher, or what the head reads.
         corpus: text files (also ``.gz``) or globs, a text a line.
+        task: "distill" or "mlm".
         student: with "distill", a shape such as "4x312", of random weights; or a number, so many of the encoder's own
             layers.
         cache: where tokenized text is kept; None: in the run directory.
