@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bitpress.augment import Variation
+from bitpress.recipes.augmentation import AugmentResult, augment
 from bitpress.recipes.compress import CompressResult, compress
 from bitpress.recipes.estimate import post_training_artifact
 from bitpress.recipes.evaluation import evaluate_checkpoint
@@ -10,10 +12,13 @@ from bitpress.recipes.inputs import DataOptions
 from bitpress.recipes.pretrain import PretrainResult, pretrain
 
 __all__ = [
+    "AugmentResult",
     "CompressResult",
     "DataOptions",
     "FinetuneResult",
     "PretrainResult",
+    "Variation",
+    "augment",
     "compress",
     "evaluate_checkpoint",
     "finetune",

@@ -108,6 +108,22 @@ class Tokenizer:
         found = (self._backend.token_to_id(token) for token in SPECIAL_TOKENS.values())
         return int(mask), sorted(int(token) for token in found if token is not None)
 
+    def words_by_id(self) -> dict[int, str]:
+        """Every token of the vocabulary by its id."""
+        return {int(token): word for word, token in self._backend.get_vocab().items()}
+
+    def split(self, text: str) -> list[str]:
+        """The words and punctuation marks of a text, normalised, before they are cut into pieces."""
+        backend = self._backend
+        normal = text if backend.normalizer is None else backend.normalizer.normalize_str(text)
+        if backend.pre_tokenizer is None:
+            return normal.split()
+        return [word for word, _ in backend.pre_tokenizer.pre_tokenize_str(normal)]
+
+    def pieces(self, words: Sequence[str]) -> list[list[int]]:
+        """Each word's tokens, without special ones."""
+        return [encoding.ids for encoding in self._backend.encode_batch(list(words), add_special_tokens=False)]
+
     def words(self) -> list[str]:
         """The vocabulary, in no particular order."""
         return list(self._backend.get_vocab())
