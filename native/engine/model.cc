@@ -55,7 +55,8 @@ ModelBuilder::ModelBuilder(const bp_config& config, const Kernels* kernels, Mode
   model_.activation = ActivationOf(config.hidden_act);
   model_.uint8_attention = config.activation_range == BP_UINT8_TOKEN || config.activation_range == BP_UINT8_STATIC;
   model_.layers.resize(config.num_layers);
-  const size_t hidden = config.hidden_size, intermediate = config.intermediate_size;
+  const size_t hidden = config.hidden_size, attention = model_.attention_size();
+  const size_t intermediate = config.intermediate_size;
 
   Embeddings& e = model_.embeddings;
   AddTensor("embeddings.word.weight", Kind::kWordEmbedding, config.vocab_size, hidden, nullptr, &e.word);
@@ -65,10 +66,10 @@ ModelBuilder::ModelBuilder(const bp_config& config, const Kernels* kernels, Mode
   for (size_t i = 0; i < model_.layers.size(); ++i) {
     const std::string name = "layers." + std::to_string(i);
     Layer& layer = model_.layers[i];
-    AddLinear(name + ".attention.query", hidden, hidden, &layer.query);
-    AddLinear(name + ".attention.key", hidden, hidden, &layer.key);
-    AddLinear(name + ".attention.value", hidden, hidden, &layer.value);
-    AddLinear(name + ".attention.output", hidden, hidden, &layer.attention_output);
+    AddLinear(name + ".attention.query", attention, hidden, &layer.query);
+    AddLinear(name + ".attention.key", attention, hidden, &layer.key);
+    AddLinear(name + ".attention.value", attention, hidden, &layer.value);
+    AddLinear(name + ".attention.output", hidden, attention, &layer.attention_output);
     AddNorm(name + ".attention.norm", &layer.attention_norm);
     AddLinear(name + ".ffn.intermediate", intermediate, hidden, &layer.intermediate);
     AddLinear(name + ".ffn.output", hidden, intermediate, &layer.ffn_output);
@@ -324,9 +325,9 @@ void ModelBuilder::Finish() {
                                                        : linear.dense.bias;
       std::copy(tensor.bias.begin(), tensor.bias.end(), padded.begin());
     } else if (tensor.kind == Kind::kLinearWeight && tensor.linear->is_integer) {
-      // H may equal I: then both strides see every matrix, which only pads.
+      // H or A may equal I: then both strides see every such matrix, which only pads.
       const size_t stride = RoundUp(tensor.linear->integer.padded_inputs, kAlignment);
-      if (tensor.cols == model_.config.hidden_size) {
+      if (tensor.cols == model_.config.hidden_size || tensor.cols == model_.attention_size()) {
         model_.hidden_code_stride = std::max(model_.hidden_code_stride, stride);
       }
       if (tensor.cols == model_.config.intermediate_size) {

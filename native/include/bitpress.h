@@ -1,6 +1,7 @@
 /* bitpress: the C ABI of the engine, the only door into the native library.
  *
- * Shapes: V vocabulary, P positions, H hidden, L layers, I intermediate, C labels, N tokens of a batch, B sequences.
+ * Shapes: V vocabulary, P positions, H hidden, A attention (heads x columns of a head), L layers, I intermediate,
+ * C labels, N tokens of a batch, B sequences.
  * All floats are IEEE fp32, all data little-endian. Matrices are row-major.
  * Every call returns BP_OK or an error code; bp_last_error() then gives one line of text for the calling thread.
  * A finished model is immutable: any number of threads may call bp_forward on it at once.
@@ -16,7 +17,7 @@ extern "C" {
 #endif
 
 #define BP_API __attribute__((visibility("default")))
-#define BP_ABI_VERSION 3
+#define BP_ABI_VERSION 4
 
 typedef enum {
   BP_OK = 0,
@@ -41,8 +42,8 @@ typedef enum {
 
 /* How activations enter the linear layers and the attention products. BP_SIGNS is a fully binarized encoder: one bit
  * each, and every linear weight but the classifier's is binary; bp_attention says which kind. It takes no clip and
- * no activation_symmetric, at most 32,766 hidden and intermediate columns and positions, and heads of at most 256
- * columns. */
+ * no activation_symmetric, at most 32,766 hidden, attention and intermediate columns and positions, and heads of at
+ * most 256 columns. */
 typedef enum { BP_FLOAT = 0, BP_UINT8_TOKEN = 1, BP_UINT8_STATIC = 2, BP_SIGNS = 3 } bp_activation_range;
 
 /* With BP_SIGNS: which keys a query attends to, all with the same weight, and what a bit stands for.
@@ -65,6 +66,7 @@ typedef struct {
   uint32_t abi_version; /* BP_ABI_VERSION */
   uint32_t vocab_size, max_positions, type_vocab_size;
   uint32_t hidden_size, num_layers, num_heads, intermediate_size, num_labels;
+  uint32_t head_size;            /* columns of a head; A = num_heads * head_size need not be hidden_size */
   uint32_t hidden_act;           /* bp_hidden_act */
   uint32_t activation_range;     /* bp_activation_range */
   uint32_t activation_symmetric; /* 0 asymmetric, 1 symmetric */

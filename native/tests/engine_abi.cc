@@ -19,6 +19,7 @@ bp_config TinyConfig() {
   c.hidden_size = 6;
   c.num_layers = 1;
   c.num_heads = 2;
+  c.head_size = 3;
   c.intermediate_size = 7;
   c.num_labels = 2;
   c.activation_range = BP_UINT8_TOKEN;
@@ -95,6 +96,8 @@ bp_config ElasticConfig() {
   return c;
 }
 
+size_t AttentionSize(const bp_config& c) { return size_t{c.num_heads} * c.head_size; }
+
 // What BP_ATTEND_SOFTMAX adds, with its sizes.
 std::map<std::string, size_t> ElasticNumbers(const bp_config& c) {
   std::map<std::string, size_t> sizes;
@@ -104,7 +107,7 @@ std::map<std::string, size_t> ElasticNumbers(const bp_config& c) {
   };
   for (const char* part :
        {"attention.query", "attention.key", "attention.value", "attention.output", "ffn.intermediate"}) {
-    add("layers.0." + std::string(part), c.hidden_size);
+    add("layers.0." + std::string(part), part == std::string("attention.output") ? AttentionSize(c) : c.hidden_size);
   }
   add("layers.0.ffn.output", c.intermediate_size);
   add("pooler.dense", c.hidden_size);
@@ -114,19 +117,29 @@ std::map<std::string, size_t> ElasticNumbers(const bp_config& c) {
   return sizes;
 }
 
-// All matrices of linear layers ternary or, with BP_SIGNS, binary (codes 0, +1, -1 in turn), the rest small floats; not
-// finished. scale: of the matrices.
+// Rows of `bits` bits, all bytes the same but for zeros past the last bit.
+std::vector<uint8_t> Rows(uint8_t byte, size_t rows, size_t bits) {
+  const size_t row_bytes = (bits + 7) / 8;
+  std::vector<uint8_t> codes(rows * row_bytes, byte);
+  const uint8_t used = static_cast<uint8_t>(0xFF >> (row_bytes * 8 - bits));
+  for (size_t row = 0; row < rows; ++row) codes[(row + 1) * row_bytes - 1] &= used;
+  return codes;
+}
+
+// All matrices of linear layers ternary (codes 0, +1, -1 in turn), with BP_SIGNS binary, with BP_FLOAT small floats as
+// the rest is; not finished. scale: of the matrices.
 ModelPtr Filled(const bp_config& c, float scale = 0.5f) {
   ModelPtr model = Create(c);
+  const size_t attention = AttentionSize(c);
   const std::map<std::string, std::pair<size_t, size_t>> floats = {
       {"embeddings.word.weight", {c.vocab_size, c.hidden_size}},
       {"embeddings.position.weight", {c.max_positions, c.hidden_size}},
       {"embeddings.token_type.weight", {c.type_vocab_size, c.hidden_size}},
       {"embeddings.norm.weight", {1, c.hidden_size}},
       {"embeddings.norm.bias", {1, c.hidden_size}},
-      {"layers.0.attention.query.bias", {1, c.hidden_size}},
-      {"layers.0.attention.key.bias", {1, c.hidden_size}},
-      {"layers.0.attention.value.bias", {1, c.hidden_size}},
+      {"layers.0.attention.query.bias", {1, attention}},
+      {"layers.0.attention.key.bias", {1, attention}},
+      {"layers.0.attention.value.bias", {1, attention}},
       {"layers.0.attention.output.bias", {1, c.hidden_size}},
       {"layers.0.attention.norm.weight", {1, c.hidden_size}},
       {"layers.0.attention.norm.bias", {1, c.hidden_size}},
@@ -143,19 +156,24 @@ ModelPtr Filled(const bp_config& c, float scale = 0.5f) {
     CHECK_MSG(bp_model_set_float(model.get(), name.c_str(), data.data(), shape.first, shape.second) == BP_OK, name);
   }
   const std::map<std::string, std::pair<size_t, size_t>> matrices = {
-      {"layers.0.attention.query.weight", {c.hidden_size, c.hidden_size}},
-      {"layers.0.attention.key.weight", {c.hidden_size, c.hidden_size}},
-      {"layers.0.attention.value.weight", {c.hidden_size, c.hidden_size}},
-      {"layers.0.attention.output.weight", {c.hidden_size, c.hidden_size}},
+      {"layers.0.attention.query.weight", {attention, c.hidden_size}},
+      {"layers.0.attention.key.weight", {attention, c.hidden_size}},
+      {"layers.0.attention.value.weight", {attention, c.hidden_size}},
+      {"layers.0.attention.output.weight", {c.hidden_size, attention}},
       {"layers.0.ffn.intermediate.weight", {c.intermediate_size, c.hidden_size}},
       {"layers.0.ffn.output.weight", {c.hidden_size, c.intermediate_size}},
       {"pooler.dense.weight", {c.hidden_size, c.hidden_size}}};
   for (const auto& [name, shape] : matrices) {
-    std::vector<uint8_t> codes(shape.first * 2, 0b00110100);  // two bytes a row of 6 or 7
-    for (size_t row = 0; row < shape.first; ++row) codes[2 * row + 1] = 0b0100;
-    // As signs, one byte a row.
-    bp_packed tensor = c.activation_range == BP_SIGNS ? Binary(codes, shape.first, shape.second)
-                                                      : Ternary(codes, shape.first, shape.second);
+    const auto [rows, cols] = shape;
+    if (c.activation_range == BP_FLOAT) {
+      std::vector<float> data(rows * cols);
+      for (size_t i = 0; i < data.size(); ++i) data[i] = scale * static_cast<float>(i % 7) - 1.0f;
+      CHECK_MSG(bp_model_set_float(model.get(), name.c_str(), data.data(), rows, cols) == BP_OK, name);
+      continue;
+    }
+    const bool binary = c.activation_range == BP_SIGNS;
+    const std::vector<uint8_t> codes = Rows(0b00110100, rows, cols * (binary ? 1 : 2));
+    bp_packed tensor = binary ? Binary(codes, rows, cols) : Ternary(codes, rows, cols);
     tensor.scale = &scale;
     CHECK_MSG(bp_model_set_packed(model.get(), name.c_str(), &tensor) == BP_OK, name + ": " + bp_last_error());
   }
@@ -187,7 +205,7 @@ TEST(CreateRefusesOtherVersionsAndNull) {
   bp_config config = TinyConfig();
   bp_model* model = nullptr;
   config.abi_version = 7;
-  CHECK_REFUSED(bp_model_create(&config, &model), BP_INVALID_ARGUMENT, "abi_version is 7, this library has 3");
+  CHECK_REFUSED(bp_model_create(&config, &model), BP_INVALID_ARGUMENT, "abi_version is 7, this library has 4");
   CHECK(model == nullptr);
   CHECK_REFUSED(bp_model_create(nullptr, &model), BP_INVALID_ARGUMENT, "config is NULL");
   config = TinyConfig();
@@ -196,8 +214,9 @@ TEST(CreateRefusesOtherVersionsAndNull) {
 
 TEST(CreateRefusesEverySizeOfZero) {
   uint32_t bp_config::* const fields[] = {
-      &bp_config::vocab_size, &bp_config::max_positions, &bp_config::type_vocab_size,   &bp_config::hidden_size,
-      &bp_config::num_layers, &bp_config::num_heads,     &bp_config::intermediate_size, &bp_config::num_labels};
+      &bp_config::vocab_size,  &bp_config::max_positions,     &bp_config::type_vocab_size,
+      &bp_config::hidden_size, &bp_config::num_layers,        &bp_config::num_heads,
+      &bp_config::head_size,   &bp_config::intermediate_size, &bp_config::num_labels};
   for (const auto field : fields) {
     for (const uint32_t bad : {0u, std::numeric_limits<uint32_t>::max()}) {
       bp_config config = TinyConfig();
@@ -233,6 +252,7 @@ TEST(LargestConfigAllocatesNothingInAdvance) {
   config.vocab_size = 1u << 28;
   config.hidden_size = config.intermediate_size = 1u << 20;
   config.num_heads = 64;
+  config.head_size = 1u << 14;
   config.num_layers = 1024;
   ModelPtr model = Create(config);
   CHECK_REFUSED(bp_model_finish(model.get()), BP_INCOMPLETE, "'embeddings.word.weight' (268435456 x 1048576)");
@@ -241,10 +261,15 @@ TEST(LargestConfigAllocatesNothingInAdvance) {
 TEST(CreateRefusesHeadsThatAttentionCannotSum) {
   bp_config config = TinyConfig();
   config.num_heads = 1;
-  config.hidden_size = 33025;
+  config.head_size = 33025;
   bp_model* model = nullptr;
+  CHECK_REFUSED(bp_model_create(&config, &model), BP_INVALID_ARGUMENT, "head_size is 33025, allowed are 1 to 33024");
+  config.num_heads = config.head_size = 1025;
   CHECK_REFUSED(bp_model_create(&config, &model), BP_INVALID_ARGUMENT,
-                "hidden_size / num_heads is 33025, allowed are 1 to 33024");
+                "num_heads * head_size is 1050625, allowed are 1 to 1048576");
+  config.num_heads = 1u << 20;  // a product beyond 32 bits
+  config.head_size = 1u << 14;
+  CHECK_REFUSED(bp_model_create(&config, &model), BP_INVALID_ARGUMENT, "num_heads * head_size is 17179869184");
 }
 
 TEST(CreateRefusesWhatBinaryModelsDoNotHave) {
@@ -257,7 +282,8 @@ TEST(CreateRefusesWhatBinaryModelsDoNotHave) {
   refused([](bp_config* c) { c->max_positions = 32767; }, "max_positions is 32767, allowed are 1 to 32766");
   refused([](bp_config* c) { c->intermediate_size = 32767; }, "intermediate_size is 32767, allowed are 1 to 32766");
   refused([](bp_config* c) { c->hidden_size = 32768; }, "hidden_size is 32768, allowed are 1 to 32766");
-  refused([](bp_config* c) { c->hidden_size = 2 * 257; }, "hidden_size / num_heads is 257, allowed are 1 to 256");
+  refused([](bp_config* c) { c->head_size = 257; }, "head_size is 257, allowed are 1 to 256");
+  refused([](bp_config* c) { c->num_heads = 16384; }, "num_heads * head_size is 49152, allowed are 1 to 32766");
   refused([](bp_config* c) { c->hidden_act = BP_ACT_RELU; }, "hidden_act is relu");
   refused([](bp_config* c) { c->activation_symmetric = 1; }, "must be 0 with 1-bit ones");
   refused([](bp_config* c) { c->activation_clip = 2.5f; }, "must be 0 with 1-bit ones");
@@ -593,6 +619,35 @@ TEST(ForwardWritesWhatItSaysAndNothingElse) {
   bp_config all = BinaryConfig();
   all.attention = BP_ATTEND_ALL;
   CheckWrites(all);
+}
+
+// One column for each head, fewer than the hidden size; a head of 4 or 8 columns, and of 70 with bits in two panels.
+TEST(ForwardWithAttentionOfAnotherWidth) {
+  bp_config floats = TinyConfig();
+  floats.activation_range = BP_FLOAT;
+  for (bp_config config : {floats, TinyConfig(), BinaryConfig(), ElasticConfig()}) {
+    for (const auto& [heads, head_size] : {std::pair(2, 1), {1, 4}, {2, 4}, {2, 8}, {1, 70}}) {
+      config.num_heads = static_cast<uint32_t>(heads);
+      config.head_size = static_cast<uint32_t>(head_size);
+      CheckWrites(config);
+    }
+  }
+}
+
+TEST(AttentionOfAnotherWidthHasTensorsOfThatWidth) {
+  bp_config config = TinyConfig();
+  config.head_size = 5;
+  ModelPtr model = Create(config);
+  const std::vector<float> data(10 * 6);
+  const auto set = [&](const char* name, size_t rows, size_t cols) {
+    return bp_model_set_float(model.get(), name, data.data(), rows, cols);
+  };
+  CHECK_REFUSED(set("layers.0.attention.key.weight", 6, 10), BP_INVALID_ARGUMENT, "is 6 x 10, expected 10 x 6");
+  CHECK_REFUSED(set("layers.0.attention.value.bias", 1, 6), BP_INVALID_ARGUMENT, "is 1 x 6, expected 1 x 10");
+  CHECK_REFUSED(set("layers.0.attention.output.weight", 10, 6), BP_INVALID_ARGUMENT, "is 10 x 6, expected 6 x 10");
+  CHECK(set("layers.0.attention.query.weight", 10, 6) == BP_OK && set("layers.0.attention.query.bias", 1, 10) == BP_OK);
+  CHECK(set("layers.0.attention.output.weight", 6, 10) == BP_OK);
+  CHECK(set("layers.0.attention.output.bias", 1, 6) == BP_OK);
 }
 
 TEST(ConcurrentCallsAgree) {

@@ -72,7 +72,7 @@ def test_binary_accounting_of_bert_base() -> None:
     counted = binary_accounting(specs)
     assert counted["label"].startswith("BiBERT paper's accounting")
     assert (round(counted["mib"], 2), round(counted["ratio"], 1)) == (13.38, 31.2)
-    work = binary_operations(12, 768, 3072)
+    work = binary_operations(12, 768, 768, 3072)
     assert (round(work["fp32"], 2), round(work["binary"], 3), round(work["ratio"])) == (22.35, 0.349, 56)
 
 

@@ -1,7 +1,8 @@
 """Oracle of the engine tests: the same encoder in plain numpy, and tiny random models to run through both.
 
 The oracle quantizes in fp32, exactly by the formulas of the activation quantizer, and does everything between two
-quantizers in float64. Shapes: N tokens, H hidden, I intermediate, B sequences, T tokens of one of them, d head size.
+quantizers in float64. Shapes: N tokens, H hidden, A attention (all heads), I intermediate, B sequences, T tokens of one
+of them, d head size.
 """
 
 from __future__ import annotations
@@ -110,6 +111,7 @@ def tiny_model(
     hidden: int = 24,
     layers: int = 2,
     heads: int = 3,
+    head_size: int | None = None,
     intermediate: int = 44,
     labels: int = 3,
     **config: Any,
@@ -120,8 +122,10 @@ def tiny_model(
     Sizes are odd on purpose: no multiple of a vector or a byte. Weights are such that attention is far from uniform."""
     rng = np.random.default_rng(seed)
     engine_config = EngineConfig(
-        vocab, positions, 2, hidden, layers, heads, intermediate, labels, **({"layer_norm_eps": 1e-12} | config)
+        *(vocab, positions, 2, hidden, layers, heads, intermediate, labels),
+        **({"layer_norm_eps": 1e-12, "head_size": head_size} | config),
     )
+    attention = engine_config.attention_size
     model = TinyModel(engine_config, packing)
     ternary = engine_config.activation_range != "fp32"
     if engine_config.activation_range == "binary":
@@ -153,8 +157,8 @@ def tiny_model(
     model.dense["embeddings.token_type.weight"] = normal(0.5, 2, hidden)
     norm("embeddings.norm")
     for name in linear_names(layers):
-        rows = intermediate if name.endswith("intermediate") else hidden
-        cols = intermediate if name.endswith("ffn.output") else hidden
+        rows = {"intermediate": intermediate, "output": hidden, "dense": hidden}.get(name.rsplit(".")[-1], attention)
+        cols = {"ffn.output": intermediate, "attention.output": attention}.get(name.split(".", 2)[-1], hidden)
         if ternary and name not in fp32_linears:
             matrix(f"{name}.weight", rows, cols, rows if linear == "row" else 1, form)
         else:
@@ -199,7 +203,7 @@ def layer(model: TinyModel, i: int, hidden: Array, lengths: Sequence[int]) -> Ar
     parts = ("query", "key", "value")
     query, key, value = (_linear(model, f"{name}.attention.{p}", hidden, f"{name}.attention.input") for p in parts)
     context = np.zeros_like(query)
-    d = model.config.hidden_size // model.config.num_heads
+    d = head_size(model)
     for start, end in zip(np.cumsum([0, *lengths[:-1]]), np.cumsum(lengths), strict=True):
         for head in range(model.config.num_heads):
             part = np.s_[start:end, head * d : (head + 1) * d]
@@ -222,7 +226,7 @@ def binary_layer(model: TinyModel, i: int, hidden: Array, lengths: Sequence[int]
     parts = ("query", "key", "value")
     query, key, value = (signs(_linear(model, f"{name}.attention.{p}", hidden, "")) for p in parts)
     context = np.zeros_like(query)
-    d = model.config.hidden_size // model.config.num_heads
+    d = head_size(model)
     for start, end in zip(np.cumsum([0, *lengths[:-1]]), np.cumsum(lengths), strict=True):
         for head in range(model.config.num_heads):
             part = np.s_[start:end, head * d : (head + 1) * d]
@@ -234,6 +238,11 @@ def binary_layer(model: TinyModel, i: int, hidden: Array, lengths: Sequence[int]
     up = _linear(model, f"{name}.ffn.intermediate", middle, "")
     down = _linear(model, f"{name}.ffn.output", up, "")
     return norm(model, f"{name}.ffn.norm", down + middle), np.abs(middle).min(1)
+
+
+def head_size(model: TinyModel) -> int:
+    """d."""
+    return model.config.attention_size // model.config.num_heads
 
 
 def classify(model: TinyModel, hidden: Array, lengths: Sequence[int]) -> Array:
@@ -363,6 +372,8 @@ def _choose_elastic(model: TinyModel, rng: np.random.Generator) -> None:
     """Scales and shifts such that every bit is sometimes 0 and sometimes 1."""
     hf = {
         "hidden_size": model.config.hidden_size,
+        "num_attention_heads": model.config.num_heads,
+        "attention_head_size": head_size(model),
         "intermediate_size": model.config.intermediate_size,
         "num_hidden_layers": model.config.num_layers,
     }

@@ -76,7 +76,7 @@ def describe(path: str | Path) -> dict[str, Any]:
     }
     if config.activations.scheme == "binary":
         described["binary_accounting"] = binary_accounting(specs)
-        sizes = (config.num_hidden_layers, config.hidden_size, config.intermediate_size)
+        sizes = (config.num_hidden_layers, config.hidden_size, config.attention_size, config.intermediate_size)
         described["binary_operations"] = binary_operations(*sizes)
     return described
 

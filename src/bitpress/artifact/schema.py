@@ -15,10 +15,12 @@ from bitpress.artifact import stored
 from bitpress.artifact.elastic import elastic_entries
 from bitpress.artifact.model_config import (
     activation_points,
+    attention_size,
     check_int,
     check_model,
     enters_a_product,
     expected_tensors,
+    head_size,
     is_number,
     labels_of,
 )
@@ -116,8 +118,18 @@ class ArtifactConfig:
 
     @property
     def num_attention_heads(self) -> int:
-        """Heads of H / heads columns each."""
+        """Heads of ``head_size`` columns each."""
         return int(self.model["num_attention_heads"])
+
+    @property
+    def head_size(self) -> int:
+        """Columns of a head: H / heads where the config does not say."""
+        return head_size(self.model)
+
+    @property
+    def attention_size(self) -> int:
+        """A, the columns of all heads."""
+        return attention_size(self.model)
 
     @property
     def intermediate_size(self) -> int:

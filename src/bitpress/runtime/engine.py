@@ -57,10 +57,11 @@ _PACKINGS = {"bits": 0, "trits": 1}
 class EngineConfig:
     """What the engine must know of a model besides its tensors.
 
-    ``hidden_act`` is a transformers name; ``activation_range``: "fp32", "token" or "static" (8 bits), or "binary";
-    ``activation_clip``: c of clamp(x, −c, c) before quantization, or None. ``attention``, with "binary": which keys a
-    query attends to, "bool" (BiBERT: scores ≥ 0), "all" or "softmax" (BiT: probabilities of at least half their scale;
-    then tensors are also the numbers of `bitpress.artifact.elastic_entries`).
+    ``head_size``: columns of an attention head, or None for H / heads. ``hidden_act`` is a transformers name;
+    ``activation_range``: "fp32", "token" or "static" (8 bits), or "binary"; ``activation_clip``: c of clamp(x, −c, c)
+    before quantization, or None. ``attention``, with "binary": which keys a query attends to, "bool" (BiBERT: scores
+    ≥ 0), "all" or "softmax" (BiT: probabilities of at least half their scale; then tensors are also the numbers of
+    `bitpress.artifact.elastic_entries`).
     """
 
     vocab_size: int
@@ -77,6 +78,7 @@ class EngineConfig:
     activation_symmetric: bool = False
     activation_clip: float | None = None
     attention: str = "bool"
+    head_size: int | None = None
 
     @classmethod
     def from_artifact(cls, config: ArtifactConfig) -> EngineConfig:
@@ -97,20 +99,39 @@ class EngineConfig:
             activation_symmetric=activations.symmetric,
             activation_clip=activations.clip,
             attention=activations.attention,
+            head_size=config.head_size,
         )
+
+    @property
+    def attention_size(self) -> int:
+        """A, the columns of all heads."""
+        return self.num_heads * self._columns_of_a_head()
+
+    def _columns_of_a_head(self) -> int:
+        if self.head_size is not None:
+            return self.head_size
+        if self.num_heads < 1 or self.hidden_size % self.num_heads:
+            raise EngineError(
+                f"config: hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}, and there is "
+                "no head_size"
+            )
+        return self.hidden_size // self.num_heads
 
     def to_native(self) -> native.Config:
         """bp_config; EngineError for a name or a number that has no native form."""
         act = _choice("hidden_act", self.hidden_act, HIDDEN_ACTS)
         activation_range = _choice("activation_range", self.activation_range, _RANGES)
         fields = ("vocab_size", "max_positions", "type_vocab_size", "hidden_size", "num_layers", "num_heads")
-        sizes = [getattr(self, name) for name in (*fields, "intermediate_size", "num_labels")]
-        for name, size in zip((*fields, "intermediate_size", "num_labels"), sizes, strict=True):
+        sizes = {name: getattr(self, name) for name in (*fields, "intermediate_size", "num_labels")}
+        sizes["head_size"] = self._columns_of_a_head()
+        for name, size in sizes.items():
             if not 0 <= size < 2**32:  # ctypes would wrap around; the engine checks the rest
                 raise EngineError(f"config: {name} is {size}, which is no unsigned 32-bit number")
         attention = _choice("attention", self.attention, _ATTENTIONS)
         enums = (act, activation_range, int(self.activation_symmetric), attention)
-        return native.Config(native.ABI_VERSION, *sizes, *enums, self.activation_clip or 0.0, self.layer_norm_eps)
+        return native.Config(
+            native.ABI_VERSION, *sizes.values(), *enums, self.activation_clip or 0.0, self.layer_norm_eps
+        )
 
 
 @dataclass(frozen=True)
