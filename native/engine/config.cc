@@ -62,6 +62,11 @@ void CheckConfig(const bp_config& c) {
     Refuse("config: attention is " + std::to_string(c.attention) +
            ", allowed are 0 to 2 with 1-bit activations and 0 with others");
   }
+  const bool is_uint8 = c.activation_range == BP_UINT8_TOKEN || c.activation_range == BP_UINT8_STATIC;
+  if (is_uint8 ? c.activation_bits != 8 && c.activation_bits != 4 : c.activation_bits != 0) {
+    Refuse("config: activation_bits is " + std::to_string(c.activation_bits) +
+           ", allowed are 8 and 4 with uint8 codes and 0 with others");
+  }
   if (c.activation_symmetric > 1) {
     Refuse("config: activation_symmetric is " + std::to_string(c.activation_symmetric) + ", allowed are 0 and 1");
   }

@@ -127,6 +127,7 @@ void ModelBuilder::AddPoint(const std::string& name, InputPoint* point) {
 }
 
 void ModelBuilder::AddAttentionPoint(const std::string& name, QuantizeSpec* spec) {
+  if (model_.uint8_attention) spec->bits = model_.config.activation_bits;
   spec->symmetric = model_.config.activation_symmetric != 0;
   spec->is_static = model_.config.activation_range == BP_UINT8_STATIC;
   spec->clip = model_.config.activation_clip;

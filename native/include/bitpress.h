@@ -69,6 +69,7 @@ typedef struct {
   uint32_t head_size;            /* columns of a head; A = num_heads * head_size need not be hidden_size */
   uint32_t hidden_act;           /* bp_hidden_act */
   uint32_t activation_range;     /* bp_activation_range */
+  uint32_t activation_bits;      /* a code: 8 or 4 with BP_UINT8_TOKEN and BP_UINT8_STATIC, otherwise 0 */
   uint32_t activation_symmetric; /* 0 asymmetric, 1 symmetric */
   uint32_t attention;            /* bp_attention; 0 unless BP_SIGNS */
   float activation_clip;         /* c of clamp(x, -c, c) before quantization; 0 means none */
@@ -170,9 +171,9 @@ BP_API bp_status bp_profile(const bp_model* model, const int32_t* ids, const int
 BP_API bp_status bp_machine_limits(double* multiply_adds, double* copied_bytes);
 
 /* The activation quantizer alone, as the linear layers use it: one range per row (docs/numerics). For checking that
- * training and engine agree bit for bit. codes: rows x cols; scale, offset: rows. */
-BP_API bp_status bp_quantize_rows(const float* x, size_t rows, size_t cols, int symmetric, float clip, uint8_t* codes,
-                                  float* scale, float* offset);
+ * training and engine agree bit for bit. bits: 8 or 4; codes: rows x cols; scale, offset: rows. */
+BP_API bp_status bp_quantize_rows(const float* x, size_t rows, size_t cols, uint32_t bits, int symmetric, float clip,
+                                  uint8_t* codes, float* scale, float* offset);
 
 /* An elementwise function (bp_function) alone, in place on n floats, by the engine's own polynomial; for replaying a
  * student with the engine's roundings. */

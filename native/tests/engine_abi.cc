@@ -23,6 +23,7 @@ bp_config TinyConfig() {
   c.intermediate_size = 7;
   c.num_labels = 2;
   c.activation_range = BP_UINT8_TOKEN;
+  c.activation_bits = 8;
   c.layer_norm_eps = 1e-12f;
   return c;
 }
@@ -83,9 +84,17 @@ bp_packed Binary(const std::vector<uint8_t>& codes, size_t rows, size_t cols) {
   return t;
 }
 
+bp_config FloatConfig() {
+  bp_config c = TinyConfig();
+  c.activation_range = BP_FLOAT;
+  c.activation_bits = 0;
+  return c;
+}
+
 bp_config BinaryConfig() {
   bp_config c = TinyConfig();
   c.activation_range = BP_SIGNS;
+  c.activation_bits = 0;
   return c;
 }
 
@@ -242,6 +251,16 @@ TEST(CreateRefusesUnknownEnums) {
   config = TinyConfig();
   config.attention = BP_ATTEND_ALL;
   CHECK_REFUSED(bp_model_create(&config, &model), BP_INVALID_ARGUMENT, "attention is 1, allowed are 0 to 2 with 1-bit");
+  const char* with_codes = "allowed are 8 and 4 with uint8 codes and 0 with others";
+  for (uint32_t bits : {0, 1, 3, 5, 16}) {
+    config = TinyConfig();
+    config.activation_bits = bits;
+    CHECK_REFUSED(bp_model_create(&config, &model), BP_INVALID_ARGUMENT, with_codes);
+  }
+  for (bp_config other : {FloatConfig(), BinaryConfig()}) {
+    other.activation_bits = 8;
+    CHECK_REFUSED(bp_model_create(&other, &model), BP_INVALID_ARGUMENT, with_codes);
+  }
   config = TinyConfig();
   config.activation_symmetric = 2;
   CHECK_REFUSED(bp_model_create(&config, &model), BP_INVALID_ARGUMENT, "activation_symmetric is 2");
@@ -347,9 +366,7 @@ TEST(BinaryModelsTakeBinaryWeightsAndOthersTakeNone) {
   model = Create();
   CHECK_REFUSED(bp_model_set_packed(model.get(), pooler, &binary), BP_INVALID_ARGUMENT,
                 "binary linear weights need 1-bit activations, the model has 8-bit ones");
-  bp_config config = TinyConfig();
-  config.activation_range = BP_FLOAT;
-  model = Create(config);
+  model = Create(FloatConfig());
   CHECK_REFUSED(bp_model_set_packed(model.get(), pooler, &binary), BP_INVALID_ARGUMENT, "the model has fp32 ones");
 }
 
@@ -614,6 +631,9 @@ void CheckWrites(const bp_config& config) {
 
 TEST(ForwardWritesWhatItSaysAndNothingElse) {
   CheckWrites(TinyConfig());
+  bp_config four_bits = TinyConfig();
+  four_bits.activation_bits = 4;
+  CheckWrites(four_bits);
   CheckWrites(BinaryConfig());
   CheckWrites(ElasticConfig());
   bp_config all = BinaryConfig();
@@ -623,9 +643,7 @@ TEST(ForwardWritesWhatItSaysAndNothingElse) {
 
 // One column for each head, fewer than the hidden size; a head of 4 or 8 columns, and of 70 with bits in two panels.
 TEST(ForwardWithAttentionOfAnotherWidth) {
-  bp_config floats = TinyConfig();
-  floats.activation_range = BP_FLOAT;
-  for (bp_config config : {floats, TinyConfig(), BinaryConfig(), ElasticConfig()}) {
+  for (bp_config config : {FloatConfig(), TinyConfig(), BinaryConfig(), ElasticConfig()}) {
     for (const auto& [heads, head_size] : {std::pair(2, 1), {1, 4}, {2, 4}, {2, 8}, {1, 70}}) {
       config.num_heads = static_cast<uint32_t>(heads);
       config.head_size = static_cast<uint32_t>(head_size);
@@ -679,13 +697,17 @@ TEST(QuantizeRowsChecksItsArguments) {
   const float x[2] = {0, 1};
   uint8_t codes[2];
   float scale, offset;
-  CHECK(bp_quantize_rows(x, 1, 2, 0, 0.0f, codes, &scale, &offset) == BP_OK);
+  CHECK(bp_quantize_rows(x, 1, 2, 8, 0, 0.0f, codes, &scale, &offset) == BP_OK);
   CHECK(codes[0] == 0 && codes[1] == 255 && offset == 0.0f && scale == 1.0f / 255);
-  CHECK(bp_quantize_rows(nullptr, 0, 2, 0, 0.0f, nullptr, nullptr, nullptr) == BP_OK);
-  CHECK_REFUSED(bp_quantize_rows(nullptr, 1, 2, 0, 0, codes, &scale, &offset), BP_INVALID_ARGUMENT, "x is NULL");
-  CHECK_REFUSED(bp_quantize_rows(x, 1, 2, 0, 0, codes, nullptr, &offset), BP_INVALID_ARGUMENT, "scale is NULL");
-  CHECK_REFUSED(bp_quantize_rows(x, 1, 0, 0, 0, codes, &scale, &offset), BP_INVALID_ARGUMENT, "cols is 0");
-  CHECK_REFUSED(bp_quantize_rows(x, 1, 2, 0, NAN, codes, &scale, &offset), BP_INVALID_ARGUMENT, "clip is");
+  CHECK(bp_quantize_rows(x, 1, 2, 4, 1, 0.0f, codes, &scale, &offset) == BP_OK);
+  CHECK(codes[0] == 8 && codes[1] == 15 && offset == -8.0f * scale && scale == 1.0f / 7);
+  CHECK(bp_quantize_rows(nullptr, 0, 2, 8, 0, 0.0f, nullptr, nullptr, nullptr) == BP_OK);
+  CHECK_REFUSED(bp_quantize_rows(nullptr, 1, 2, 8, 0, 0, codes, &scale, &offset), BP_INVALID_ARGUMENT, "x is NULL");
+  CHECK_REFUSED(bp_quantize_rows(x, 1, 2, 8, 0, 0, codes, nullptr, &offset), BP_INVALID_ARGUMENT, "scale is NULL");
+  CHECK_REFUSED(bp_quantize_rows(x, 1, 0, 8, 0, 0, codes, &scale, &offset), BP_INVALID_ARGUMENT, "cols is 0");
+  CHECK_REFUSED(bp_quantize_rows(x, 1, 2, 5, 0, 0, codes, &scale, &offset), BP_INVALID_ARGUMENT,
+                "bits is 5, allowed are 8 and 4");
+  CHECK_REFUSED(bp_quantize_rows(x, 1, 2, 8, 0, NAN, codes, &scale, &offset), BP_INVALID_ARGUMENT, "clip is");
 }
 
 }  // namespace

@@ -175,13 +175,14 @@ def _make_tensor(name: str, spec: TensorSpec) -> StoredTensor:
 
 
 def make_ranges(config: ArtifactConfig) -> dict[str, tuple[float, float]]:
-    """Static ranges that keep the rules: probabilities from 0, symmetric ones around code 128."""
+    """Static ranges that keep the rules: probabilities from 0, symmetric ones around the code in the middle."""
     if config.activations.scheme != "uniform" or config.activations.range != "static":
         return {}
     ranges = {}
     for point, kind in activation_points(config.model).items():
         scale = (int(_bytes(point, (1,))[0]) + 1) / 4096
-        offset = 0.0 if kind == "probabilities" else -128 * scale if config.activations.symmetric else -100 * scale
+        middle = 2 ** (config.activations.bits - 1)
+        offset = 0.0 if kind == "probabilities" else -middle * scale if config.activations.symmetric else -100 * scale
         ranges[point] = (scale, offset)
     return ranges
 

@@ -217,11 +217,12 @@ def test_size_of_a_binary_bert_base(half: bool, elastic: bool, mib: float, most:
     assert (data + header) / MIB <= most
 
 
-def test_describe_activations(tmp_path: Path) -> None:
-    write_sample(tmp_path / "model", activations=ActivationSpec(symmetric=True, range="static", clip=2.5))
+@pytest.mark.parametrize("bits", [8, 4])
+def test_describe_activations(tmp_path: Path, bits: int) -> None:
+    write_sample(tmp_path / "model", activations=ActivationSpec(bits=bits, symmetric=True, range="static", clip=2.5))
     assert describe(tmp_path / "model")["activations"] == {
         "scheme": "uniform",
-        "bits": 8,
+        "bits": bits,
         "symmetric": True,
         "range": "static",
         "clip": 2.5,

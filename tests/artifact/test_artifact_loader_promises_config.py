@@ -91,8 +91,9 @@ def test_unknown_enum_value(artifact: Path, key: str, value: Any, match: str) ->
     ("key", "value", "match"),
     [
         ("scheme", "int8", "allowed are 'fp32', 'uniform' and 'binary'"),
-        ("bits", 4, "bits is 4"),
+        ("bits", 5, "bits is 5; allowed are 8 and 4"),
         ("bits", 8.0, "bits is 8.0"),
+        ("bits", True, "bits is True"),
         ("symmetric", 0, "true or false"),
         ("range", "ema", "allowed are token, static"),
         ("range", "tensor", "would depend on the rest of its batch"),

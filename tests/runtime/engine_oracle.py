@@ -267,6 +267,7 @@ def quantize(
     """Codes (float64 integers) of x [rows, cols], scale and offset float32 [rows, 1] or [1, 1]."""
     config = model.config
     x = x.astype(F32)
+    highest, middle = highest_code(config), 2 ** (config.activation_bits - 1)
     if config.activation_clip and not nonnegative:
         x = np.clip(x, F32(-config.activation_clip), F32(config.activation_clip))
     axis = None if per_block else 1
@@ -275,21 +276,26 @@ def quantize(
         scale, offset = (np.full_like(low, number) for number in model.ranges[point])
         zero = np.zeros_like(offset) if config.activation_symmetric else offset
     elif nonnegative:
-        scale = high / F32(127 if config.activation_symmetric else 255)
+        scale = high / F32(highest)
         offset = zero = np.zeros_like(low)
     elif config.activation_symmetric:
-        scale, zero = np.maximum(-low, high) / F32(127), np.zeros_like(low)
-        offset = F32(-128) * np.where(scale > 0, scale, F32(1))
+        scale, zero = np.maximum(-low, high) / F32(highest), np.zeros_like(low)
+        offset = F32(-middle) * np.where(scale > 0, scale, F32(1))
     else:
-        scale, offset = (high - low) / F32(255), low
+        scale, offset = (high - low) / F32(highest), low
         zero = low
     scale = np.where(scale > 0, scale, F32(1))
     steps = np.rint((x - zero) / scale)
-    if not config.activation_symmetric:
-        codes = np.clip(steps, 0, 255)
+    if config.activation_symmetric and not nonnegative:
+        codes = np.clip(steps, -highest, highest) + middle
     else:
-        codes = np.clip(steps, 0, 127) if nonnegative else np.clip(steps, -127, 127) + 128
+        codes = np.clip(steps, 0, highest)
     return codes.astype(np.float64), scale, offset
+
+
+def highest_code(config: EngineConfig) -> int:
+    """255 or 15; symmetric, from the middle: 127 or 7."""
+    return int(2 ** (config.activation_bits - config.activation_symmetric)) - 1
 
 
 def _linear(model: TinyModel, name: str, x: Array, point: str) -> Array:
@@ -354,18 +360,19 @@ def _choose_ranges(model: TinyModel, rng: np.random.Generator) -> None:
         for part in ("attention.context", "ffn.input"):
             _choose_range(model, f"layers.{i}.{part}", -1.8, 2.1, rng)
         _choose_range(model, f"layers.{i}.ffn.activation", -0.17, 2.5, rng)
-        top = F32(0.6) / F32(127 if model.config.activation_symmetric else 255)
+        top = F32(0.6) / F32(highest_code(model.config))
         model.ranges[f"layers.{i}.attention.probabilities"] = float(top), 0.0
     _choose_range(model, "pooler.input", -1.9, 2.0, rng)
 
 
 def _choose_range(model: TinyModel, point: str, low: float, high: float, rng: np.random.Generator) -> None:
     low, high = low * rng.uniform(0.9, 1.1), high * rng.uniform(0.9, 1.1)
+    highest = F32(highest_code(model.config))
     if model.config.activation_symmetric:
-        scale = F32(max(-low, high)) / F32(127)
-        model.ranges[point] = float(scale), float(F32(-128) * scale)
+        scale = F32(max(-low, high)) / highest
+        model.ranges[point] = float(scale), float(-(highest + F32(1)) * scale)
     else:
-        model.ranges[point] = float((F32(high) - F32(low)) / F32(255)), float(F32(low))
+        model.ranges[point] = float((F32(high) - F32(low)) / highest), float(F32(low))
 
 
 def _choose_elastic(model: TinyModel, rng: np.random.Generator) -> None:

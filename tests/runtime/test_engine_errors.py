@@ -49,6 +49,10 @@ def refuses(text: str) -> Any:
             "hidden_act is 'mish', allowed are gelu, gelu_new, gelu_pytorch_tanh, relu, silu, swish",
         ),
         ({"activation_range": "tensor"}, "activation_range is 'tensor', allowed are fp32, token, static"),
+        (
+            {"activation_bits": 5},
+            "config: activation_bits is 5, allowed are 8 and 4 with uint8 codes and 0 with others",
+        ),
         ({"activation_clip": -1.0}, "config: activation_clip is -1.0"),
         ({"activation_clip": float("nan")}, "config: activation_clip is nan"),
         ({"layer_norm_eps": 0.0}, "config: layer_norm_eps is 0.0"),
@@ -274,6 +278,8 @@ def test_quantize_rows() -> None:
         quantize_rows(np.zeros((3, 0), np.float32))
     with refuses("clip is -1.0"):
         quantize_rows(np.zeros((3, 3), np.float32), clip=-1.0)
+    with refuses("bits is 2, allowed are 8 and 4"):
+        quantize_rows(np.zeros((3, 3), np.float32), bits=2)
 
 
 @pytest.mark.parametrize(

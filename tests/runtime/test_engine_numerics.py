@@ -33,16 +33,17 @@ LENGTHS = [1, 5, 17, 40, 2]  # one token, and as many as the model has positions
 ROUNDING = 2e-5
 # A value within rounding error of the border between two codes may take either one. A step of one code is 1/255 of a
 # range of about 4; it reaches the outputs through a row of weights, so 0.05 is ample, and a wrong formula is far off.
-ONE_CODE = 0.05
+# With 4 bits a step is 17 times as large.
+ONE_CODE = {8: 0.05, 4: 17 * 0.05}
 
 
-def assert_equal_but_for_ties(found: np.ndarray, expected: np.ndarray, share: float = 0.95) -> None:
+def assert_equal_but_for_ties(found: np.ndarray, expected: np.ndarray, share: float = 0.95, bits: int = 8) -> None:
     """At least this share of the rows within rounding, the others within the effect of single codes.
 
     Where it is 95 %, seeds are such that no tie falls on a value state, which every token of its sequence sees.
     """
     error = np.abs(found - expected).max(1)
-    assert error.max() < ONE_CODE
+    assert error.max() < ONE_CODE[bits]
     assert np.mean(error < ROUNDING) >= share
 
 
@@ -55,9 +56,11 @@ def check_quantized(
     with model.engine(threads) as engine:
         states, logits = engine.hidden_states(ids, types), engine.forward(ids, types)
     np.testing.assert_allclose(states[0], oracle.embed(model, ids, types), atol=2e-6, rtol=0)
+    bits = model.config.activation_bits
     for i in range(model.config.num_layers):
-        assert_equal_but_for_ties(states[i + 1], oracle.layer(model, i, states[i].astype(np.float64), lengths), share)
-    assert_equal_but_for_ties(logits, oracle.classify(model, states[-1].astype(np.float64), lengths), share)
+        expected = oracle.layer(model, i, states[i].astype(np.float64), lengths)
+        assert_equal_but_for_ties(states[i + 1], expected, share, bits)
+    assert_equal_but_for_ties(logits, oracle.classify(model, states[-1].astype(np.float64), lengths), share, bits)
 
 
 @pytest.mark.parametrize("act", ["gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "swish"])
@@ -79,6 +82,24 @@ def test_fp32_model(act: str) -> None:
 def test_ternary_model(activation_range: str, symmetric: bool, clip: float | None, packing: str) -> None:
     model = oracle.tiny_model(
         3, packing=packing, activation_range=activation_range, activation_symmetric=symmetric, activation_clip=clip
+    )
+    check_quantized(model, LENGTHS)
+
+
+@pytest.mark.parametrize("clip", [None, 1.5])
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("activation_range", ["token", "static"])
+@pytest.mark.parametrize("form", [None, oracle.Form("uniform", 4, True, 1)], ids=["ternary", "int4"])
+def test_four_bit_activations(
+    form: oracle.Form | None, activation_range: str, symmetric: bool, clip: float | None
+) -> None:
+    model = oracle.tiny_model(
+        3,
+        form=form,
+        activation_range=activation_range,
+        activation_bits=4,
+        activation_symmetric=symmetric,
+        activation_clip=clip,
     )
     check_quantized(model, LENGTHS)
 
@@ -224,30 +245,37 @@ def test_constant_rows_have_no_range() -> None:
     check_quantized(model, LENGTHS)
 
 
+@pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize("symmetric", [False, True])
 @pytest.mark.parametrize("clip", [None, 0.75])
 @pytest.mark.parametrize("shape", [(0, 5), (1, 1), (3, 31), (2, 64), (7, 129)])
-def test_quantize_rows_is_the_formula_bit_for_bit(shape: tuple[int, int], symmetric: bool, clip: float | None) -> None:
+def test_quantize_rows_is_the_formula_bit_for_bit(
+    shape: tuple[int, int], symmetric: bool, clip: float | None, bits: int
+) -> None:
     x = np.random.default_rng(9).standard_normal(shape).astype(np.float32)
     x[1:2] = 0  # a row without range
-    found = quantize_rows(x, symmetric, clip)
+    found = quantize_rows(x, symmetric, clip, bits)
     if shape[0] == 0:
         assert [part.shape for part in found] == [(0, 5), (0,), (0,)]
         return
-    model = oracle.tiny_model(activation_symmetric=symmetric, activation_clip=clip)
+    model = oracle.tiny_model(activation_bits=bits, activation_symmetric=symmetric, activation_clip=clip)
     codes, scale, offset = oracle.quantize(model, "any", x)
     assert np.array_equal(found[0], codes)
     assert np.array_equal(found[1], scale[:, 0])
     assert np.array_equal(found[2], offset[:, 0])
 
 
-@pytest.mark.parametrize("head_size", [8, 5])  # 3 heads; the hidden size is 24
+@pytest.mark.parametrize(("head_size", "bits"), [(8, 8), (5, 8), (8, 4)])  # 3 heads; the hidden size is 24
 @pytest.mark.parametrize("activation_range", ["fp32", "token", "static"])
 @pytest.mark.parametrize("packing", ["2bit", "trits"])
-def test_from_artifact_equals_from_tensors(tmp_path: Path, packing: str, activation_range: str, head_size: int) -> None:
+def test_from_artifact_equals_from_tensors(
+    tmp_path: Path, packing: str, activation_range: str, head_size: int, bits: int
+) -> None:
     """Oracle: the engine on the tensors in memory. The word embedding is read from the memory map after all Python
     references to it are gone."""
-    model = oracle.tiny_model(10, packing=packing, activation_range=activation_range, head_size=head_size)
+    model = oracle.tiny_model(
+        10, packing=packing, activation_range=activation_range, head_size=head_size, activation_bits=bits
+    )
     write_artifact(tmp_path / "artifact", artifact_config(model), artifact_tensors(model), model.ranges, {}, "", {})
     ids, types = oracle.random_batch(model, LENGTHS)
     engine = Engine.from_artifact(read_artifact(tmp_path / "artifact"))
@@ -326,7 +354,9 @@ def artifact_config(model: oracle.TinyModel) -> ArtifactConfig:
         bits = 1 if c.activation_range == "binary" else 32
         activations = ActivationSpec(c.activation_range, bits, attention=c.attention)
     else:
-        activations = ActivationSpec("uniform", 8, c.activation_symmetric, c.activation_range, c.activation_clip)
+        activations = ActivationSpec(
+            "uniform", c.activation_bits, c.activation_symmetric, c.activation_range, c.activation_clip
+        )
     return ArtifactConfig(hf, "test", activations, TaskSpec("classification", "accuracy", False), 40, tensors)
 
 

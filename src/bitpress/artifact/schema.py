@@ -42,6 +42,7 @@ __all__ = [
 ]
 
 VERSION = 1
+UNIFORM_BITS = (8, 4)
 RANGES = ("token", "static")
 ATTENTIONS = ("bool", "all", "softmax")
 TASK_KINDS = ("classification", "regression")
@@ -53,7 +54,8 @@ _TOP = {"quant_method", "version", "recipe", "activations", "max_length", "task"
 
 @dataclass(frozen=True)
 class ActivationSpec:
-    """How activations are quantized. ``scheme`` "fp32" (then nothing else matters), "uniform" with 8 bits, or "binary".
+    """How activations are quantized. ``scheme`` "fp32" (then nothing else matters), "uniform" with 8 bits or 4, or
+    "binary".
 
     ``range``, of "uniform": "token" (dynamic, from the text alone) or "static" (one stored range a point). ``clip``:
     None or the bound c of min(max(x, −c), c).
@@ -235,7 +237,9 @@ def _parse_activations(value: Any, here: str) -> ActivationSpec:
     if scheme != "uniform":
         raise ArtifactError(f"{here}.scheme is {shown(scheme)}; allowed are 'fp32', 'uniform' and 'binary'")
     _check_keys(value, {"scheme", "bits", "symmetric", "range", "clip"}, here)
-    check_int(value["bits"], 8, 8, f"{here}.bits")
+    bits = value["bits"]
+    if type(bits) is not int or bits not in UNIFORM_BITS:
+        raise ArtifactError(f"{here}.bits is {shown(bits)}; allowed are 8 and 4")
     _check_bool(value["symmetric"], f"{here}.symmetric")
     if value["range"] == "tensor":
         raise ArtifactError(
@@ -248,7 +252,7 @@ def _parse_activations(value: Any, here: str) -> ActivationSpec:
         raise ArtifactError(
             f"{here}.clip is {shown(clip)}; null or a number above 0 and at most {MAX_CLIP:g} is expected"
         )
-    return ActivationSpec("uniform", 8, value["symmetric"], value["range"], None if clip is None else float(clip))
+    return ActivationSpec("uniform", bits, value["symmetric"], value["range"], None if clip is None else float(clip))
 
 
 def _parse_task(value: Any, model: Mapping[str, Any], here: str) -> TaskSpec:

@@ -58,10 +58,10 @@ class EngineConfig:
     """What the engine must know of a model besides its tensors.
 
     ``head_size``: columns of an attention head, or None for H / heads. ``hidden_act`` is a transformers name;
-    ``activation_range``: "fp32", "token" or "static" (8 bits), or "binary"; ``activation_clip``: c of clamp(x, −c, c)
-    before quantization, or None. ``attention``, with "binary": which keys a query attends to, "bool" (BiBERT: scores
-    ≥ 0), "all" or "softmax" (BiT: probabilities of at least half their scale; then tensors are also the numbers of
-    `bitpress.artifact.elastic_entries`).
+    ``activation_range``: "fp32", "token" or "static" (codes of ``activation_bits``, 8 or 4), or "binary";
+    ``activation_clip``: c of clamp(x, −c, c) before quantization, or None. ``attention``, with "binary": which keys a
+    query attends to, "bool" (BiBERT: scores ≥ 0), "all" or "softmax" (BiT: probabilities of at least half their scale;
+    then tensors are also the numbers of `bitpress.artifact.elastic_entries`).
     """
 
     vocab_size: int
@@ -75,6 +75,7 @@ class EngineConfig:
     hidden_act: str = "gelu"
     layer_norm_eps: float = 1e-12
     activation_range: str = "token"
+    activation_bits: int = 8
     activation_symmetric: bool = False
     activation_clip: float | None = None
     attention: str = "bool"
@@ -96,6 +97,7 @@ class EngineConfig:
             hidden_act=config.hidden_act,
             layer_norm_eps=config.layer_norm_eps,
             activation_range=activations.range if activations.scheme == "uniform" else activations.scheme,
+            activation_bits=activations.bits,
             activation_symmetric=activations.symmetric,
             activation_clip=activations.clip,
             attention=activations.attention,
@@ -124,13 +126,19 @@ class EngineConfig:
         fields = ("vocab_size", "max_positions", "type_vocab_size", "hidden_size", "num_layers", "num_heads")
         sizes = {name: getattr(self, name) for name in (*fields, "intermediate_size", "num_labels")}
         sizes["head_size"] = self._columns_of_a_head()
+        sizes["activation_bits"] = self.activation_bits if self.activation_range in ("token", "static") else 0
         for name, size in sizes.items():
             if not 0 <= size < 2**32:  # ctypes would wrap around; the engine checks the rest
                 raise EngineError(f"config: {name} is {size}, which is no unsigned 32-bit number")
-        attention = _choice("attention", self.attention, _ATTENTIONS)
-        enums = (act, activation_range, int(self.activation_symmetric), attention)
         return native.Config(
-            native.ABI_VERSION, *sizes.values(), *enums, self.activation_clip or 0.0, self.layer_norm_eps
+            abi_version=native.ABI_VERSION,
+            **sizes,
+            hidden_act=act,
+            activation_range=activation_range,
+            activation_symmetric=int(self.activation_symmetric),
+            attention=_choice("attention", self.attention, _ATTENTIONS),
+            activation_clip=self.activation_clip or 0.0,
+            layer_norm_eps=self.layer_norm_eps,
         )
 
 
@@ -391,12 +399,13 @@ def _packed_tensor(artifact: Artifact, name: str, spec: TensorSpec) -> PackedTen
 
 
 def quantize_rows(
-    x: Floats, symmetric: bool = False, clip: float | None = None
+    x: Floats, symmetric: bool = False, clip: float | None = None, bits: int = 8
 ) -> tuple[NDArray[np.uint8], Floats, Floats]:
     """The engine's activation quantizer, one range a row: codes uint8 [rows, cols], scale and offset float32 [rows].
 
     Args:
         x: float32 [rows, cols], cols ≥ 1.
+        bits: 8 or 4.
     """
     x = _array("x", x, np.float32)
     if x.ndim != 2:
@@ -404,7 +413,7 @@ def quantize_rows(
     codes = np.empty(x.shape, np.uint8)
     scale, offset = np.empty(len(x), np.float32), np.empty(len(x), np.float32)
     outputs = (codes.ctypes.data, scale.ctypes.data, offset.ctypes.data)
-    check(library().bp_quantize_rows(x.ctypes.data, *x.shape, int(symmetric), clip or 0.0, *outputs))
+    check(library().bp_quantize_rows(x.ctypes.data, *x.shape, bits, int(symmetric), clip or 0.0, *outputs))
     return codes, scale, offset
 
 
