@@ -52,6 +52,7 @@ bp_packed Ternary(const std::vector<uint8_t>& codes, size_t rows, size_t cols) {
   bp_packed t{};
   t.scheme = BP_TERNARY;
   t.bits = 2;
+  t.terms = 1;
   t.rows = rows;
   t.cols = cols;
   t.codes = codes.data();
@@ -81,6 +82,15 @@ bp_packed Binary(const std::vector<uint8_t>& codes, size_t rows, size_t cols) {
   bp_packed t = Ternary(codes, rows, cols);
   t.scheme = BP_BINARY;
   t.bits = 1;
+  return t;
+}
+
+bp_packed TwoTerms(const std::vector<uint8_t>& codes, size_t rows, size_t cols) {
+  static const float scales[2] = {0.5f, 0.25f};
+  bp_packed t = Binary(codes, rows, cols);
+  t.terms = 2;
+  t.scale = scales;
+  t.scale_count = 2;
   return t;
 }
 
@@ -350,22 +360,25 @@ TEST(ScalesOfWeightsAndInputsMayNotLeaveFp32Together) {
   }
 }
 
-TEST(BinaryModelsTakeBinaryWeightsAndOthersTakeNone) {
+TEST(BinaryModelsTakeBinaryWeightsOfOneTermAndNoOthers) {
   const std::vector<uint8_t> codes(6 * 6, 0b00010101);  // rows of 6 signs or of 6 two-bit codes
   const std::vector<float> floats(6 * 6, 1.0f);
-  const bp_packed binary = Binary(codes, 6, 6), ternary = Ternary(codes, 6, 6);
+  const bp_packed binary = Binary(codes, 6, 6), ternary = Ternary(codes, 6, 6), two_terms = TwoTerms(codes, 6, 6);
   const char* pooler = "pooler.dense.weight";
   ModelPtr model = Create(BinaryConfig());
   CHECK_REFUSED(bp_model_set_packed(model.get(), pooler, &ternary), BP_INVALID_ARGUMENT,
-                "'pooler.dense.weight': 1-bit activations need binary weights");
+                "'pooler.dense.weight': 1-bit activations need binary weights of one term");
+  CHECK_REFUSED(bp_model_set_packed(model.get(), pooler, &two_terms), BP_INVALID_ARGUMENT, "weights of one term");
   CHECK_REFUSED(bp_model_set_float(model.get(), pooler, floats.data(), 6, 6), BP_INVALID_ARGUMENT,
                 "'pooler.dense.weight': given as fp32, 1-bit activations need binary weights");
   CHECK_REFUSED(bp_model_set_range(model.get(), "pooler.input", 1.0f, 0.0f), BP_INVALID_ARGUMENT,
                 "without static activation ranges");
   CHECK(bp_model_set_packed(model.get(), pooler, &binary) == BP_OK);
-  model = Create();
-  CHECK_REFUSED(bp_model_set_packed(model.get(), pooler, &binary), BP_INVALID_ARGUMENT,
-                "binary linear weights need 1-bit activations, the model has 8-bit ones");
+  for (const bp_packed& tensor : {binary, two_terms}) {
+    model = Create();
+    CHECK(bp_model_set_packed(model.get(), pooler, &tensor) == BP_OK);
+    CHECK(bp_model_set_packed(model.get(), "layers.0.attention.key.weight", &tensor) == BP_OK);
+  }
   model = Create(FloatConfig());
   CHECK_REFUSED(bp_model_set_packed(model.get(), pooler, &binary), BP_INVALID_ARGUMENT, "the model has fp32 ones");
 }
@@ -396,6 +409,42 @@ TEST(BinaryTensorsAreChecked) {
   codes[4] = 0b01010101;  // a bit past the sixth
   refused(pooler, Binary(codes, 6, 6), "row 4 holds bytes that are no 1-bit codes, with zeros past the last");
   refused(word, Binary(codes, 11, 6), "row 4 holds bytes that are no 1-bit codes");
+}
+
+TEST(TermsAreChecked) {
+  ModelPtr model = Create();
+  std::vector<uint8_t> codes(2 * 11, 0b00010101);
+  const char *pooler = "pooler.dense.weight", *word = "embeddings.word.weight";
+  const auto refused = [&](const char* name, const bp_packed& tensor, const char* text) {
+    CHECK_REFUSED(bp_model_set_packed(model.get(), name, &tensor), BP_INVALID_ARGUMENT, text);
+  };
+  for (uint32_t terms : {0, 3}) {
+    bp_packed t = Binary(codes, 6, 6);
+    t.terms = terms;
+    refused(pooler, t, "allowed is 1, and 2 for binary codes");
+    t = Ternary(codes, 6, 6);
+    t.terms = terms;
+    refused(pooler, t, "allowed is 1, and 2 for binary codes");
+  }
+  bp_packed t = Ternary(codes, 6, 6);
+  t.terms = 2;
+  refused(pooler, t, "terms is 2, allowed is 1, and 2 for binary codes");
+  t = TwoTerms(codes, 6, 6);
+  t.scale_count = 1;
+  refused(pooler, t, "it has 1 scales, expected 2");
+  t = TwoTerms(codes, 6, 6);
+  t.group_rows = 1;
+  refused(pooler, t, "it has 2 scales, expected 12");
+  const float negative[2] = {1.0f, -1.0f};
+  t = TwoTerms(codes, 6, 6);
+  t.scale = negative;
+  refused(pooler, t, "scale 1 is -1.0");
+  // A bit past the sixth, in the second term of each.
+  codes[6 + 4] = 0b01010101;
+  refused(pooler, TwoTerms(codes, 6, 6), "row 4 holds bytes that are no 1-bit codes");
+  codes[6 + 4] = 0b00010101;
+  codes[11 + 3] = 0b01010101;
+  refused(word, TwoTerms(codes, 11, 6), "row 3 holds bytes that are no 1-bit codes");
 }
 
 TEST(SettersRefuseNull) {

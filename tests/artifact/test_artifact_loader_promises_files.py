@@ -178,7 +178,7 @@ def test_unknown_dtype(artifact: Path, dtype: Any) -> None:
     refused(artifact, r"tensor 'embeddings.norm.bias': dtype is .*; allowed are \['F16', 'F32', 'I8', 'U8'\]")
 
 
-@pytest.mark.parametrize("shape", [[-22], [2**33], [22.0], [True], ["22"], None, 22, [22, 1, 1], [[22]]])
+@pytest.mark.parametrize("shape", [[-22], [2**33], [22.0], [True], ["22"], None, 22, [22, 1, 1, 1], [[22]]])
 def test_malformed_shape(artifact: Path, shape: Any) -> None:
     edit_header(artifact, lambda h: h["embeddings.norm.bias"].update(shape=shape))
     refused(artifact, "tensor 'embeddings.norm.bias': shape is")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -47,17 +47,24 @@ class TinyModel:
 
 @dataclass(frozen=True)
 class Form:
-    """How the matrices of a model are packed; groups as in `PackedTensor`. symmetric: uniform only."""
+    """How the matrices of a model are packed; groups as in `PackedTensor`. symmetric: uniform only; terms: binary."""
 
     scheme: str
     bits: int
     symmetric: bool = False
     group_rows: int | None = None
     group_cols: int | None = None
+    terms: int = 1
 
 
 def random_packed(rng: np.random.Generator, rows: int, cols: int, form: Form) -> tuple[PackedTensor, Array]:
     """A tensor of that form and its values, exact in float64; they are of the size that `tiny_model` gives others."""
+    if form.terms == 2:  # as large as that of one, and a smaller one
+        terms = [random_packed(rng, rows, cols, replace(form, terms=1)) for _ in range(2)]
+        scales = [terms[0][0].scale, terms[1][0].scale * F32(0.4)]
+        codes = np.stack([tensor.codes for tensor, _ in terms])
+        tensor = replace(terms[0][0], codes=codes, scale=np.stack(scales))
+        return tensor, sum(signs(values) * scale for (_, values), scale in zip(terms, scales, strict=True))
     lowest = 1 if form.symmetric else 0
     codes = rng.integers(lowest, 2**form.bits, (rows, cols))
     table = rng.integers(-128, 128, 2**form.bits).astype(np.int8) if form.scheme == "codebook" else None

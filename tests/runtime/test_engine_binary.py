@@ -159,6 +159,13 @@ def test_word_embedding_of_another_form() -> None:
     check(binary_model(2, word_form=oracle.Form("uniform", 4, group_rows=1, group_cols=32), hidden=75), [9, 30])
 
 
+@pytest.mark.parametrize("hidden", [24, 75])
+@pytest.mark.parametrize("group", [None, 1])
+def test_word_embedding_of_two_terms(group: int | None, hidden: int) -> None:
+    word_form = oracle.Form("binary", 1, group_rows=group, terms=2)
+    check(binary_model(2, word_form=word_form, hidden=hidden), [9, 30])
+
+
 def test_biases_beyond_every_sum_decide_alone() -> None:
     model = binary_model(5)
     for part in ("query", "key", "value"):
@@ -218,14 +225,16 @@ def refused(model: oracle.TinyModel, match: str, **changes: Any) -> None:
         Engine(replace(model.config, **changes), model.tensors())
 
 
-def test_binary_activations_and_binary_weights_come_together() -> None:
+def test_binary_activations_need_binary_weights_of_one_term() -> None:
     model = binary_model()
     name = "layers.0.ffn.output.weight"
-    refused(model, "binary linear weights need 1-bit activations", activation_range="token")
     refused(model, "packed linear weights need 8-bit activations", activation_range="fp32")
     ternary = oracle.random_packed(np.random.default_rng(0), 24, 44, oracle.Form("uniform", 4, group_rows=1))[0]
-    with pytest.raises(EngineError, match=f"'{name}': 1-bit activations need binary weights"):
+    with pytest.raises(EngineError, match=f"'{name}': 1-bit activations need binary weights of one term"):
         Engine(model.config, model.tensors() | {name: ternary})
+    two_terms = oracle.random_packed(np.random.default_rng(0), 24, 44, oracle.Form("binary", 1, terms=2))[0]
+    with pytest.raises(EngineError, match=f"'{name}': 1-bit activations need binary weights of one term"):
+        Engine(model.config, model.tensors() | {name: two_terms})
     with pytest.raises(EngineError, match=f"'{name}': given as fp32, 1-bit activations need binary weights"):
         Engine(model.config, model.tensors() | {name: model.dense[name]})
 

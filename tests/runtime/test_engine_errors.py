@@ -105,6 +105,11 @@ def uniform(rows: int, cols: int, bits: int = 4, **change: Any) -> PackedTensor:
     return replace(PackedTensor("uniform", bits, codes, cols, one, one), **change)
 
 
+def two_terms(rows: int, cols: int, **change: Any) -> PackedTensor:
+    codes = np.zeros((2, rows, -(-cols // 8)), np.uint8)
+    return replace(PackedTensor("binary", 1, codes, cols, np.ones(2, np.float32)), **change)
+
+
 def codes_with(rows: int, width: int, row: int, column: int, byte: int) -> np.ndarray:
     codes = np.zeros((rows, width), np.uint8)
     codes[row, column] = byte
@@ -171,6 +176,18 @@ ONES = np.ones(24, np.float32)
         (QUERY, uniform(24, 24, offset=np.ones(1)), "the array is float64, expected float32"),
         (QUERY, uniform(24, 24, offset=None), "row 0 holds bytes that are no 4-bit symmetric codes"),
         (QUERY, uniform(24, 24, table=np.zeros(16, np.int8)), "it has 16 table entries, expected 0"),
+        (
+            QUERY,
+            uniform(24, 24, codes=np.zeros((2, 24, 12), np.uint8)),
+            "terms is 2, allowed is 1, and 2 for binary codes",
+        ),
+        (QUERY, two_terms(24, 24, codes=np.zeros((3, 24, 3), np.uint8)), "terms is 3, allowed is 1, and 2 for binary"),
+        (QUERY, two_terms(24, 24, codes=np.zeros((2, 24, 4), np.uint8)), "codes [2, 24, 4], expected [rows, 3]"),
+        (QUERY, two_terms(24, 24, codes=np.zeros((1, 2, 24, 3), np.uint8)), "codes [1, 2, 24, 3], expected [rows, 3]"),
+        (QUERY, two_terms(23, 24), "the shape is 23 x 24, expected 24 x 24"),
+        (QUERY, two_terms(24, 24, scale=ONES[:1]), "it has 1 scales, expected 2"),
+        (QUERY, two_terms(24, 24, group_rows=1), "it has 2 scales, expected 48"),
+        (QUERY, two_terms(24, 24, scale=-ONES[:2]), "scale 0 is -1.000000, must be finite and positive"),
         (QUERY, uniform(24, 24, scheme="codebook"), "only uniform codes have offsets"),
         (QUERY, uniform(24, 24, scheme="codebook", offset=None), "it has 0 table entries, expected 16"),
         (

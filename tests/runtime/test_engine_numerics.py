@@ -23,7 +23,7 @@ from bitpress.artifact import (
     write_artifact,
 )
 from bitpress.errors import EngineError
-from bitpress.runtime.engine import Engine, quantize_rows
+from bitpress.runtime.engine import Engine, PackedTensor, quantize_rows
 from bitpress.runtime.native import OPERATIONS
 
 LENGTHS = [1, 5, 17, 40, 2]  # one token, and as many as the model has positions
@@ -102,6 +102,77 @@ def test_four_bit_activations(
         activation_clip=clip,
     )
     check_quantized(model, LENGTHS)
+
+
+BINARY = [oracle.Form("binary", 1, group_rows=group, terms=terms) for group in (None, 1) for terms in (1, 2)]
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("activation_range", ["token", "static"])
+@pytest.mark.parametrize("form", BINARY, ids=str)
+def test_binary_weights(form: oracle.Form, activation_range: str, symmetric: bool, bits: int) -> None:
+    model = oracle.tiny_model(
+        3,
+        form=form,
+        word_form=form,
+        activation_range=activation_range,
+        activation_bits=bits,
+        activation_symmetric=symmetric,
+    )
+    check_quantized(model, LENGTHS, share=0.5)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("sizes", [{"hidden": 75, "heads": 3, "intermediate": 131}, {"heads": 2, "head_size": 17}])
+def test_two_terms_of_odd_widths(sizes: dict[str, Any], threads: int) -> None:
+    form = replace(BINARY[-1], terms=2)
+    check_quantized(oracle.tiny_model(3, form=form, word_form=form, **sizes), MANY, share=0.5, threads=threads)
+
+
+def test_binary_weights_among_others() -> None:
+    """One layer of each kind: the inputs of query, key and value are quantized once for all three."""
+    model = oracle.tiny_model(7, fp32_linears=("layers.0.attention.value", "layers.1.ffn.output"))
+    rng = np.random.default_rng(8)
+    forms = {"layers.0.attention.query": BINARY[1], "layers.1.ffn.intermediate": BINARY[0], "pooler.dense": BINARY[3]}
+    for name, form in forms.items():
+        codes, _ = model.codes.pop(f"{name}.weight")
+        model.packed[f"{name}.weight"] = _, values = oracle.random_packed(rng, *codes.shape, form)
+        model.dense[f"{name}.weight"] = values.astype(np.float32)
+    check_quantized(model, LENGTHS, share=0.5)
+
+
+@pytest.mark.parametrize("activation_bits", [8, 4])
+def test_two_equal_scales_are_a_ternary_weight(activation_bits: int) -> None:
+    """b1/2 + b2/2 is -1, 0 or 1. Oracle: the engine on ternary weights of scale 1, bit for bit; with these scales no
+    float of either formula rounds before the same product."""
+    ternary = oracle.tiny_model(3, activation_bits=activation_bits)
+    binary = replace(ternary, codes={})
+    for name, (codes, scale) in ternary.codes.items():
+        ternary.codes[name] = codes, np.ones_like(scale)
+        ternary.dense[name] = codes.astype(np.float32)
+        # Both terms have the sign of the code; where it is 0, signs that differ.
+        first = np.where(codes == 0, np.indices(codes.shape).sum(0) % 2, codes > 0)
+        second = np.where(codes == 0, 1 - first, first)
+        packed = np.packbits(np.stack([first, second]).astype(np.uint8), -1, "little")
+        halves = np.full(2 * scale.size, 0.5, np.float32)
+        rows = None if scale.size == 1 else 1
+        binary.packed[name] = PackedTensor("binary", 1, packed, codes.shape[1], halves, group_rows=rows), codes
+    ids, types = oracle.random_batch(ternary, LENGTHS)
+    with ternary.engine() as engine, binary.engine() as other:
+        assert np.array_equal(engine.forward(ids, types), other.forward(ids, types))
+        assert np.array_equal(engine.hidden_states(ids, types), other.hidden_states(ids, types))
+
+
+def test_two_terms_from_an_artifact_equal_those_from_tensors(tmp_path: Path) -> None:
+    """Oracle: the engine on the tensors in memory."""
+    model = oracle.tiny_model(10, form=BINARY[3], word_form=BINARY[3], activation_range="static", activation_bits=4)
+    write_artifact(tmp_path / "artifact", artifact_config(model), artifact_tensors(model), model.ranges, {}, "", {})
+    artifact = read_artifact(tmp_path / "artifact")
+    for name in model.packed:
+        assert np.array_equal(artifact.dense(name), model.dense[name])
+    ids, types = oracle.random_batch(model, LENGTHS)
+    assert np.array_equal(Engine.from_artifact(artifact).forward(ids, types), model.engine().forward(ids, types))
 
 
 UNIFORM = [oracle.Form("uniform", bits, symmetric) for bits in (2, 3, 4, 8) for symmetric in (False, True)]
@@ -320,13 +391,14 @@ def test_fp16_tensors_run_as_the_fp32_numbers_they_are(tmp_path: Path) -> None:
 
 
 def artifact_tensors(model: oracle.TinyModel) -> dict[str, Any]:
-    """Of a ternary or a binary model."""
+    """Of a model of ternary and binary tensors."""
     ternary = {name: TernaryTensor(codes, scale) for name, (codes, scale) in model.codes.items()}
-    binary = {
-        name: BinaryTensor(np.where(values > 0, 1, -1).astype(np.int8), tensor.scale.reshape(-1))
-        for name, (tensor, values) in model.packed.items()
-    }
-    return model.dense | ternary | binary
+    return model.dense | ternary | {name: binary_tensor(tensor) for name, (tensor, _) in model.packed.items()}
+
+
+def binary_tensor(tensor: PackedTensor) -> BinaryTensor:
+    bits = np.unpackbits(tensor.codes, -1, tensor.cols, "little")
+    return BinaryTensor(bits.astype(np.int8) * np.int8(2) - np.int8(1), tensor.scale.reshape(*bits.shape[:-2], -1))
 
 
 def artifact_config(model: oracle.TinyModel) -> ArtifactConfig:
@@ -348,8 +420,9 @@ def artifact_config(model: oracle.TinyModel) -> ArtifactConfig:
     tensors = {name: TensorSpec.fp32(array.shape) for name, array in model.dense.items()}
     for name, (codes, scale) in model.codes.items():
         tensors[name] = TensorSpec.ternary(codes.shape, model.packing, "row" if scale.size > 1 else "matrix")
-    for name in model.packed:
-        tensors[name] = TensorSpec.binary(tensors[name].shape, "row")
+    for name, (tensor, _) in model.packed.items():
+        group, terms = "row" if tensor.group_rows == 1 else "matrix", tensor.codes.ndim - 1
+        tensors[name] = TensorSpec.binary(tensors[name].shape, group, terms=terms)
     if c.activation_range in ("fp32", "binary"):
         bits = 1 if c.activation_range == "binary" else 32
         activations = ActivationSpec(c.activation_range, bits, attention=c.attention)

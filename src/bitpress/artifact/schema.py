@@ -286,14 +286,19 @@ def _parse_tensors(value: Any, model: Mapping[str, Any], here: str) -> dict[str,
 def _check_binary(
     activations: ActivationSpec, tensors: Mapping[str, TensorSpec], model: Mapping[str, Any], here: str
 ) -> None:
-    """A bit times a bit or neither: binary activations and binary matrices come together. Elastic ones need zeros and
-    ones before the FFN's output, the others signs."""
+    """Binary activations are multiplied by binary matrices of one term, and fp32 ones by none. Elastic ones need zeros
+    and ones before the FFN's output, the others signs."""
     is_binary = activations.scheme == "binary"
     for name, spec in tensors.items():
-        if enters_a_product(name) and (spec.scheme == "binary") != is_binary:
-            wanted = "they need binary matrices" if is_binary else "binary matrices need binary ones"
-            found = f"scheme is {spec.scheme!r} where activations are {activations.scheme!r}"
-            raise ArtifactError(f"{found}; {wanted}", name)
+        if not enters_a_product(name):
+            continue
+        found = f"scheme is {spec.scheme!r} where activations are {activations.scheme!r}"
+        if spec.scheme == "binary" and activations.scheme == "fp32":
+            raise ArtifactError(f"{found}; binary matrices need binary or uniform ones", name)
+        if is_binary and spec.scheme != "binary":
+            raise ArtifactError(f"{found}; they need binary matrices", name)
+        if is_binary and spec.terms != 1:
+            raise ArtifactError(f"terms is {spec.terms} where activations are 'binary'; they need one", name)
     act = model.get("hidden_act", "gelu")
     if activations.is_elastic and act != "relu":
         raise ArtifactError(f"{here}.attention is 'softmax' with hidden_act {shown(act)}; elastic bits need relu")

@@ -144,7 +144,8 @@ class EngineConfig:
 
 @dataclass(frozen=True)
 class PackedTensor:
-    """A matrix [rows, cols] as artifacts store it (docs/artifact.md): ``codes`` uint8 [rows, row_bytes].
+    """A matrix [rows, cols] as artifacts store it (docs/artifact.md): ``codes`` uint8 [rows, row_bytes], or where a
+    weight is the sum of two binary terms [2, rows, row_bytes].
 
     ``scheme``    ``bits``      value
     "ternary"     2             scale·code, code in {−1, 0, 1}; ``packing`` "bits" or "trits"
@@ -153,7 +154,8 @@ class PackedTensor:
     "binary"      1             scale where the bit is 1, −scale where it is 0
 
     ``scale`` and ``offset``, float32, are shared by blocks of ``group_rows`` × ``group_cols`` weights, None for all
-    rows or columns: [ceil(rows / group_rows), ceil(cols / group_cols)], or the same numbers in one dimension.
+    rows or columns: [ceil(rows / group_rows), ceil(cols / group_cols)], of two terms with a dimension of 2 in
+    front, or the same numbers in one dimension.
     """
 
     scheme: str
@@ -260,7 +262,7 @@ class Engine:
         """(all, fast): panels of 16 outputs of a packed linear weight, and how many of them the fast kernel multiplies.
 
         A panel with two neighbouring weights whose magnitudes add up to more than 128 takes a slower kernel; of weights
-        in fp32 and of binary ones there are (0, 0).
+        in fp32 and of those of 1-bit activations there are (0, 0).
 
         Raises:
             EngineError: no linear weight has that name, or the engine is closed.
@@ -356,16 +358,17 @@ class _Model:
         table = None if tensor.table is None else _array(name, tensor.table, np.int8)
         row_bytes = -(-tensor.cols // 5) if tensor.packing == "trits" else -(-tensor.cols * tensor.bits // 8)
         # The library cannot see where the array ends.
-        if tensor.cols < 1 or not 1 <= tensor.bits <= 8 or codes.ndim != 2 or codes.shape[1] != row_bytes:
+        if tensor.cols < 1 or not 1 <= tensor.bits <= 8 or codes.ndim not in (2, 3) or codes.shape[-1] != row_bytes:
             raise EngineError(
                 f"{where}: codes {list(codes.shape)}, expected [rows, {row_bytes}] for {tensor.cols} columns of "
-                f"{tensor.bits} bits in packing {tensor.packing!r}"
+                f"{tensor.bits} bits in packing {tensor.packing!r}, or two terms of that"
             )
+        terms, rows = (1, *codes.shape)[-3:-1]
         groups = (tensor.group_rows, tensor.group_cols)
         if any(size is not None and not 1 <= size < 2**32 for size in groups):  # ctypes would wrap around
             raise EngineError(f"{where}: groups of {groups[0]} rows x {groups[1]} columns, allowed are 1 and above")
         packed = native.Packed(
-            *(scheme, tensor.bits, packing, codes.shape[0], tensor.cols),
+            *(scheme, tensor.bits, packing, terms, rows, tensor.cols),
             *(size or 0 for size in groups),
             *(codes.ctypes.data, scale.ctypes.data, scale.size),
             *((None, 0) if offset is None else (offset.ctypes.data, offset.size)),
@@ -386,7 +389,7 @@ def _packed_tensor(artifact: Artifact, name: str, spec: TensorSpec) -> PackedTen
     group_rows = {"matrix": None, "row_block": spec.group_size}.get(spec.group or "", 1)
     return PackedTensor(
         scheme=spec.scheme,
-        bits=2 if spec.scheme == "ternary" else int(spec.bits),
+        bits=2 if spec.scheme == "ternary" else spec.code_bits,
         codes=artifact.tensors[f"{name}.codes"],
         cols=cols,
         scale=artifact.tensors[f"{name}.scale"].astype(np.float32, copy=False),

@@ -50,7 +50,7 @@ class Packed(ctypes.Structure):
     """bp_packed."""
 
     _fields_ = (
-        *((name, ctypes.c_uint32) for name in ("scheme", "bits", "packing")),
+        *((name, ctypes.c_uint32) for name in ("scheme", "bits", "packing", "terms")),
         *((name, ctypes.c_size_t) for name in ("rows", "cols", "group_rows", "group_cols")),
         ("codes", ctypes.c_void_p),
         *(("scale", ctypes.c_void_p), ("scale_count", ctypes.c_size_t)),
