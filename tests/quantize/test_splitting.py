@@ -107,7 +107,7 @@ def test_both_parts_are_encoded() -> None:
     codes, scale = encoded["layers.1.ffn.output.weight"]
     assert codes is not None
     assert scale is not None
-    assert (codes.shape, scale.shape) == ((2, 24, 36), (2, 1))
+    assert (codes.shape, scale.shape) == ((2, 24, 36), (2,))
     codes, scale = encoded["embeddings.word.weight"]
     assert codes is not None
     assert scale is not None

@@ -211,7 +211,7 @@ def test_a_fully_binarized_student_runs_as_it_was_trained(
     ("recipe", "overrides"),
     [
         ("binarybert", {}),
-        ("binarybert", {"activations.range": "static", "weights.group": "row", "ternary.weights.group": "matrix"}),
+        ("binarybert", {"activations.range": "static", "binary.quantize.weights.group": "row"}),
         ("binarybert", {"student.width": 1, "side_data": "fp16"}),
         ("binarybert-a4", {}),
         ("binarybert-a4", {"compat": "reference", "activations.bits": 8}),

@@ -139,7 +139,7 @@ def _append_activations(
 
 def encode_weights(model: nn.Module) -> dict[str, tuple[Tensor | None, ...]]:
     """Every quantized weight as the next forward pass uses it: name → codes and scales, as its quantizer's ``encode``
-    gives them; of one that is split, both parts' stacked: [2, rows, cols] and [2, 1 or rows]."""
+    gives them; of one that is split, both parts' stacked: [2, rows, cols] and [2], or [2, rows] of rows."""
     encoded: dict[str, tuple[Tensor | None, ...]] = {}
     for name, module in model.named_modules():
         if isinstance(module, (Linear, WordEmbedding)):
@@ -149,9 +149,10 @@ def encode_weights(model: nn.Module) -> dict[str, tuple[Tensor | None, ...]]:
             encoded[f"{name}.weight"] = quantizer.encode(module.weight)
             if module.second_weight is not None:
                 parts = zip(encoded[f"{name}.weight"], quantizer.encode(module.second_weight), strict=True)
-                encoded[f"{name}.weight"] = tuple(
-                    None if a is None or b is None else torch.stack([a, b]) for a, b in parts
-                )
+                stacked = tuple(None if a is None or b is None else torch.stack([a, b]) for a, b in parts)
+                if quantizer.group == "matrix":  # one scale each
+                    stacked = tuple(x.squeeze(1) if x is not None and x.dim() == 2 else x for x in stacked)
+                encoded[f"{name}.weight"] = stacked
     return encoded
 
 
