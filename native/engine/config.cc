@@ -31,7 +31,7 @@ void CheckBinaryConfig(const bp_config& c) {
     Refuse("config: hidden_act is relu, which is never negative: with 1-bit activations its signs say nothing");
   }
   if (c.activation_symmetric != 0 || c.activation_clip != 0.0f) {
-    Refuse("config: activation_symmetric and activation_clip are for 8-bit activations, must be 0 with 1-bit ones");
+    Refuse("config: activation_symmetric and activation_clip are for uint8 activations, must be 0 with 1-bit ones");
   }
 }
 

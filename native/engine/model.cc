@@ -193,7 +193,7 @@ void ModelBuilder::SetPacked(const char* name, const bp_packed& packed) {
   const bool is_word = tensor.kind == Kind::kWordEmbedding;
   if (!is_word && tensor.kind != Kind::kLinearWeight) Refuse("tensor " + Quoted(name) + ": given packed, must be fp32");
   if (!is_word && model_.config.activation_range == BP_FLOAT) {
-    Refuse("tensor " + Quoted(name) + ": packed linear weights need 8-bit activations, the model has fp32 ones");
+    Refuse("tensor " + Quoted(name) + ": packed linear weights need uint8 activations, the model has fp32 ones");
   }
   const PackedWeights weights = CheckPacked(name, packed);
   const bool is_binary = weights.format.scheme == CodeScheme::kBinary;

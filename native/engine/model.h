@@ -16,7 +16,7 @@
 
 namespace bitpress {
 
-// y = x wT + bias, with few-bit weights (8-bit activations), fp32 ones, or in a binary model one-bit ones.
+// y = x wT + bias, with few-bit weights (uint8 activations), fp32 ones, or in a binary model one-bit ones.
 struct Linear {
   size_t outputs = 0, inputs = 0;
   bool is_integer = false;

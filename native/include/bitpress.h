@@ -40,7 +40,8 @@ typedef enum {
   BP_FN_EXP = 5
 } bp_function;
 
-/* How activations enter the linear layers and the attention products. BP_SIGNS is a fully binarized encoder: one bit
+/* How activations enter the linear layers and the attention products. BP_UINT8_*: as codes of activation_bits, with a
+ * range from the text itself (docs/numerics.md) or a given one. BP_SIGNS is a fully binarized encoder: one bit
  * each, and every linear weight but the classifier's is binary; bp_attention says which kind. It takes no clip and
  * no activation_symmetric, at most 32,766 hidden, attention and intermediate columns and positions, and heads of at
  * most 256 columns. */

@@ -96,8 +96,8 @@ def make_config(
 
 
 def make_mixed_config(activations: ActivationSpec | None = None) -> ArtifactConfig:
-    """Every scheme that 8-bit activations go with, every number of bits and every group at least once; fp16 where it is
-    usual.
+    """Every scheme but binary, every number of bits and every group at least once, on 8-bit activations; fp16 where it
+    is usual.
 
     ``ffn.output`` has 37 inputs, so its groups of 32 inputs are one whole and one of 5.
     """

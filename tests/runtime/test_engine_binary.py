@@ -228,7 +228,7 @@ def refused(model: oracle.TinyModel, match: str, **changes: Any) -> None:
 def test_binary_activations_need_binary_weights_of_one_term() -> None:
     model = binary_model()
     name = "layers.0.ffn.output.weight"
-    refused(model, "packed linear weights need 8-bit activations", activation_range="fp32")
+    refused(model, "packed linear weights need uint8 activations", activation_range="fp32")
     ternary = oracle.random_packed(np.random.default_rng(0), 24, 44, oracle.Form("uniform", 4, group_rows=1))[0]
     with pytest.raises(EngineError, match=f"'{name}': 1-bit activations need binary weights of one term"):
         Engine(model.config, model.tensors() | {name: ternary})

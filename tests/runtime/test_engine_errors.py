@@ -217,7 +217,7 @@ def test_largest_bytes_of_trits_are_valid() -> None:
 
 
 def test_ternary_linear_in_an_fp32_model() -> None:
-    with refuses(f"'{QUERY}': packed linear weights need 8-bit activations"):
+    with refuses(f"'{QUERY}': packed linear weights need uint8 activations"):
         build(oracle.tiny_model(activation_range="fp32"), **{QUERY: ternary(24, 24)})
 
 
