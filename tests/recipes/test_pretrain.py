@@ -238,6 +238,21 @@ def test_a_small_student_is_frozen_and_measured(
     assert verify(tmp_path / "small")["ok"]
 
 
+def test_half_of_the_teachers_layers(tiny: Any, tmp_path: Path) -> None:
+    result = compress(
+        tiny.teacher,
+        recipe="distilbert+int8",
+        train=tiny.train,
+        dev=tiny.dev,
+        out=tmp_path / "half",
+        overrides=TINY,
+        quiet=True,
+    )
+    assert result.artifact is not None
+    assert result.artifact["value"] > result.artifact["majority"] + 0.1
+    assert read_artifact(tmp_path / "half").config.num_hidden_layers == 1
+
+
 def test_students_that_cannot_be_compared(tiny: Any, general: Any, tmp_path: Path) -> None:
     def press(**overrides: Any) -> None:
         compress(

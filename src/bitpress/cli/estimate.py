@@ -75,8 +75,8 @@ def measure_recipes(
     skip: bool = False,
 ) -> dict[str, Any]:
     """Rows for the teacher and each recipe: ``recipe``, ``bytes``, ``ratio``, ``median_ms``, ``batch``, ``length``,
-    ``threads``. Sizes are those of the weights file on disk; ``ratio`` is the teacher's over the recipe's. With ``skip``
-    recipes that do not suit the teacher are left out with a note; otherwise they are errors."""
+    ``threads``. Sizes are those of the weights file on disk; ``ratio`` is the teacher's over the recipe's. With
+    ``skip``, recipes that do not suit the teacher are left out with a note; otherwise they are errors."""
     from bitpress.bench.latency import Cell, measure
     from bitpress.recipes.runner import post_training_artifact
 

@@ -39,7 +39,7 @@ class Distillation:
     attention_scores: float = 1.0
     similarity: float = 0.0
     hidden_states: float = 1.0
-    hidden_distance: Literal["mse", "direction"] = "mse"
+    hidden_distance: Literal["mse", "direction", "cosine"] = "mse"
     logits: float = 1.0
     labels: float = 0.0
     temperature: float = 1.0
@@ -70,13 +70,13 @@ class StudentChanges:
 
     ``init``: a Hugging Face directory whose weights it starts from (a general distillation's), or a shape such as
     "4x312", of which it is made afresh. ``layers``: without ``init``, which of the teacher's layers it is made of: how
-    many, or a list (:func:`from_layers`).
+    many, "half" of them, or a list (:func:`from_layers`).
     ``hidden_act``: its feed-forward activation function. ``dropout``: one probability everywhere while it trains.
     ``width``: the share of attention heads and feed-forward neurons that it keeps, the most important ones.
     """
 
     init: str | None = None
-    layers: int | tuple[int, ...] | None = None
+    layers: int | Literal["half"] | tuple[int, ...] | None = None
     hidden_act: str | None = None
     dropout: float | None = None
     width: float = 1.0

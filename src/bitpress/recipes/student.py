@@ -41,7 +41,8 @@ def make_student(
     """
     model = load_classifier(teacher, id2label=labels)
     if changes.layers is not None:
-        model = from_layers(model, changes.layers)
+        half = max(1, model.config.num_hidden_layers // 2)
+        model = from_layers(model, half if changes.layers == "half" else changes.layers)
     elif changes.init is not None and init_directory(changes) is None:
         model = fresh_student(model.config, StudentShape.parse(changes.init), seed)
     elif changes.init is not None:
