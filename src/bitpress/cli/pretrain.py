@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -57,6 +58,8 @@ def pretrain(
             seed=seed,
             quiet=quiet,
         ).as_dict()
+    if os.environ.get("RANK", "0") != "0":
+        return  # of several processes (accelerate launch) the first one speaks
     if as_json:
         emit_json(result)
         return

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from accelerate import Accelerator
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from rich.console import Console
 
@@ -21,7 +22,7 @@ from bitpress.recipes.masked_language import MaskedLanguage
 from bitpress.recipes.run_directory import RunDirectory
 from bitpress.recipes.schema import Distillation
 from bitpress.runtime.tokenization import Tokenizer
-from bitpress.train import Schedule, run_stage
+from bitpress.train import Processes, Schedule, run_stage
 
 TASKS = ("distill", "mlm")
 # The release of TinyBERT has 3 epochs at 5e-5 in batches of 256 sequences of 128 tokens, BertAdam. A small corpus on a
@@ -111,7 +112,8 @@ def pretrain(
     """Train on raw text and write a Hugging Face directory: a general student of ``encoder`` with the projections it
     was taught through, or ``encoder`` with a masked-language-model head.
 
-    Killed at any moment and called again with the same arguments it continues; finished, it returns at once. The
+    Killed at any moment and called again with the same arguments it continues; finished, it returns at once. Several
+    processes, on one machine or more, train together where a launcher started them (docs/distributed.md). The
     weights kept are those that were best on sequences held out from the end of the corpus.
 
     Args:
@@ -164,19 +166,23 @@ def pretrain(
     finished = run.finished()
     if finished is not None:
         return PretrainResult(**{**finished, "out": str(out)})
-    run.begin()
+    together = Processes(Accelerator(mixed_precision="no"))
+    quiet = quiet or not together.is_first
+    if together.is_first:
+        run.begin()
 
     if not quiet:
         say(f"reading {len(files)} file(s) of text")
-    texts = packed_corpus(
-        files,
-        tokenizer,
-        length,
-        Path(cache) if cache is not None else run.path / "corpus",
-        pad_id=config.pad_token_id or 0,
-        max_tokens=settings.max_tokens,
-        seed=seed,
-    )
+    with together.first_one_first():  # the others find what it has written
+        texts = packed_corpus(
+            files,
+            tokenizer,
+            length,
+            Path(cache) if cache is not None else run.path / "corpus",
+            pad_id=config.pad_token_id or 0,
+            max_tokens=settings.max_tokens,
+            seed=seed,
+        )
     train, held_out = split_off(texts, HELD_OUT_SHARE, HELD_OUT_MOST)
     if not quiet:
         say(f"{len(train):,} sequences, {int(train.lengths.sum()):,} tokens; {len(held_out)} sequences are held out")
@@ -192,6 +198,7 @@ def pretrain(
         fingerprint={"max_length": length},
         console=console,
         quiet=quiet,
+        distributed=True,
     )
     result = PretrainResult(
         out=str(out),
@@ -204,6 +211,8 @@ def pretrain(
         seconds=round(stage.seconds, 2),
         tokens_per_second=round(stage.tokens_per_second, 1),
     )
-    objective.write(out, encoder)
-    run.finish(result.as_dict())
+    if together.is_first:
+        objective.write(out, encoder)
+        run.finish(result.as_dict())
+    together.wait()
     return result
