@@ -274,12 +274,10 @@ class _Stage:
     def begin_together(self) -> StageResult | None:
         """Every process goes on from where the first one is; the result, if the stage had ended before."""
         if self.processes.count > 1:
-            first = {"step": self.step, "resumed_from": self.resumed_from, "state": self._state()}
-            first = self.processes.shared(first)
             window = self.window
-            self._set_state(first["state"])
+            self.step, self.resumed_from, state = self.processes.shared((self.step, self.resumed_from, self._state()))
+            self._set_state(state)
             self.window = window  # a process has its own part of it
-            self.step, self.resumed_from = first["step"], first["resumed_from"]
             self.processes.share_tensors(model_tensors(self.raw_model))
             self.processes.share_tensors(self.raw_optimizer.state_tensors())
         return self._result() if self.step == self.plan.total else None
@@ -421,7 +419,7 @@ class _Stage:
             raise TrainingError(
                 f"stage {self.name!r}: the loss is {loss} within the steps up to {self.step} of {self.plan.total}; "
                 f"it must be finite. Lower learning_rate (now {self.schedule.learning_rate}) or lengthen the warm-up, "
-                f"and delete {self.store.directory} before starting again."
+                f"and delete {'the run' if self.store is None else self.store.directory} before starting again."
             )
         return loss
 
