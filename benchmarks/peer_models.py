@@ -67,6 +67,7 @@ SCHEMES = {
     "int2": Scheme("int3", {"weights.bits": 2}),
     "binary": Scheme("bibert"),
     "binary BiT": Scheme("bit"),
+    "binary, two terms": Scheme("binarybert"),
 }
 # Recipes whose stored form is that of a row above.
 SAME_FORM = ("bibert-baseline", "bit-single")

@@ -19,11 +19,13 @@ ALLOWED: dict[str, set[str]] = {
     "encoder": set(),
     "quantize": {"encoder"},
     "distill": {"encoder", "quantize"},
+    "slim": {"encoder", "quantize"},
+    "augment": {"encoder", "runtime"},
     "runtime": {"artifact", "data"},
     "train": {"data", "runtime"},
     "freeze": {"quantize", "encoder", "artifact"},
     "bench": {"artifact", "data", "runtime"},
-    "recipes": {"artifact", "data", "distill", "encoder", "freeze", "quantize", "runtime", "train"},
+    "recipes": {"artifact", "augment", "data", "distill", "encoder", "freeze", "quantize", "runtime", "slim", "train"},
     "cli": {"artifact", "bench", "data", "recipes", "runtime"},
 }
 # What `pip install bitpress` without extras must be able to import.

@@ -5,22 +5,24 @@
 namespace bitpress {
 
 BinaryLayers::BinaryLayers(Arena& arena, const Model& model, const Extent& extent) {
-  const size_t tokens = extent.tokens, hidden = model.config.hidden_size, head_size = model.head_size();
+  const size_t tokens = extent.tokens, hidden = model.config.hidden_size, attention = model.attention_size();
+  const size_t head_size = model.head_size();
   const auto take_rows = [&](size_t stride) { return BitRows{arena.Take<uint8_t>(tokens * stride), stride}; };
   // Whole panels: that is what a binary linear layer writes.
-  const size_t hidden_stride = RoundUp(hidden, kBitPanel) / 8;
+  const auto take_panels = [&](size_t bits) { return take_rows(RoundUp(bits, kBitPanel) / 8); };
   projected_ = arena.Take<float>(tokens * hidden);
   for (size_t i = 0; i < 3; ++i) {
-    hidden_bits_[i] = i == 0 || model.is_elastic() ? take_rows(hidden_stride) : hidden_bits_[0];
+    hidden_bits_[i] = i == 0 || model.is_elastic() ? take_panels(hidden) : hidden_bits_[0];
   }
-  query_ = take_rows(hidden_stride);
-  key_ = take_rows(hidden_stride);
-  value_ = take_rows(hidden_stride);
-  context_ = take_rows(BitRowBytes(hidden));
+  query_ = take_panels(attention);
+  key_ = take_panels(attention);
+  value_ = take_panels(attention);
+  context_ = take_rows(BitRowBytes(attention));
   heads_ = head_size % 8 == 0 ? context_ : take_rows(model.config.num_heads * BitRowBytes(head_size));
-  intermediate_ = take_rows(RoundUp(model.config.intermediate_size, kBitPanel) / 8);
+  intermediate_ = take_panels(model.config.intermediate_size);
   size_t bytes = BitAttentionScratchBytes(extent.longest, head_size);
-  for (const Linear* linear : {&model.pooler, &model.layers[0].ffn_output}) {  // H and I inputs
+  const Layer& layer = model.layers[0];
+  for (const Linear* linear : {&model.pooler, &layer.attention_output, &layer.ffn_output}) {  // H, A and I inputs
     bytes = std::max(bytes, BinaryLinearScratchBytes(linear->binary.weights));
   }
   scratch_.stride = RoundUp(bytes, kAlignment);

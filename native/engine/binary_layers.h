@@ -96,8 +96,8 @@ class BinaryLayers {
   void JoinHeads(const Pass& pass, size_t begin, size_t end, Stopwatch& watch) const;
 
   float* projected_;                       // [tokens, H]
-  BitRows hidden_bits_[3];                 // H bits a token, as those below; all the same where there are no shifts
-  BitRows query_, key_, value_, context_;  // H bits a token
+  BitRows hidden_bits_[3];                 // H bits a token; all the same where there are no shifts
+  BitRows query_, key_, value_, context_;  // A bits a token
   BitRows heads_;         // of context: heads that start at a byte each, as threads compute them; or context_ itself
   BitRows intermediate_;  // I bits a token
   ThreadScratch scratch_;

@@ -22,7 +22,7 @@ struct BinaryLinear {
 // The first row that has a bit set past its last column, or `rows`. Signs have no other invalid form.
 size_t FirstInvalidRow(const uint8_t* bits, size_t rows, size_t cols);
 
-// The weights with their scales, one an output, and no bias.
+// The weights, of one term, with their scales, one an output, and no bias.
 BinaryLinear MakeBinaryLinear(const PackedWeights& weights);
 
 // Folds scale and bias into thresholds, in which float arithmetic has no part any more: the bit of output n is

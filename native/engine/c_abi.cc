@@ -211,8 +211,8 @@ bp_status bp_machine_limits(double* multiply_adds, double* copied_bytes) {
   });
 }
 
-bp_status bp_quantize_rows(const float* x, size_t rows, size_t cols, int symmetric, float clip, uint8_t* codes,
-                           float* scale, float* offset) {
+bp_status bp_quantize_rows(const float* x, size_t rows, size_t cols, uint32_t bits, int symmetric, float clip,
+                           uint8_t* codes, float* scale, float* offset) {
   return Guard([&] {
     const bitpress::Kernels& kernels = RequireKernels();
     if (rows == 0) return;
@@ -221,10 +221,12 @@ bp_status bp_quantize_rows(const float* x, size_t rows, size_t cols, int symmetr
     RequireArgument(scale, "scale");
     RequireArgument(offset, "offset");
     if (cols == 0) Refuse("cols is 0, allowed are 1 and above");
+    if (bits != 8 && bits != 4) Refuse("bits is " + std::to_string(bits) + ", allowed are 8 and 4");
     if (!std::isfinite(clip) || clip < 0.0f) {
       Refuse("clip is " + std::to_string(clip) + ", allowed are 0 (none) and above");
     }
     bitpress::QuantizeSpec spec;
+    spec.bits = bits;
     spec.symmetric = symmetric != 0;
     spec.clip = clip;
     kernels.quantize_rows(x, cols, rows, cols, spec, codes, cols, scale, offset, nullptr);

@@ -12,7 +12,7 @@ namespace {
 // times values in int32 (255^2 * 2^15 < 2^31); integer linear layers have a bound of their own, kMaxIntegerInputs.
 constexpr uint32_t kMaxInputs = 1u << 20, kMaxPositions = 1u << 15, kMaxLayers = 1u << 10, kMaxRows = 1u << 28;
 
-void CheckSize(const char* field, uint32_t found, uint32_t limit) {
+void CheckSize(const char* field, uint64_t found, uint32_t limit) {
   if (found >= 1 && found <= limit) return;
   Refuse(std::string("config: ") + field + " is " + std::to_string(found) + ", allowed are 1 to " +
          std::to_string(limit));
@@ -23,14 +23,15 @@ void CheckBinaryConfig(const bp_config& c) {
   CheckSize("max_positions", c.max_positions, kMaxBinaryInputs);
   CheckSize("hidden_size", c.hidden_size, kMaxBinaryInputs);
   CheckSize("intermediate_size", c.intermediate_size, kMaxBinaryInputs);
-  CheckSize("hidden_size / num_heads", c.hidden_size / c.num_heads, kMaxBitHeadSize);
+  CheckSize("num_heads * head_size", c.num_heads * c.head_size, kMaxBinaryInputs);
+  CheckSize("head_size", c.head_size, kMaxBitHeadSize);
   const bool elastic = c.attention == BP_ATTEND_SOFTMAX, relu = c.hidden_act == BP_ACT_RELU;
   if (elastic && !relu) Refuse("config: hidden_act is not relu, which elastic 1-bit activations (softmax) need");
   if (!elastic && relu) {
     Refuse("config: hidden_act is relu, which is never negative: with 1-bit activations its signs say nothing");
   }
   if (c.activation_symmetric != 0 || c.activation_clip != 0.0f) {
-    Refuse("config: activation_symmetric and activation_clip are for 8-bit activations, must be 0 with 1-bit ones");
+    Refuse("config: activation_symmetric and activation_clip are for uint8 activations, must be 0 with 1-bit ones");
   }
 }
 
@@ -42,16 +43,13 @@ void CheckConfig(const bp_config& c) {
   CheckSize("type_vocab_size", c.type_vocab_size, kMaxRows);
   CheckSize("hidden_size", c.hidden_size, kMaxInputs);
   CheckSize("num_layers", c.num_layers, kMaxLayers);
-  CheckSize("num_heads", c.num_heads, c.hidden_size);
+  CheckSize("num_heads", c.num_heads, kMaxInputs);
   CheckSize("intermediate_size", c.intermediate_size, kMaxInputs);
   CheckSize("num_labels", c.num_labels, kMaxRows);
-  if (c.hidden_size % c.num_heads != 0) {
-    Refuse("config: hidden_size " + std::to_string(c.hidden_size) + " is not a multiple of num_heads " +
-           std::to_string(c.num_heads));
-  }
   // An 8-bit attention sum runs over a head's columns or a text's tokens; int32 holds no longer one.
   static_assert(kMaxPositions <= kMaxAttentionInputs, "positions are bounded below what attention can sum");
-  CheckSize("hidden_size / num_heads", c.hidden_size / c.num_heads, kMaxAttentionInputs);
+  CheckSize("head_size", c.head_size, kMaxAttentionInputs);
+  CheckSize("num_heads * head_size", uint64_t{c.num_heads} * c.head_size, kMaxInputs);
   if (c.hidden_act > BP_ACT_SILU) {
     Refuse("config: hidden_act is " + std::to_string(c.hidden_act) + ", allowed are 0 to " +
            std::to_string(BP_ACT_SILU));
@@ -63,6 +61,11 @@ void CheckConfig(const bp_config& c) {
   if (c.attention > (c.activation_range == BP_SIGNS ? uint32_t{BP_ATTEND_SOFTMAX} : 0)) {
     Refuse("config: attention is " + std::to_string(c.attention) +
            ", allowed are 0 to 2 with 1-bit activations and 0 with others");
+  }
+  const bool is_uint8 = c.activation_range == BP_UINT8_TOKEN || c.activation_range == BP_UINT8_STATIC;
+  if (is_uint8 ? c.activation_bits != 8 && c.activation_bits != 4 : c.activation_bits != 0) {
+    Refuse("config: activation_bits is " + std::to_string(c.activation_bits) +
+           ", allowed are 8 and 4 with uint8 codes and 0 with others");
   }
   if (c.activation_symmetric > 1) {
     Refuse("config: activation_symmetric is " + std::to_string(c.activation_symmetric) + ", allowed are 0 and 1");

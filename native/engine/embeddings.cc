@@ -17,7 +17,14 @@ void DecodeWord(const Pass& pass, int32_t id, float* row) {
   const size_t group_cols = e.word_packed.group_inputs, groups = (hidden + group_cols - 1) / group_cols;
   size_t group = word / e.word_packed.group_rows * groups;
   if (format.scheme == CodeScheme::kBinary) {
-    pass.kernels.decode_binary_row(codes, hidden, e.word_scale[group], row);
+    const float* scale = &e.word_scale[group];
+    if (e.word_packed.terms == 1) {
+      pass.kernels.decode_binary_row(codes, hidden, *scale, row);
+      return;
+    }
+    // What belongs to the second term follows all of the first.
+    const uint8_t* second = codes + e.word_packed.outputs * PackedRowBytes(format, hidden);
+    pass.kernels.decode_two_terms_row({codes, second}, hidden, {*scale, scale[e.word_scale.size() / 2]}, row);
     return;
   }
   if (format.scheme == CodeScheme::kTernary) {  // one scale a row, or for more rows

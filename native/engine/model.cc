@@ -55,7 +55,8 @@ ModelBuilder::ModelBuilder(const bp_config& config, const Kernels* kernels, Mode
   model_.activation = ActivationOf(config.hidden_act);
   model_.uint8_attention = config.activation_range == BP_UINT8_TOKEN || config.activation_range == BP_UINT8_STATIC;
   model_.layers.resize(config.num_layers);
-  const size_t hidden = config.hidden_size, intermediate = config.intermediate_size;
+  const size_t hidden = config.hidden_size, attention = model_.attention_size();
+  const size_t intermediate = config.intermediate_size;
 
   Embeddings& e = model_.embeddings;
   AddTensor("embeddings.word.weight", Kind::kWordEmbedding, config.vocab_size, hidden, nullptr, &e.word);
@@ -65,10 +66,10 @@ ModelBuilder::ModelBuilder(const bp_config& config, const Kernels* kernels, Mode
   for (size_t i = 0; i < model_.layers.size(); ++i) {
     const std::string name = "layers." + std::to_string(i);
     Layer& layer = model_.layers[i];
-    AddLinear(name + ".attention.query", hidden, hidden, &layer.query);
-    AddLinear(name + ".attention.key", hidden, hidden, &layer.key);
-    AddLinear(name + ".attention.value", hidden, hidden, &layer.value);
-    AddLinear(name + ".attention.output", hidden, hidden, &layer.attention_output);
+    AddLinear(name + ".attention.query", attention, hidden, &layer.query);
+    AddLinear(name + ".attention.key", attention, hidden, &layer.key);
+    AddLinear(name + ".attention.value", attention, hidden, &layer.value);
+    AddLinear(name + ".attention.output", hidden, attention, &layer.attention_output);
     AddNorm(name + ".attention.norm", &layer.attention_norm);
     AddLinear(name + ".ffn.intermediate", intermediate, hidden, &layer.intermediate);
     AddLinear(name + ".ffn.output", hidden, intermediate, &layer.ffn_output);
@@ -126,6 +127,7 @@ void ModelBuilder::AddPoint(const std::string& name, InputPoint* point) {
 }
 
 void ModelBuilder::AddAttentionPoint(const std::string& name, QuantizeSpec* spec) {
+  if (model_.uint8_attention) spec->bits = model_.config.activation_bits;
   spec->symmetric = model_.config.activation_symmetric != 0;
   spec->is_static = model_.config.activation_range == BP_UINT8_STATIC;
   spec->clip = model_.config.activation_clip;
@@ -191,18 +193,16 @@ void ModelBuilder::SetPacked(const char* name, const bp_packed& packed) {
   const bool is_word = tensor.kind == Kind::kWordEmbedding;
   if (!is_word && tensor.kind != Kind::kLinearWeight) Refuse("tensor " + Quoted(name) + ": given packed, must be fp32");
   if (!is_word && model_.config.activation_range == BP_FLOAT) {
-    Refuse("tensor " + Quoted(name) + ": packed linear weights need 8-bit activations, the model has fp32 ones");
+    Refuse("tensor " + Quoted(name) + ": packed linear weights need uint8 activations, the model has fp32 ones");
   }
   const PackedWeights weights = CheckPacked(name, packed);
   const bool is_binary = weights.format.scheme == CodeScheme::kBinary;
-  if (!is_word && is_binary != model_.is_binary()) {
-    Refuse("tensor " + Quoted(name) + ": " +
-           (is_binary ? "binary linear weights need 1-bit activations, the model has 8-bit ones"
-                      : "1-bit activations need binary weights"));
+  if (!is_word && model_.is_binary() && (!is_binary || weights.terms != 1)) {
+    Refuse("tensor " + Quoted(name) + ": 1-bit activations need binary weights of one term");
   }
   if (is_word) {
     SetPackedWord(name, weights);
-  } else if (is_binary) {
+  } else if (model_.is_binary()) {
     SetBinaryLinear(name, weights, tensor.linear);
   } else {
     SetPackedLinear(name, weights, tensor.linear);
@@ -222,13 +222,15 @@ void ModelBuilder::SetPackedWord(const char* name, const PackedWeights& weights)
     const size_t end = std::min(weights.outputs, begin + kRowsPerTask);
     uint8_t* scratch = codes.data() + thread * weights.inputs;
     for (size_t r = begin; r < end; ++r) {
-      if (!UnpackCodes(weights.format, weights.codes + r * row_bytes, weights.inputs, scratch)) return r;
+      for (size_t term = 0; term < weights.terms; ++term) {
+        const uint8_t* row = weights.codes + (term * weights.outputs + r) * row_bytes;
+        if (!UnpackCodes(weights.format, row, weights.inputs, scratch)) return r;
+      }
     }
     return weights.outputs;
   });
   Embeddings& e = model_.embeddings;
-  const size_t groups = (weights.outputs + weights.group_rows - 1) / weights.group_rows *
-                        ((weights.inputs + weights.group_inputs - 1) / weights.group_inputs);
+  const size_t groups = Groups(weights);
   e.word_packed = weights;
   e.word_scale.assign(weights.scale, weights.scale + groups);
   if (weights.offset != nullptr) e.word_offset.assign(weights.offset, weights.offset + groups);
@@ -324,9 +326,9 @@ void ModelBuilder::Finish() {
                                                        : linear.dense.bias;
       std::copy(tensor.bias.begin(), tensor.bias.end(), padded.begin());
     } else if (tensor.kind == Kind::kLinearWeight && tensor.linear->is_integer) {
-      // H may equal I: then both strides see every matrix, which only pads.
-      const size_t stride = RoundUp(tensor.linear->integer.padded_inputs, kAlignment);
-      if (tensor.cols == model_.config.hidden_size) {
+      // H or A may equal I: then both strides see every such matrix, which only pads.
+      const size_t stride = RoundUp(tensor.linear->integer.term_inputs, kAlignment);
+      if (tensor.cols == model_.config.hidden_size || tensor.cols == model_.attention_size()) {
         model_.hidden_code_stride = std::max(model_.hidden_code_stride, stride);
       }
       if (tensor.cols == model_.config.intermediate_size) {

@@ -16,7 +16,7 @@
 
 namespace bitpress {
 
-// y = x wT + bias, with few-bit weights (8-bit activations), fp32 ones, or in a binary model one-bit ones.
+// y = x wT + bias, with few-bit weights (uint8 activations), fp32 ones, or in a binary model one-bit ones.
 struct Linear {
   size_t outputs = 0, inputs = 0;
   bool is_integer = false;
@@ -78,14 +78,17 @@ struct Model {
   InputPoint pooler_input;
   Linear pooler, classifier;
   std::unordered_map<std::string, const Linear*> linears;  // by the names of their weights
-  // Row strides of quantized inputs with H and I columns: what the integer kernels read, rounded to kAlignment.
+  // Row strides of quantized inputs with H or A columns, and with I: what the integer kernels read, rounded to
+  // kAlignment.
   size_t hidden_code_stride = 0, intermediate_code_stride = 0;
 
   // One-bit activations, and one-bit weights in every linear layer but the classifier.
   bool is_binary() const { return config.activation_range == BP_SIGNS; }
   // Of these, BiT's, whose bits have scales and shifts.
   bool is_elastic() const { return config.attention == BP_ATTEND_SOFTMAX; }
-  size_t head_size() const { return config.hidden_size / config.num_heads; }
+  size_t head_size() const { return config.head_size; }
+  // A: columns of all heads.
+  size_t attention_size() const { return size_t{config.num_heads} * config.head_size; }
 };
 
 // The linear layer of that weight. An unknown name is refused.

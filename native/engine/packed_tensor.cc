@@ -30,6 +30,10 @@ CodeFormat CheckFormat(const char* name, const bp_packed& t) {
   if (!fits) {
     RefuseTensor(name, "bits is " + std::to_string(t.bits) + ", allowed are " + allowed[t.scheme] + " codes");
   }
+  const uint32_t most_terms = t.scheme == BP_BINARY ? 2 : 1;
+  if (t.terms < 1 || t.terms > most_terms) {
+    RefuseTensor(name, "terms is " + std::to_string(t.terms) + ", allowed is 1, and 2 for binary codes");
+  }
   const bool symmetric = t.scheme == BP_UNIFORM && t.offset == nullptr;
   return {static_cast<CodeScheme>(t.scheme), t.bits, t.packing == BP_PACK_TRITS, symmetric};
 }
@@ -71,6 +75,10 @@ std::string Codes(const CodeFormat& format) {
   return bits + (format.symmetric ? "symmetric codes" : "codes");
 }
 
+size_t Groups(const PackedWeights& w) {
+  return w.terms * ((w.outputs + w.group_rows - 1) / w.group_rows) * ((w.inputs + w.group_inputs - 1) / w.group_inputs);
+}
+
 PackedWeights CheckPacked(const char* name, const bp_packed& t) {
   PackedWeights w;
   w.format = CheckFormat(name, t);
@@ -82,6 +90,7 @@ PackedWeights CheckPacked(const char* name, const bp_packed& t) {
   w.scale = t.scale;
   w.offset = t.offset;
   w.table = t.table;
+  w.terms = t.terms;
   const bool whole_rows = w.group_inputs == w.inputs;
   if (w.group_rows > w.outputs ||
       (!whole_rows && (w.group_inputs > w.inputs || w.group_rows != 1 || w.group_inputs % kGroupGranularity != 0))) {
@@ -95,8 +104,7 @@ PackedWeights CheckPacked(const char* name, const bp_packed& t) {
     }
     if (t.offset != nullptr) RefuseTensor(name, "only uniform codes have offsets");
   }
-  const size_t groups =
-      ((w.outputs + w.group_rows - 1) / w.group_rows) * ((w.inputs + w.group_inputs - 1) / w.group_inputs);
+  const size_t groups = Groups(w);
   CheckCount(name, "scales", t.scale_count, groups);
   CheckCount(name, "offsets", t.offset_count, t.offset == nullptr ? 0 : groups);
   const bool has_table = t.scheme == BP_CODEBOOK;

@@ -14,6 +14,9 @@ std::string Quoted(const char* name);
 // "3-bit symmetric codes", for errors.
 std::string Codes(const CodeFormat& format);
 
+// Groups that have a scale, in all terms.
+size_t Groups(const PackedWeights& weights);
+
 // Everything but the codes' content, which is checked while they are read. What scheme, bits, packing, groups and
 // numbers of scales, offsets and table entries may be is said in bitpress.h; anything else is refused by name.
 PackedWeights CheckPacked(const char* name, const bp_packed& tensor);

@@ -25,6 +25,7 @@ struct Pass {
   const uint32_t* positions;  // [tokens]: of each token in its own sequence
 
   size_t hidden_size() const { return model.config.hidden_size; }
+  size_t attention_size() const { return model.attention_size(); }
 };
 
 // Rows begin..end-1 of the embeddings' output to pass.hidden: LayerNorm((word + token type) + position).

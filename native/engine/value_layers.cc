@@ -13,11 +13,14 @@ uint64_t Nanoseconds() {
 }  // namespace
 
 ValueLayers::ValueLayers(Arena& arena, const Model& model, const Extent& extent) {
-  const size_t tokens = extent.tokens, hidden = model.config.hidden_size;
-  query_ = arena.Take<float>(tokens * hidden);
-  key_ = arena.Take<float>(tokens * hidden);
-  value_ = arena.Take<float>(tokens * hidden);
-  context_ = arena.Take<float>(tokens * hidden);
+  const size_t tokens = extent.tokens, hidden = model.config.hidden_size, attention = model.attention_size();
+  query_ = arena.Take<float>(tokens * attention);
+  key_ = arena.Take<float>(tokens * attention);
+  value_ = arena.Take<float>(tokens * attention);
+  context_ = arena.Take<float>(tokens * attention);
+  // Never needed while the query states are. But where their rows differ in length, those of one thread's tokens in the
+  // one would overlap those of another's in the other.
+  projected_ = attention == hidden ? query_ : arena.Take<float>(tokens * hidden);
   intermediate_ = arena.Take<float>(tokens * model.config.intermediate_size);
   float* scale = arena.Take<float>(tokens);
   float* offset = arena.Take<float>(tokens);
@@ -31,17 +34,17 @@ ValueLayers::ValueLayers(Arena& arena, const Model& model, const Extent& extent)
 }
 
 void ValueLayers::Attend(const Pass& pass, const Layer& layer, Queries queries) const {
-  const size_t hidden = pass.hidden_size(), heads = pass.model.config.num_heads;
+  const size_t stride = pass.attention_size(), heads = pass.model.config.num_heads;
   const size_t head_size = pass.model.head_size();
   pass.team.ParallelFor(pass.group.sequences * heads, [&](size_t task, size_t thread) {
     Stopwatch watch(pass.profile, thread);
     const size_t sequence = task / heads, column = task % heads * head_size, tokens = pass.group.lengths[sequence];
     const bool all = queries == Queries::kAll;
-    const size_t keys = pass.starts[sequence] * hidden + column, row = all ? keys : sequence * hidden + column;
+    const size_t keys = pass.starts[sequence] * stride + column, row = all ? keys : sequence * stride + column;
     SoftmaxClock clock = {Nanoseconds, 0};
     const AttentionHead head = {
-        query_ + row, key_ + keys, value_ + keys, hidden,           context_ + row,
-        hidden,       tokens,      head_size,     all ? tokens : 1, watch.runs() ? &clock : nullptr};
+        query_ + row, key_ + keys, value_ + keys, stride,           context_ + row,
+        stride,       tokens,      head_size,     all ? tokens : 1, watch.runs() ? &clock : nullptr};
     void* scratch = attention_scratch_ + thread * attention_scratch_stride_;
     if (pass.model.uint8_attention) {
       pass.kernels.attention_uint8(head, layer.attention, scratch);

@@ -38,10 +38,9 @@ class ValueLayers {
 
   template <typename Steps>
   void Finish(const Pass& pass, const Layer& layer, const Steps& steps) const {
-    const size_t hidden = pass.hidden_size();
-    AddSublayer(pass, steps, layer.context, context_, hidden, hidden_codes_, layer.attention_output,
+    AddSublayer(pass, steps, layer.context, context_, pass.attention_size(), hidden_codes_, layer.attention_output,
                 BP_OP_ATTENTION_OUTPUT, layer.attention_norm);
-    Quantize(pass, steps, layer.ffn_input, pass.hidden, hidden, hidden_codes_);
+    Quantize(pass, steps, layer.ffn_input, pass.hidden, pass.hidden_size(), hidden_codes_);
     steps.Linears(
         {{&layer.intermediate, pass.hidden, &hidden_codes_, intermediate_, BP_OP_FFN_UP, &pass.model.activation}});
     AddSublayer(pass, steps, layer.ffn_activation, intermediate_, pass.model.config.intermediate_size,
@@ -53,8 +52,8 @@ class ValueLayers {
   void PoolAndClassify(const Pass& pass, float* logits, const Steps& steps) const {
     static constexpr Activation kTanh = Activation::kTanh;
     Quantize(pass, steps, pass.model.pooler_input, pass.hidden, pass.hidden_size(), hidden_codes_);
-    steps.Linears({{&pass.model.pooler, pass.hidden, &hidden_codes_, query_, BP_OP_HEAD, &kTanh}});
-    steps.Linears({{&pass.model.classifier, query_, nullptr, logits, BP_OP_HEAD}});
+    steps.Linears({{&pass.model.pooler, pass.hidden, &hidden_codes_, projected_, BP_OP_HEAD, &kTanh}});
+    steps.Linears({{&pass.model.classifier, projected_, nullptr, logits, BP_OP_HEAD}});
   }
 
  private:
@@ -75,13 +74,13 @@ class ValueLayers {
   template <typename Steps>
   void AddSublayer(const Pass& pass, const Steps& steps, const InputPoint& point, const float* x, size_t cols,
                    const QuantizedRows& codes, const Linear& linear, Operation operation, const Norm& norm) const {
-    float* projected = query_;  // the query states are no longer needed
     Quantize(pass, steps, point, x, cols, codes);
-    steps.Linears({{&linear, x, &codes, projected, operation}});
-    AddAndNormalize(pass, steps, projected, norm);
+    steps.Linears({{&linear, x, &codes, projected_, operation}});
+    AddAndNormalize(pass, steps, projected_, norm);
   }
 
-  float *query_, *key_, *value_, *context_;          // [tokens, H]
+  float *query_, *key_, *value_, *context_;          // [tokens, A]
+  float* projected_;                                 // [tokens, H]
   float* intermediate_;                              // [tokens, I]
   QuantizedRows hidden_codes_, intermediate_codes_;  // share scale and offset: of a row never both alive
   uint8_t* attention_scratch_;                       // one piece a thread

@@ -1,6 +1,7 @@
 /* bitpress: the C ABI of the engine, the only door into the native library.
  *
- * Shapes: V vocabulary, P positions, H hidden, L layers, I intermediate, C labels, N tokens of a batch, B sequences.
+ * Shapes: V vocabulary, P positions, H hidden, A attention (heads x columns of a head), L layers, I intermediate,
+ * C labels, N tokens of a batch, B sequences.
  * All floats are IEEE fp32, all data little-endian. Matrices are row-major.
  * Every call returns BP_OK or an error code; bp_last_error() then gives one line of text for the calling thread.
  * A finished model is immutable: any number of threads may call bp_forward on it at once.
@@ -16,7 +17,7 @@ extern "C" {
 #endif
 
 #define BP_API __attribute__((visibility("default")))
-#define BP_ABI_VERSION 3
+#define BP_ABI_VERSION 4
 
 typedef enum {
   BP_OK = 0,
@@ -39,10 +40,11 @@ typedef enum {
   BP_FN_EXP = 5
 } bp_function;
 
-/* How activations enter the linear layers and the attention products. BP_SIGNS is a fully binarized encoder: one bit
+/* How activations enter the linear layers and the attention products. BP_UINT8_*: as codes of activation_bits, with a
+ * range from the text itself (docs/numerics.md) or a given one. BP_SIGNS is a fully binarized encoder: one bit
  * each, and every linear weight but the classifier's is binary; bp_attention says which kind. It takes no clip and
- * no activation_symmetric, at most 32,766 hidden and intermediate columns and positions, and heads of at most 256
- * columns. */
+ * no activation_symmetric, at most 32,766 hidden, attention and intermediate columns and positions, and heads of at
+ * most 256 columns. */
 typedef enum { BP_FLOAT = 0, BP_UINT8_TOKEN = 1, BP_UINT8_STATIC = 2, BP_SIGNS = 3 } bp_activation_range;
 
 /* With BP_SIGNS: which keys a query attends to, all with the same weight, and what a bit stands for.
@@ -65,8 +67,10 @@ typedef struct {
   uint32_t abi_version; /* BP_ABI_VERSION */
   uint32_t vocab_size, max_positions, type_vocab_size;
   uint32_t hidden_size, num_layers, num_heads, intermediate_size, num_labels;
+  uint32_t head_size;            /* columns of a head; A = num_heads * head_size need not be hidden_size */
   uint32_t hidden_act;           /* bp_hidden_act */
   uint32_t activation_range;     /* bp_activation_range */
+  uint32_t activation_bits;      /* a code: 8 or 4 with BP_UINT8_TOKEN and BP_UINT8_STATIC, otherwise 0 */
   uint32_t activation_symmetric; /* 0 asymmetric, 1 symmetric */
   uint32_t attention;            /* bp_attention; 0 unless BP_SIGNS */
   float activation_clip;         /* c of clamp(x, -c, c) before quantization; 0 means none */
@@ -78,18 +82,19 @@ typedef struct {
  *   uniform    2,3,4,8   value = scale * code + offset, or without offsets ("symmetric") scale * (code - 2^(bits-1)),
  *                        where code 0 does not occur
  *   codebook   2, 3, 4   value = scale * table[code]
- *   binary     1         value = +scale for bit 1, -scale for bit 0
+ *   binary     1         value = +scale for bit 1, -scale for bit 0; with two terms the sum of two such values
  * Blocks of group_rows x group_cols weights share a scale and an offset; 0 stands for all rows or columns. Allowed are
  * blocks of whole rows, or of one row and a multiple of 32 columns; all but uniform weights have one scale a
- * matrix or a row. scale and offset: [ceil(rows / group_rows), ceil(cols / group_cols)]. Enums are numbers here,
+ * matrix or a row. scale and offset: [terms, ceil(rows / group_rows), ceil(cols / group_cols)]. Enums are numbers here,
  * checked: an enum could not hold, so not refuse, anything else. */
 typedef struct {
   uint32_t scheme;  /* bp_scheme */
   uint32_t bits;    /* a code */
   uint32_t packing; /* bp_packing */
+  uint32_t terms;   /* 1; binary: 1 or 2 */
   size_t rows, cols;
   size_t group_rows, group_cols;
-  const uint8_t* codes; /* rows x row_bytes: cols * bits / 8 (trits: cols / 5), rounded up */
+  const uint8_t* codes; /* terms x rows x row_bytes: cols * bits / 8 (trits: cols / 5), rounded up */
   const float* scale;
   size_t scale_count;
   const float* offset; /* NULL: none */
@@ -115,10 +120,10 @@ BP_API uint32_t bp_hardware_threads(void);
 BP_API bp_status bp_model_create(const bp_config* config, bp_model** model);
 /* fp32 tensor of rows x cols (vectors: rows = 1). Copied. */
 BP_API bp_status bp_model_set_float(bp_model* model, const char* name, const float* data, size_t rows, size_t cols);
-/* Packed tensor. Linear weights of layers and pooler need 8-bit activations (binary ones: BP_SIGNS) and at most 65,536
- * columns, and are re-laid; the word embedding takes ternary, uniform and binary codes and is used in place, so its
- * `codes` must outlive the model. Everything else is fp32 only. Invalid codes, padding that is not zero, scales that
- * are not finite and positive and offsets that are not finite are refused. */
+/* Packed tensor. Linear weights of layers and pooler need BP_UINT8_TOKEN or BP_UINT8_STATIC and at most 65,536 columns,
+ * or are binary of one term with BP_SIGNS, and are re-laid; the word embedding takes ternary, uniform and binary codes
+ * and is used in place, so its `codes` must outlive the model. Everything else is fp32 only. Invalid codes, padding
+ * that is not zero, scales that are not finite and positive and offsets that are not finite are refused. */
 BP_API bp_status bp_model_set_packed(bp_model* model, const char* name, const bp_packed* tensor);
 /* Static range of an activation point: value = scale * code + offset. Only with BP_UINT8_STATIC. A range is needed for
  * the points inside attention and for every input of a packed linear layer. */
@@ -127,8 +132,8 @@ BP_API bp_status bp_model_set_range(bp_model* model, const char* point, float sc
 BP_API bp_status bp_model_finish(bp_model* model);
 BP_API void bp_model_free(bp_model* model);
 /* Of a finished model's linear weight: its panels of 16 outputs, and how many of them the fast kernel multiplies. A
- * panel with two neighbouring 8-bit weights whose magnitudes add up to more than 128 takes a slower one. fp32 and
- * binary weights: 0, 0. */
+ * panel with two neighbouring 8-bit weights whose magnitudes add up to more than 128 takes a slower one. fp32
+ * weights, and those of BP_SIGNS: 0, 0. */
 BP_API bp_status bp_model_panels(const bp_model* model, const char* name, size_t* panels, size_t* fast_panels);
 
 /* Runs a batch without padding. ids and type_ids: the B sequences one after another (N = sum of lengths); type_ids may
@@ -168,9 +173,9 @@ BP_API bp_status bp_profile(const bp_model* model, const int32_t* ids, const int
 BP_API bp_status bp_machine_limits(double* multiply_adds, double* copied_bytes);
 
 /* The activation quantizer alone, as the linear layers use it: one range per row (docs/numerics). For checking that
- * training and engine agree bit for bit. codes: rows x cols; scale, offset: rows. */
-BP_API bp_status bp_quantize_rows(const float* x, size_t rows, size_t cols, int symmetric, float clip, uint8_t* codes,
-                                  float* scale, float* offset);
+ * training and engine agree bit for bit. bits: 8 or 4; codes: rows x cols; scale, offset: rows. */
+BP_API bp_status bp_quantize_rows(const float* x, size_t rows, size_t cols, uint32_t bits, int symmetric, float clip,
+                                  uint8_t* codes, float* scale, float* offset);
 
 /* An elementwise function (bp_function) alone, in place on n floats, by the engine's own polynomial; for replaying a
  * student with the engine's roundings. */

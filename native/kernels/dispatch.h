@@ -31,6 +31,7 @@ struct Kernels {
   DecodeTritsRowFn decode_trits_row;
   DecodeUniformRowFn decode_uniform_row;
   DecodeBinaryRowFn decode_binary_row;
+  DecodeTwoTermsRowFn decode_two_terms_row;
   AddRowsFn add_rows;
   MultiplyAddsFn multiply_adds;
   BinaryLinearFloatFn binary_linear_float;

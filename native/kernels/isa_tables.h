@@ -23,6 +23,7 @@ namespace bitpress {
       isa::DecodeTritsRow,        \
       isa::DecodeUniformRow,      \
       isa::DecodeBinaryRow,       \
+      isa::DecodeTwoTermsRow,     \
       isa::AddRows,               \
       isa::MultiplyAdds,          \
       isa::BinaryLinearFloat,     \

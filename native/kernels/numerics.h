@@ -18,6 +18,7 @@ constexpr size_t kLanes = 16;
 
 // How one activation point is quantized: value = scale * code + offset.
 struct QuantizeSpec {
+  unsigned bits = 8;         // a code, 8 or 4; the comments below are of 8
   bool symmetric = false;    // codes 1..255 around 128, else 0..255 from the minimum
   bool nonnegative = false;  // attention probabilities: offset 0; symmetric uses codes 0..127
   bool is_static = false;    // use `scale` and `offset` below instead of the data's own range

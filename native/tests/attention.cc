@@ -43,22 +43,26 @@ struct Problem {
   std::string Shape() const { return std::to_string(tokens) + " tokens, head size " + std::to_string(d); }
 };
 
-AttentionSpecs Specs(bool symmetric) {
+AttentionSpecs Specs(bool symmetric, unsigned bits = 8) {
   AttentionSpecs specs;
-  for (QuantizeSpec* spec : {&specs.query, &specs.key, &specs.value, &specs.probabilities}) spec->symmetric = symmetric;
+  for (QuantizeSpec* spec : {&specs.query, &specs.key, &specs.value, &specs.probabilities}) {
+    spec->symmetric = symmetric;
+    spec->bits = bits;
+  }
   specs.probabilities.nonnegative = true;
   return specs;
 }
 
-AttentionSpecs StaticSpecs() {
-  AttentionSpecs specs = Specs(false);
+AttentionSpecs StaticSpecs(unsigned bits = 8) {
+  AttentionSpecs specs = Specs(false, bits);
+  const float highest = bits == 8 ? 255.0f : 15.0f;
   for (QuantizeSpec* spec : {&specs.query, &specs.key, &specs.value}) {
     spec->is_static = true;
-    spec->scale = 5.0f / 255.0f;
+    spec->scale = 5.0f / highest;
     spec->offset = -2.5f;
   }
   specs.probabilities.is_static = true;
-  specs.probabilities.scale = 0.4f / 255.0f;
+  specs.probabilities.scale = 0.4f / highest;
   specs.probabilities.clip = 0.1f;  // attention.h clips no probabilities
   return specs;
 }
@@ -131,9 +135,8 @@ TEST(FloatReferenceMatchesDouble) {
 }
 
 TEST(Uint8ReferenceMatchesDoubleOnTheDecodedCodes) {
-  for (bool symmetric : {false, true}) {
+  for (const AttentionSpecs& specs : {Specs(false), Specs(true), Specs(false, 4), Specs(true, 4)}) {
     const Problem p(37, 13);
-    const AttentionSpecs specs = Specs(symmetric);
     const Kernels& reference = *KernelsFor("reference");
     std::vector<uint8_t> codes(p.tokens * p.d);
     std::vector<float> scale(p.tokens), offset(p.tokens);
@@ -158,8 +161,9 @@ TEST(Uint8ReferenceMatchesDoubleOnTheDecodedCodes) {
     for (double x : v) largest_value = std::max(largest_value, std::fabs(x));
     const auto context = p.RunUint8(reference, specs);
     for (size_t i = 0; i < p.tokens * p.d; ++i) {
-      // Rounding a probability to a code errs by at most half a step, largest / 255 or / 127; 1e-4 for fp32.
-      const double half_step = expected.largest[i / p.d] / (symmetric ? 127 : 255) / 2;
+      // Rounding a probability to a code errs by at most half a step, of 255, 127, 15 or 7 that make the largest one;
+      // 1e-4 for fp32.
+      const double half_step = expected.largest[i / p.d] / ((1 << (specs.query.bits - specs.query.symmetric)) - 1) / 2;
       const double bound = static_cast<double>(p.tokens) * half_step * largest_value + 1e-4;
       CHECK(std::fabs(context[i / p.d * (p.d + 3) + i % p.d] - expected.context[i]) <= bound);
     }
@@ -172,8 +176,10 @@ TEST(EveryIsaMatchesTheReference) {
       for (size_t d : {1, 5, 8, 16, 26, 32, 33, 64}) {
         const Problem p(tokens, d);
         CHECK_MSG(SameBits(p.RunFloat(kernels), p.RunFloat(reference)), "fp32, " + p.Shape());
-        for (const AttentionSpecs& specs : {Specs(false), Specs(true), StaticSpecs()}) {
-          CHECK_MSG(SameBits(p.RunUint8(kernels, specs), p.RunUint8(reference, specs)), "8-bit, " + p.Shape());
+        for (const AttentionSpecs& specs :
+             {Specs(false), Specs(true), StaticSpecs(), Specs(false, 4), Specs(true, 4), StaticSpecs(4)}) {
+          CHECK_MSG(SameBits(p.RunUint8(kernels, specs), p.RunUint8(reference, specs)),
+                    std::to_string(specs.query.bits) + "-bit, " + p.Shape());
         }
       }
     }

@@ -51,19 +51,26 @@ TEST(DecodingUniformCodesMultipliesThenAdds) {
 }
 
 TEST(DecodingSignsGivesTheScaleOrItsOpposite) {
-  for (const char* isa : {"reference", "avx2"}) {
-    const Kernels* kernels = KernelsFor(isa);
-    if (!kernels) continue;
+  ForEveryIsa([&](const Kernels& kernels) {
     for (size_t cols = 1; cols <= 70; ++cols) {
       const CodeFormat format{CodeScheme::kBinary, 1, false, false};
-      const auto codes = RandomCodes(format, cols);
-      const auto packed = PackRows(format, codes, cols);  // exactly as long: AddressSanitizer sees a read beyond
+      const auto codes = RandomCodes(format, cols), others = RandomCodes(format, cols);
+      // Exactly as long: AddressSanitizer sees a read beyond.
+      const auto packed = PackRows(format, codes, cols), second = PackRows(format, others, cols);
       std::vector<float> y(cols, -77.0f), expected(cols);
       for (size_t j = 0; j < cols; ++j) expected[j] = codes[j] == 1 ? 0.3f : -0.3f;
-      kernels->decode_binary_row(packed.data(), cols, 0.3f, y.data());
-      CHECK_MSG(SameBits(y, expected), std::string(isa) + ", " + std::to_string(cols));
+      kernels.decode_binary_row(packed.data(), cols, 0.3f, y.data());
+      CHECK_MSG(SameBits(y, expected), std::string(kernels.isa) + ", " + std::to_string(cols));
+      // Scales of the same size too: their difference is +0.
+      for (const float scale : {0.1f, 0.3f}) {
+        y.assign(cols, -77.0f);
+        std::vector<float> sum(cols);
+        for (size_t j = 0; j < cols; ++j) sum[j] = expected[j] + (others[j] == 1 ? scale : -scale);
+        kernels.decode_two_terms_row({packed.data(), second.data()}, cols, {0.3f, scale}, y.data());
+        CHECK_MSG(SameBits(y, sum), std::string(kernels.isa) + " two terms, " + std::to_string(cols));
+      }
     }
-  }
+  });
 }
 
 TEST(EveryByteDecodesAlike) {

@@ -19,9 +19,11 @@ bp_config TinyConfig() {
   c.hidden_size = 6;
   c.num_layers = 1;
   c.num_heads = 2;
+  c.head_size = 3;
   c.intermediate_size = 7;
   c.num_labels = 2;
   c.activation_range = BP_UINT8_TOKEN;
+  c.activation_bits = 8;
   c.layer_norm_eps = 1e-12f;
   return c;
 }
@@ -50,6 +52,7 @@ bp_packed Ternary(const std::vector<uint8_t>& codes, size_t rows, size_t cols) {
   bp_packed t{};
   t.scheme = BP_TERNARY;
   t.bits = 2;
+  t.terms = 1;
   t.rows = rows;
   t.cols = cols;
   t.codes = codes.data();
@@ -82,9 +85,26 @@ bp_packed Binary(const std::vector<uint8_t>& codes, size_t rows, size_t cols) {
   return t;
 }
 
+bp_packed TwoTerms(const std::vector<uint8_t>& codes, size_t rows, size_t cols) {
+  static const float scales[2] = {0.5f, 0.25f};
+  bp_packed t = Binary(codes, rows, cols);
+  t.terms = 2;
+  t.scale = scales;
+  t.scale_count = 2;
+  return t;
+}
+
+bp_config FloatConfig() {
+  bp_config c = TinyConfig();
+  c.activation_range = BP_FLOAT;
+  c.activation_bits = 0;
+  return c;
+}
+
 bp_config BinaryConfig() {
   bp_config c = TinyConfig();
   c.activation_range = BP_SIGNS;
+  c.activation_bits = 0;
   return c;
 }
 
@@ -95,6 +115,8 @@ bp_config ElasticConfig() {
   return c;
 }
 
+size_t AttentionSize(const bp_config& c) { return size_t{c.num_heads} * c.head_size; }
+
 // What BP_ATTEND_SOFTMAX adds, with its sizes.
 std::map<std::string, size_t> ElasticNumbers(const bp_config& c) {
   std::map<std::string, size_t> sizes;
@@ -104,7 +126,7 @@ std::map<std::string, size_t> ElasticNumbers(const bp_config& c) {
   };
   for (const char* part :
        {"attention.query", "attention.key", "attention.value", "attention.output", "ffn.intermediate"}) {
-    add("layers.0." + std::string(part), c.hidden_size);
+    add("layers.0." + std::string(part), part == std::string("attention.output") ? AttentionSize(c) : c.hidden_size);
   }
   add("layers.0.ffn.output", c.intermediate_size);
   add("pooler.dense", c.hidden_size);
@@ -114,19 +136,29 @@ std::map<std::string, size_t> ElasticNumbers(const bp_config& c) {
   return sizes;
 }
 
-// All matrices of linear layers ternary or, with BP_SIGNS, binary (codes 0, +1, -1 in turn), the rest small floats; not
-// finished. scale: of the matrices.
+// Rows of `bits` bits, all bytes the same but for zeros past the last bit.
+std::vector<uint8_t> Rows(uint8_t byte, size_t rows, size_t bits) {
+  const size_t row_bytes = (bits + 7) / 8;
+  std::vector<uint8_t> codes(rows * row_bytes, byte);
+  const uint8_t used = static_cast<uint8_t>(0xFF >> (row_bytes * 8 - bits));
+  for (size_t row = 0; row < rows; ++row) codes[(row + 1) * row_bytes - 1] &= used;
+  return codes;
+}
+
+// All matrices of linear layers ternary (codes 0, +1, -1 in turn), with BP_SIGNS binary, with BP_FLOAT small floats as
+// the rest is; not finished. scale: of the matrices.
 ModelPtr Filled(const bp_config& c, float scale = 0.5f) {
   ModelPtr model = Create(c);
+  const size_t attention = AttentionSize(c);
   const std::map<std::string, std::pair<size_t, size_t>> floats = {
       {"embeddings.word.weight", {c.vocab_size, c.hidden_size}},
       {"embeddings.position.weight", {c.max_positions, c.hidden_size}},
       {"embeddings.token_type.weight", {c.type_vocab_size, c.hidden_size}},
       {"embeddings.norm.weight", {1, c.hidden_size}},
       {"embeddings.norm.bias", {1, c.hidden_size}},
-      {"layers.0.attention.query.bias", {1, c.hidden_size}},
-      {"layers.0.attention.key.bias", {1, c.hidden_size}},
-      {"layers.0.attention.value.bias", {1, c.hidden_size}},
+      {"layers.0.attention.query.bias", {1, attention}},
+      {"layers.0.attention.key.bias", {1, attention}},
+      {"layers.0.attention.value.bias", {1, attention}},
       {"layers.0.attention.output.bias", {1, c.hidden_size}},
       {"layers.0.attention.norm.weight", {1, c.hidden_size}},
       {"layers.0.attention.norm.bias", {1, c.hidden_size}},
@@ -143,19 +175,24 @@ ModelPtr Filled(const bp_config& c, float scale = 0.5f) {
     CHECK_MSG(bp_model_set_float(model.get(), name.c_str(), data.data(), shape.first, shape.second) == BP_OK, name);
   }
   const std::map<std::string, std::pair<size_t, size_t>> matrices = {
-      {"layers.0.attention.query.weight", {c.hidden_size, c.hidden_size}},
-      {"layers.0.attention.key.weight", {c.hidden_size, c.hidden_size}},
-      {"layers.0.attention.value.weight", {c.hidden_size, c.hidden_size}},
-      {"layers.0.attention.output.weight", {c.hidden_size, c.hidden_size}},
+      {"layers.0.attention.query.weight", {attention, c.hidden_size}},
+      {"layers.0.attention.key.weight", {attention, c.hidden_size}},
+      {"layers.0.attention.value.weight", {attention, c.hidden_size}},
+      {"layers.0.attention.output.weight", {c.hidden_size, attention}},
       {"layers.0.ffn.intermediate.weight", {c.intermediate_size, c.hidden_size}},
       {"layers.0.ffn.output.weight", {c.hidden_size, c.intermediate_size}},
       {"pooler.dense.weight", {c.hidden_size, c.hidden_size}}};
   for (const auto& [name, shape] : matrices) {
-    std::vector<uint8_t> codes(shape.first * 2, 0b00110100);  // two bytes a row of 6 or 7
-    for (size_t row = 0; row < shape.first; ++row) codes[2 * row + 1] = 0b0100;
-    // As signs, one byte a row.
-    bp_packed tensor = c.activation_range == BP_SIGNS ? Binary(codes, shape.first, shape.second)
-                                                      : Ternary(codes, shape.first, shape.second);
+    const auto [rows, cols] = shape;
+    if (c.activation_range == BP_FLOAT) {
+      std::vector<float> data(rows * cols);
+      for (size_t i = 0; i < data.size(); ++i) data[i] = scale * static_cast<float>(i % 7) - 1.0f;
+      CHECK_MSG(bp_model_set_float(model.get(), name.c_str(), data.data(), rows, cols) == BP_OK, name);
+      continue;
+    }
+    const bool binary = c.activation_range == BP_SIGNS;
+    const std::vector<uint8_t> codes = Rows(0b00110100, rows, cols * (binary ? 1 : 2));
+    bp_packed tensor = binary ? Binary(codes, rows, cols) : Ternary(codes, rows, cols);
     tensor.scale = &scale;
     CHECK_MSG(bp_model_set_packed(model.get(), name.c_str(), &tensor) == BP_OK, name + ": " + bp_last_error());
   }
@@ -187,7 +224,7 @@ TEST(CreateRefusesOtherVersionsAndNull) {
   bp_config config = TinyConfig();
   bp_model* model = nullptr;
   config.abi_version = 7;
-  CHECK_REFUSED(bp_model_create(&config, &model), BP_INVALID_ARGUMENT, "abi_version is 7, this library has 3");
+  CHECK_REFUSED(bp_model_create(&config, &model), BP_INVALID_ARGUMENT, "abi_version is 7, this library has 4");
   CHECK(model == nullptr);
   CHECK_REFUSED(bp_model_create(nullptr, &model), BP_INVALID_ARGUMENT, "config is NULL");
   config = TinyConfig();
@@ -196,8 +233,9 @@ TEST(CreateRefusesOtherVersionsAndNull) {
 
 TEST(CreateRefusesEverySizeOfZero) {
   uint32_t bp_config::* const fields[] = {
-      &bp_config::vocab_size, &bp_config::max_positions, &bp_config::type_vocab_size,   &bp_config::hidden_size,
-      &bp_config::num_layers, &bp_config::num_heads,     &bp_config::intermediate_size, &bp_config::num_labels};
+      &bp_config::vocab_size,  &bp_config::max_positions,     &bp_config::type_vocab_size,
+      &bp_config::hidden_size, &bp_config::num_layers,        &bp_config::num_heads,
+      &bp_config::head_size,   &bp_config::intermediate_size, &bp_config::num_labels};
   for (const auto field : fields) {
     for (const uint32_t bad : {0u, std::numeric_limits<uint32_t>::max()}) {
       bp_config config = TinyConfig();
@@ -223,6 +261,16 @@ TEST(CreateRefusesUnknownEnums) {
   config = TinyConfig();
   config.attention = BP_ATTEND_ALL;
   CHECK_REFUSED(bp_model_create(&config, &model), BP_INVALID_ARGUMENT, "attention is 1, allowed are 0 to 2 with 1-bit");
+  const char* with_codes = "allowed are 8 and 4 with uint8 codes and 0 with others";
+  for (uint32_t bits : {0, 1, 3, 5, 16}) {
+    config = TinyConfig();
+    config.activation_bits = bits;
+    CHECK_REFUSED(bp_model_create(&config, &model), BP_INVALID_ARGUMENT, with_codes);
+  }
+  for (bp_config other : {FloatConfig(), BinaryConfig()}) {
+    other.activation_bits = 8;
+    CHECK_REFUSED(bp_model_create(&other, &model), BP_INVALID_ARGUMENT, with_codes);
+  }
   config = TinyConfig();
   config.activation_symmetric = 2;
   CHECK_REFUSED(bp_model_create(&config, &model), BP_INVALID_ARGUMENT, "activation_symmetric is 2");
@@ -233,6 +281,7 @@ TEST(LargestConfigAllocatesNothingInAdvance) {
   config.vocab_size = 1u << 28;
   config.hidden_size = config.intermediate_size = 1u << 20;
   config.num_heads = 64;
+  config.head_size = 1u << 14;
   config.num_layers = 1024;
   ModelPtr model = Create(config);
   CHECK_REFUSED(bp_model_finish(model.get()), BP_INCOMPLETE, "'embeddings.word.weight' (268435456 x 1048576)");
@@ -241,10 +290,15 @@ TEST(LargestConfigAllocatesNothingInAdvance) {
 TEST(CreateRefusesHeadsThatAttentionCannotSum) {
   bp_config config = TinyConfig();
   config.num_heads = 1;
-  config.hidden_size = 33025;
+  config.head_size = 33025;
   bp_model* model = nullptr;
+  CHECK_REFUSED(bp_model_create(&config, &model), BP_INVALID_ARGUMENT, "head_size is 33025, allowed are 1 to 33024");
+  config.num_heads = config.head_size = 1025;
   CHECK_REFUSED(bp_model_create(&config, &model), BP_INVALID_ARGUMENT,
-                "hidden_size / num_heads is 33025, allowed are 1 to 33024");
+                "num_heads * head_size is 1050625, allowed are 1 to 1048576");
+  config.num_heads = 1u << 20;  // a product beyond 32 bits
+  config.head_size = 1u << 14;
+  CHECK_REFUSED(bp_model_create(&config, &model), BP_INVALID_ARGUMENT, "num_heads * head_size is 17179869184");
 }
 
 TEST(CreateRefusesWhatBinaryModelsDoNotHave) {
@@ -257,7 +311,8 @@ TEST(CreateRefusesWhatBinaryModelsDoNotHave) {
   refused([](bp_config* c) { c->max_positions = 32767; }, "max_positions is 32767, allowed are 1 to 32766");
   refused([](bp_config* c) { c->intermediate_size = 32767; }, "intermediate_size is 32767, allowed are 1 to 32766");
   refused([](bp_config* c) { c->hidden_size = 32768; }, "hidden_size is 32768, allowed are 1 to 32766");
-  refused([](bp_config* c) { c->hidden_size = 2 * 257; }, "hidden_size / num_heads is 257, allowed are 1 to 256");
+  refused([](bp_config* c) { c->head_size = 257; }, "head_size is 257, allowed are 1 to 256");
+  refused([](bp_config* c) { c->num_heads = 16384; }, "num_heads * head_size is 49152, allowed are 1 to 32766");
   refused([](bp_config* c) { c->hidden_act = BP_ACT_RELU; }, "hidden_act is relu");
   refused([](bp_config* c) { c->activation_symmetric = 1; }, "must be 0 with 1-bit ones");
   refused([](bp_config* c) { c->activation_clip = 2.5f; }, "must be 0 with 1-bit ones");
@@ -305,25 +360,26 @@ TEST(ScalesOfWeightsAndInputsMayNotLeaveFp32Together) {
   }
 }
 
-TEST(BinaryModelsTakeBinaryWeightsAndOthersTakeNone) {
+TEST(BinaryModelsTakeBinaryWeightsOfOneTermAndNoOthers) {
   const std::vector<uint8_t> codes(6 * 6, 0b00010101);  // rows of 6 signs or of 6 two-bit codes
   const std::vector<float> floats(6 * 6, 1.0f);
-  const bp_packed binary = Binary(codes, 6, 6), ternary = Ternary(codes, 6, 6);
+  const bp_packed binary = Binary(codes, 6, 6), ternary = Ternary(codes, 6, 6), two_terms = TwoTerms(codes, 6, 6);
   const char* pooler = "pooler.dense.weight";
   ModelPtr model = Create(BinaryConfig());
   CHECK_REFUSED(bp_model_set_packed(model.get(), pooler, &ternary), BP_INVALID_ARGUMENT,
-                "'pooler.dense.weight': 1-bit activations need binary weights");
+                "'pooler.dense.weight': 1-bit activations need binary weights of one term");
+  CHECK_REFUSED(bp_model_set_packed(model.get(), pooler, &two_terms), BP_INVALID_ARGUMENT, "weights of one term");
   CHECK_REFUSED(bp_model_set_float(model.get(), pooler, floats.data(), 6, 6), BP_INVALID_ARGUMENT,
                 "'pooler.dense.weight': given as fp32, 1-bit activations need binary weights");
   CHECK_REFUSED(bp_model_set_range(model.get(), "pooler.input", 1.0f, 0.0f), BP_INVALID_ARGUMENT,
                 "without static activation ranges");
   CHECK(bp_model_set_packed(model.get(), pooler, &binary) == BP_OK);
-  model = Create();
-  CHECK_REFUSED(bp_model_set_packed(model.get(), pooler, &binary), BP_INVALID_ARGUMENT,
-                "binary linear weights need 1-bit activations, the model has 8-bit ones");
-  bp_config config = TinyConfig();
-  config.activation_range = BP_FLOAT;
-  model = Create(config);
+  for (const bp_packed& tensor : {binary, two_terms}) {
+    model = Create();
+    CHECK(bp_model_set_packed(model.get(), pooler, &tensor) == BP_OK);
+    CHECK(bp_model_set_packed(model.get(), "layers.0.attention.key.weight", &tensor) == BP_OK);
+  }
+  model = Create(FloatConfig());
   CHECK_REFUSED(bp_model_set_packed(model.get(), pooler, &binary), BP_INVALID_ARGUMENT, "the model has fp32 ones");
 }
 
@@ -353,6 +409,42 @@ TEST(BinaryTensorsAreChecked) {
   codes[4] = 0b01010101;  // a bit past the sixth
   refused(pooler, Binary(codes, 6, 6), "row 4 holds bytes that are no 1-bit codes, with zeros past the last");
   refused(word, Binary(codes, 11, 6), "row 4 holds bytes that are no 1-bit codes");
+}
+
+TEST(TermsAreChecked) {
+  ModelPtr model = Create();
+  std::vector<uint8_t> codes(2 * 11, 0b00010101);
+  const char *pooler = "pooler.dense.weight", *word = "embeddings.word.weight";
+  const auto refused = [&](const char* name, const bp_packed& tensor, const char* text) {
+    CHECK_REFUSED(bp_model_set_packed(model.get(), name, &tensor), BP_INVALID_ARGUMENT, text);
+  };
+  for (uint32_t terms : {0, 3}) {
+    bp_packed t = Binary(codes, 6, 6);
+    t.terms = terms;
+    refused(pooler, t, "allowed is 1, and 2 for binary codes");
+    t = Ternary(codes, 6, 6);
+    t.terms = terms;
+    refused(pooler, t, "allowed is 1, and 2 for binary codes");
+  }
+  bp_packed t = Ternary(codes, 6, 6);
+  t.terms = 2;
+  refused(pooler, t, "terms is 2, allowed is 1, and 2 for binary codes");
+  t = TwoTerms(codes, 6, 6);
+  t.scale_count = 1;
+  refused(pooler, t, "it has 1 scales, expected 2");
+  t = TwoTerms(codes, 6, 6);
+  t.group_rows = 1;
+  refused(pooler, t, "it has 2 scales, expected 12");
+  const float negative[2] = {1.0f, -1.0f};
+  t = TwoTerms(codes, 6, 6);
+  t.scale = negative;
+  refused(pooler, t, "scale 1 is -1.0");
+  // A bit past the sixth, in the second term of each.
+  codes[6 + 4] = 0b01010101;
+  refused(pooler, TwoTerms(codes, 6, 6), "row 4 holds bytes that are no 1-bit codes");
+  codes[6 + 4] = 0b00010101;
+  codes[11 + 3] = 0b01010101;
+  refused(word, TwoTerms(codes, 11, 6), "row 3 holds bytes that are no 1-bit codes");
 }
 
 TEST(SettersRefuseNull) {
@@ -588,11 +680,41 @@ void CheckWrites(const bp_config& config) {
 
 TEST(ForwardWritesWhatItSaysAndNothingElse) {
   CheckWrites(TinyConfig());
+  bp_config four_bits = TinyConfig();
+  four_bits.activation_bits = 4;
+  CheckWrites(four_bits);
   CheckWrites(BinaryConfig());
   CheckWrites(ElasticConfig());
   bp_config all = BinaryConfig();
   all.attention = BP_ATTEND_ALL;
   CheckWrites(all);
+}
+
+// One column for each head, fewer than the hidden size; a head of 4 or 8 columns, and of 70 with bits in two panels.
+TEST(ForwardWithAttentionOfAnotherWidth) {
+  for (bp_config config : {FloatConfig(), TinyConfig(), BinaryConfig(), ElasticConfig()}) {
+    for (const auto& [heads, head_size] : {std::pair(2, 1), {1, 4}, {2, 4}, {2, 8}, {1, 70}}) {
+      config.num_heads = static_cast<uint32_t>(heads);
+      config.head_size = static_cast<uint32_t>(head_size);
+      CheckWrites(config);
+    }
+  }
+}
+
+TEST(AttentionOfAnotherWidthHasTensorsOfThatWidth) {
+  bp_config config = TinyConfig();
+  config.head_size = 5;
+  ModelPtr model = Create(config);
+  const std::vector<float> data(10 * 6);
+  const auto set = [&](const char* name, size_t rows, size_t cols) {
+    return bp_model_set_float(model.get(), name, data.data(), rows, cols);
+  };
+  CHECK_REFUSED(set("layers.0.attention.key.weight", 6, 10), BP_INVALID_ARGUMENT, "is 6 x 10, expected 10 x 6");
+  CHECK_REFUSED(set("layers.0.attention.value.bias", 1, 6), BP_INVALID_ARGUMENT, "is 1 x 6, expected 1 x 10");
+  CHECK_REFUSED(set("layers.0.attention.output.weight", 10, 6), BP_INVALID_ARGUMENT, "is 10 x 6, expected 6 x 10");
+  CHECK(set("layers.0.attention.query.weight", 10, 6) == BP_OK && set("layers.0.attention.query.bias", 1, 10) == BP_OK);
+  CHECK(set("layers.0.attention.output.weight", 6, 10) == BP_OK);
+  CHECK(set("layers.0.attention.output.bias", 1, 6) == BP_OK);
 }
 
 TEST(ConcurrentCallsAgree) {
@@ -624,13 +746,17 @@ TEST(QuantizeRowsChecksItsArguments) {
   const float x[2] = {0, 1};
   uint8_t codes[2];
   float scale, offset;
-  CHECK(bp_quantize_rows(x, 1, 2, 0, 0.0f, codes, &scale, &offset) == BP_OK);
+  CHECK(bp_quantize_rows(x, 1, 2, 8, 0, 0.0f, codes, &scale, &offset) == BP_OK);
   CHECK(codes[0] == 0 && codes[1] == 255 && offset == 0.0f && scale == 1.0f / 255);
-  CHECK(bp_quantize_rows(nullptr, 0, 2, 0, 0.0f, nullptr, nullptr, nullptr) == BP_OK);
-  CHECK_REFUSED(bp_quantize_rows(nullptr, 1, 2, 0, 0, codes, &scale, &offset), BP_INVALID_ARGUMENT, "x is NULL");
-  CHECK_REFUSED(bp_quantize_rows(x, 1, 2, 0, 0, codes, nullptr, &offset), BP_INVALID_ARGUMENT, "scale is NULL");
-  CHECK_REFUSED(bp_quantize_rows(x, 1, 0, 0, 0, codes, &scale, &offset), BP_INVALID_ARGUMENT, "cols is 0");
-  CHECK_REFUSED(bp_quantize_rows(x, 1, 2, 0, NAN, codes, &scale, &offset), BP_INVALID_ARGUMENT, "clip is");
+  CHECK(bp_quantize_rows(x, 1, 2, 4, 1, 0.0f, codes, &scale, &offset) == BP_OK);
+  CHECK(codes[0] == 8 && codes[1] == 15 && offset == -8.0f * scale && scale == 1.0f / 7);
+  CHECK(bp_quantize_rows(nullptr, 0, 2, 8, 0, 0.0f, nullptr, nullptr, nullptr) == BP_OK);
+  CHECK_REFUSED(bp_quantize_rows(nullptr, 1, 2, 8, 0, 0, codes, &scale, &offset), BP_INVALID_ARGUMENT, "x is NULL");
+  CHECK_REFUSED(bp_quantize_rows(x, 1, 2, 8, 0, 0, codes, nullptr, &offset), BP_INVALID_ARGUMENT, "scale is NULL");
+  CHECK_REFUSED(bp_quantize_rows(x, 1, 0, 8, 0, 0, codes, &scale, &offset), BP_INVALID_ARGUMENT, "cols is 0");
+  CHECK_REFUSED(bp_quantize_rows(x, 1, 2, 5, 0, 0, codes, &scale, &offset), BP_INVALID_ARGUMENT,
+                "bits is 5, allowed are 8 and 4");
+  CHECK_REFUSED(bp_quantize_rows(x, 1, 2, 8, 0, NAN, codes, &scale, &offset), BP_INVALID_ARGUMENT, "clip is");
 }
 
 }  // namespace

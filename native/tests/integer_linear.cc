@@ -16,9 +16,12 @@ IntegerMatrix Pack(const PackedWeights& weights, const float* bias) {
   return m;
 }
 
+constexpr CodeFormat kBinary = {CodeScheme::kBinary, 1, false, false};
+
+// Of two terms the codes and scales of the second follow those of the first.
 struct Problem {
   CodeFormat format;
-  size_t rows, outputs, inputs, group_rows, group_inputs;
+  size_t rows, outputs, inputs, group_rows, group_inputs, terms;
   std::vector<int> codes;
   std::vector<int8_t> table;
   std::vector<float> scale, offset, bias;
@@ -28,17 +31,17 @@ struct Problem {
 
   // group_rows, group_inputs: 0 means all.
   Problem(const CodeFormat& format, size_t rows, size_t outputs, size_t inputs, size_t group_rows = 0,
-          size_t group_inputs = 0)
+          size_t group_inputs = 0, size_t terms = 1)
       : format(format),
         rows(rows),
         outputs(outputs),
         inputs(inputs),
         group_rows(group_rows == 0 ? outputs : group_rows),
         group_inputs(group_inputs == 0 ? inputs : group_inputs),
-        codes(RandomCodes(format, outputs * inputs)),
+        terms(terms),
+        codes(RandomCodes(format, terms * outputs * inputs)),
         table(size_t{1} << format.bits) {
-    const size_t row_groups = (outputs + this->group_rows - 1) / this->group_rows;
-    scale = RandomFloats(row_groups * Groups(), 0.05f);
+    scale = RandomFloats(terms * RowGroups() * Groups(), 0.05f);
     for (float& s : scale) s = std::fabs(s) + 1e-3f;
     if (format.scheme == CodeScheme::kUniform && !format.symmetric) offset = RandomFloats(scale.size());
     for (int8_t& t : table) t = static_cast<int8_t>(RandomInt(-128, 127));
@@ -54,20 +57,23 @@ struct Problem {
   void Repack() {
     const auto packed = PackRows(format, codes, inputs);
     w = Pack({format, outputs, inputs, packed.data(), group_rows, group_inputs, scale.data(),
-              offset.empty() ? nullptr : offset.data(), table.data()},
+              offset.empty() ? nullptr : offset.data(), table.data(), terms},
              bias.data());
   }
+  size_t RowGroups() const { return (outputs + group_rows - 1) / group_rows; }
   size_t Groups() const { return (inputs + group_inputs - 1) / group_inputs; }
   size_t Stride() const { return RoundUp(inputs, 64); }
 
   // The integer of a weight.
-  int Weight(size_t n, size_t k) const {
-    const int code = codes[n * inputs + k];
+  int Weight(size_t n, size_t k, size_t term = 0) const {
+    const int code = codes[(term * outputs + n) * inputs + k];
+    if (format.scheme == CodeScheme::kBinary) return 2 * code - 1;
     if (format.scheme == CodeScheme::kTernary) return code == 2 ? -1 : code;
     if (format.scheme == CodeScheme::kCodebook) return table[code];
     return code - (1 << (format.bits - 1));
   }
   float Expected(size_t row, size_t n) const {
+    if (terms == 2) return ExpectedOfTwoTerms(row, n);
     float total = 0.0f, weight_sum = 0.0f;
     int64_t sum = 0, code_sum = 0;
     size_t at = 0;
@@ -94,6 +100,21 @@ struct Problem {
     return std::fma(static_cast<float>(sum), a_scale[row] * scale[at], constant);
   }
 
+  float ExpectedOfTwoTerms(size_t row, size_t n) const {
+    float total = 0.0f, weight_sum = 0.0f;
+    for (size_t term = 0; term < 2; ++term) {
+      int64_t sum = 0, code_sum = 0;
+      for (size_t k = 0; k < inputs; ++k) {
+        sum += Weight(n, k, term) * a[row * Stride() + k];
+        code_sum += Weight(n, k, term);
+      }
+      const float of_term = scale[term * RowGroups() + n / group_rows];
+      total = std::fma(static_cast<float>(sum), of_term, total);
+      weight_sum = std::fma(static_cast<float>(code_sum), of_term, weight_sum);
+    }
+    return std::fma(a_scale[row], total, std::fma(a_offset[row], weight_sum, bias[n]));
+  }
+
   std::vector<float> Run(const Kernels& kernels, size_t panel_begin, size_t panel_end) const {
     std::vector<float> y(rows * outputs, -77.0f);
     kernels.integer_linear(a.data(), Stride(), a_scale.data(), a_offset.data(), rows, w, panel_begin, panel_end,
@@ -104,7 +125,8 @@ struct Problem {
 
   std::string Shape() const {
     return Name(format) + " " + std::to_string(rows) + "x" + std::to_string(outputs) + "x" + std::to_string(inputs) +
-           " groups of " + std::to_string(group_rows) + "x" + std::to_string(group_inputs);
+           " groups of " + std::to_string(group_rows) + "x" + std::to_string(group_inputs) + ", terms " +
+           std::to_string(terms);
   }
 };
 
@@ -135,6 +157,20 @@ TEST(EveryFormMatchesTheFormulas) {
       }
     }
   }
+}
+
+// Around the padding of a term (32), the int16 block of 256 and the depth blocks of 384 and 768, at which a term may
+// end.
+TEST(TwoTermsReadTheSameActivations) {
+  for (size_t inputs : {1, 15, 16, 17, 31, 32, 33, 130, 240, 255, 256, 257, 272, 383, 385, 767, 768, 769, 1031}) {
+    for (size_t group_rows : {0, 1}) {
+      CheckAgainstTheFormulas(Problem(kBinary, 3, 21, inputs, group_rows, 0, 2));
+      CheckAgainstTheFormulas(Problem(kBinary, 1, 16, inputs, group_rows, 0, 2));
+      for (size_t rows : {2, 6, 7, 13}) CheckAgainstTheReference(Problem(kBinary, rows, 18, inputs, group_rows, 0, 2));
+    }
+  }
+  for (size_t rows : {131, 132, 133}) CheckAgainstTheReference(Problem(kBinary, rows, 5, 77, 1, 0, 2));
+  CheckAgainstTheReference(Problem(kBinary, 2, 3, kMaxIntegerInputs, 1, 0, 2));
 }
 
 TEST(EveryIsaMatchesTheReference) {
@@ -273,7 +309,7 @@ TEST(NoBiasIsZeroBiasAndTheSizesAreThoseOfTheBits) {
     const bool has_offset = format.scheme == CodeScheme::kUniform && !format.symmetric;
     const IntegerMatrix w =
         Pack({format, 3, 5, packed.data(), 3, 5, &scale, has_offset ? offset.data() : nullptr, table.data()}, nullptr);
-    CHECK(w.panels == 1 && w.padded_inputs == 16 && w.panel_bytes == 32 * format.bits);
+    CHECK(w.panels == 1 && w.padded_inputs == 16 && w.panel_bytes == 32 * std::max(2u, format.bits));
     CHECK(w.code_sum.size() == 16 && w.code_sum[3] == 0 && w.scale[2] == 1.0f && w.scale[3] == 0.0f);
     for (float b : w.bias) CHECK(b == 0.0f);
   }

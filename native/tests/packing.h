@@ -42,7 +42,9 @@ inline std::vector<int> RandomCodes(const CodeFormat& format, size_t count) {
 }
 
 inline std::vector<CodeFormat> AllFormats() {
-  std::vector<CodeFormat> formats = {{CodeScheme::kTernary, 2, false, false}, {CodeScheme::kTernary, 2, true, false}};
+  std::vector<CodeFormat> formats = {{CodeScheme::kTernary, 2, false, false},
+                                     {CodeScheme::kTernary, 2, true, false},
+                                     {CodeScheme::kBinary, 1, false, false}};
   for (unsigned bits : {2, 3, 4, 8}) {
     formats.push_back({CodeScheme::kUniform, bits, false, true});
     formats.push_back({CodeScheme::kUniform, bits, false, false});

@@ -38,8 +38,9 @@ bool Same(const Result& a, const Result& b) {
   return a.codes == b.codes && SameBits(a.scale, b.scale) && SameBits(a.offset, b.offset) && a.sum == b.sum;
 }
 
-QuantizeSpec Spec(bool symmetric, bool nonnegative = false, float clip = 0.0f) {
+QuantizeSpec Spec(bool symmetric, bool nonnegative = false, float clip = 0.0f, unsigned bits = 8) {
   QuantizeSpec spec;
+  spec.bits = bits;
   spec.symmetric = symmetric;
   spec.nonnegative = nonnegative;
   spec.clip = clip;
@@ -73,6 +74,28 @@ TEST(SymmetricIsCentredOn128) {
 TEST(NonnegativeKeepsZero) {
   Expect({0.0f, 51.0f, 255.0f}, Spec(false, true), {0, 51, 255}, 1.0f, 0.0f);
   Expect({0.0f, 51.0f, 127.0f}, Spec(true, true), {0, 51, 127}, 1.0f, 0.0f);
+}
+
+TEST(FourBitsHaveSixteenCodes) {
+  const auto spec = [](bool symmetric, bool nonnegative = false, float clip = 0.0f) {
+    return Spec(symmetric, nonnegative, clip, 4);
+  };
+  Expect({0.0f, 0.5f, 1.5f, 2.5f, 14.5f, 15.0f}, spec(false), {0, 0, 2, 2, 14, 15}, 1.0f, 0.0f);
+  Expect({-5.0f, 25.0f, 0.9f}, spec(false), {0, 15, 3}, 2.0f, -5.0f);
+  Expect({-7.0f, 0.0f, 0.5f, 1.5f, -0.5f, -1.5f, 6.0f}, spec(true), {1, 8, 8, 10, 8, 6, 14}, 1.0f, -8.0f);
+  Expect({0.0f, 4.0f, 15.0f}, spec(false, true), {0, 4, 15}, 1.0f, 0.0f);
+  Expect({0.0f, 4.0f, 7.0f}, spec(true, true), {0, 4, 7}, 1.0f, 0.0f);
+  Expect({-300.0f, 0.0f, 500.0f}, spec(true, false, 7.0f), {1, 8, 15}, 1.0f, -8.0f);
+  Expect({3.25f, 3.25f}, spec(false), {0, 0}, 1.0f, 3.25f);
+  Expect({0.0f, -0.0f}, spec(true), {8, 8}, 1.0f, -8.0f);
+  QuantizeSpec fixed = spec(false);
+  fixed.is_static = true;
+  fixed.scale = 0.5f;
+  fixed.offset = -3.0f;
+  Expect({-99.0f, -3.0f, 0.0f, 4.5f, 1e9f, kNaN}, fixed, {0, 0, 6, 15, 15, 0}, 0.5f, -3.0f);
+  fixed.symmetric = true;
+  fixed.offset = -4.0f;
+  Expect({-99.0f, -1.0f, 0.0f, 1e9f}, fixed, {1, 6, 8, 15}, 0.5f, -4.0f);
 }
 
 TEST(ARangeOfZeroIsConstant) {
@@ -126,6 +149,10 @@ TEST(EveryIsaMatchesTheReference) {
       specs.back().scale = 0.013f;
       specs.back().offset = i == 0 ? -1.5f : i == 1 ? -128.0f * 0.013f : 0.0f;
     }
+    for (size_t i = 0, count = specs.size(); i < count; ++i) {
+      specs.push_back(specs[i]);
+      specs.back().bits = 4;
+    }
     for (size_t cols : {1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 312, 771}) {
       for (size_t rows : {1, 3}) {
         for (const QuantizeSpec& spec : specs) {
@@ -159,9 +186,11 @@ TEST(EveryIsaRoundsTiesAlike) {
                                : trial < 12 ? 1.0f + static_cast<float>(trial - 7) * 0x1p-23f
                                             : 1.0f + static_cast<float>(RandomInt(0, (1 << 23) - 1)) * 0x1p-23f;
         const float scale = std::ldexp(mantissa, exponent);
-        for (bool symmetric : {false, true}) {
-          std::vector<float> x = {0.0f, (symmetric ? 127.0f : 255.0f) * scale};
-          const int low = symmetric ? -127 : 0, high = symmetric ? 127 : 255;
+        for (const QuantizeSpec& spec :
+             {Spec(false), Spec(true), Spec(false, false, 0.0f, 4), Spec(true, false, 0, 4)}) {
+          const bool symmetric = spec.symmetric;
+          const int high = (1 << (spec.bits - symmetric)) - 1, low = symmetric ? -high : 0;
+          std::vector<float> x = {0.0f, static_cast<float>(high) * scale};
           for (int k = low; k < high; ++k) {
             const float half = (static_cast<float>(k) + 0.5f) * scale;
             for (float v : {std::nextafter(half, -kInfinity), half, std::nextafter(half, kInfinity)}) {
@@ -171,8 +200,8 @@ TEST(EveryIsaRoundsTiesAlike) {
           if (!symmetric && trial % 2) {
             for (float& v : x) v -= 77.0f * scale;
           }
-          CHECK_MSG(Same(QuantizeRows(kernels, x, x.size(), 1, x.size(), x.size(), Spec(symmetric)),
-                         QuantizeRows(reference, x, x.size(), 1, x.size(), x.size(), Spec(symmetric))),
+          CHECK_MSG(Same(QuantizeRows(kernels, x, x.size(), 1, x.size(), x.size(), spec),
+                         QuantizeRows(reference, x, x.size(), 1, x.size(), x.size(), spec)),
                     "scale " + std::to_string(scale));
         }
       }

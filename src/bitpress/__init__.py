@@ -8,17 +8,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bitpress.recipes.runner import compress, finetune
+    from bitpress.recipes.runner import augment, compress, finetune, pretrain
     from bitpress.runtime.pipeline import Model, load
 
 __version__ = "0.1.0"
-__all__ = ["Model", "__version__", "compress", "finetune", "load"]
+__all__ = ["Model", "__version__", "augment", "compress", "finetune", "load", "pretrain"]
 
 _HOME = {
     "load": "bitpress.runtime.pipeline",
     "Model": "bitpress.runtime.pipeline",
     "compress": "bitpress.recipes.runner",
+    "augment": "bitpress.recipes.runner",
     "finetune": "bitpress.recipes.runner",
+    "pretrain": "bitpress.recipes.runner",
 }
 
 

@@ -72,8 +72,8 @@ def check_freezable(model: SequenceClassifier, policy: Policy) -> None:
 
     Raises:
         RecipeError: activation ranges that depend on the other texts of a batch; quantized weights on fp32
-            activations, or the reverse; binary weights without binary activations, or the reverse; scales that the
-            engine does not have.
+            activations, or the reverse; binary activations without binary weights; scales that the engine does not
+            have.
         UnsupportedModelError: relative position embeddings; relu with binary activations.
     """
     if policy.activations.scheme == "uniform" and policy.activations.range == "tensor":
@@ -86,7 +86,7 @@ def check_freezable(model: SequenceClassifier, policy: Policy) -> None:
     if scheme != "fp32" and policy.activations.scheme == "fp32":
         raise RecipeError(
             f"weights.scheme is {scheme!r} with activations.scheme 'fp32': the engine multiplies {scheme} weights by "
-            "8-bit activations only. Set activations.scheme=uniform; to compare in training only, set freeze=false"
+            "quantized activations only. Set activations.scheme=uniform; to compare in training only, set freeze=false"
         )
     if scheme == "fp32" and policy.activations.scheme == "uniform":
         raise RecipeError(
@@ -110,12 +110,11 @@ def check_freezable(model: SequenceClassifier, policy: Policy) -> None:
 def _check_bits(hidden_act: str, policy: Policy) -> None:
     """What a model of one-bit weights or activations may be."""
     scheme, activations = policy.weights.scheme, policy.activations
-    is_binary = activations.scheme in ("binary", "elastic")
-    if (scheme == "binary") != is_binary:
+    if activations.scheme in ("binary", "elastic") and scheme != "binary":
         raise RecipeError(
-            f"weights.scheme is {scheme!r} with activations.scheme {activations.scheme!r}: the engine multiplies bits "
-            "by bits only. Set both to binary (or activations.scheme=elastic) or neither; to compare in training only, "
-            "set freeze=false"
+            f"activations.scheme is {activations.scheme!r} with weights.scheme {scheme!r}: the engine multiplies 1-bit "
+            "activations by 1-bit weights only. Set weights.scheme=binary, or activations.scheme=uniform; to compare "
+            "in training only, set freeze=false"
         )
     if activations.scheme == "elastic" and activations.bits != 1:
         raise RecipeError(
@@ -168,7 +167,7 @@ def freeze(
     specs: dict[str, TensorSpec] = {}
     for name, parameter in model.named_parameters():
         shape = tuple(parameter.shape)
-        if is_quantizers(name):
+        if is_quantizers(name) or name.endswith(".second_weight"):  # the latter is stored with the first
             continue
         if name in encoded:
             wanted = policy.word_embedding if name == WORD_EMBEDDING else policy.weights
@@ -192,7 +191,7 @@ def freeze(
         out,
         config,
         tensors,
-        ranges=activation_ranges(model) if activations.scheme == "uniform" and activations.range == "static" else {},
+        ranges=activation_ranges(model) if activations.scheme == "uniform" and activations.has_stored_ranges else {},
         elastic=_elastic(model),
         tokenizer_files=dict(tokenizer_files),
         card=card,
@@ -209,7 +208,7 @@ def _activation_spec(policy: ActivationPolicy) -> ActivationSpec:
         scheme=policy.scheme,
         bits=policy.stored_bits,
         symmetric=policy.symmetric,
-        range=policy.range,
+        range="static" if policy.has_stored_ranges else policy.range,
         clip=policy.clip,
     )
 
@@ -237,7 +236,8 @@ def _stored(
     quantizer = wanted.quantizer()
     if isinstance(quantizer, BinaryQuantizer):
         scale = scale.astype(np.float16) if wanted.scale_bits == 16 else scale  # exact: they are such numbers
-        return BinaryTensor(codes, scale), TensorSpec.binary(shape, wanted.group, wanted.scale_bits)
+        terms = len(codes) if codes.ndim == 3 else 1
+        return BinaryTensor(codes, scale), TensorSpec.binary(shape, wanted.group, wanted.scale_bits, terms)
     if not isinstance(quantizer, UniformWeightQuantizer):
         return TernaryTensor(codes, scale), TensorSpec.ternary(shape, packing, wanted.group)
     bits, symmetric, group, group_size = quantizer.bits, quantizer.symmetric, quantizer.group, quantizer.group_size

@@ -96,8 +96,8 @@ def make_config(
 
 
 def make_mixed_config(activations: ActivationSpec | None = None) -> ArtifactConfig:
-    """Every scheme that 8-bit activations go with, every number of bits and every group at least once; fp16 where it is
-    usual.
+    """Every scheme but binary, every number of bits and every group at least once, on 8-bit activations; fp16 where it
+    is usual.
 
     ``ffn.output`` has 37 inputs, so its groups of 32 inputs are one whole and one of 5.
     """
@@ -146,13 +146,28 @@ def make_binary_config(attention: str = "bool") -> ArtifactConfig:
     return ArtifactConfig(config.model, recipe, config.activations, config.task, config.max_length, config.tensors)
 
 
+def make_binarybert_config() -> ArtifactConfig:
+    """Binary matrices of one and of two terms beside others, on 4-bit activations with static ranges; of the attention
+    heads two are left, of 7 columns, in a hidden size of 22."""
+    model = hf_config(attention_head_size=7)
+    config = make_config("trits", "row", ActivationSpec(bits=4, range="static"), model=model)
+    terms = {"embeddings.word.weight": 2, QUERY: 2, "layers.0.attention.key.weight": 1, "layers.1.ffn.output.weight": 2}
+    for name, number in terms.items():
+        group = "matrix" if name == QUERY else "row"
+        shape = config.tensors[name].shape
+        config.tensors[name] = TensorSpec.binary(shape, group, 16 if "layers.1" in name else 32, number)
+    return ArtifactConfig(
+        config.model, "binarybert", config.activations, config.task, config.max_length, config.tensors
+    )
+
+
 def make_tensors(config: ArtifactConfig) -> dict[str, StoredTensor]:
     """Values that are exact in fp32 and fp16: multiples of 1/256 below 1 in size, scales from 1/256 to 1."""
     return {name: _make_tensor(name, spec) for name, spec in config.tensors.items()}
 
 
 def _make_tensor(name: str, spec: TensorSpec) -> StoredTensor:
-    raw = _bytes(name, spec.shape).astype(np.int64)
+    raw = _bytes(name, spec.shape if spec.is_float else spec.codes_shape).astype(np.int64)
     if spec.is_float:
         return ((raw.astype(np.float32) - 128) / 256).astype(np.float16 if spec.scheme == "fp16" else np.float32)
     scale = ((_bytes(f"{name}.scale", spec.scale_shape).astype(np.float32) + 1) / 256).astype(np.float32)
@@ -175,13 +190,14 @@ def _make_tensor(name: str, spec: TensorSpec) -> StoredTensor:
 
 
 def make_ranges(config: ArtifactConfig) -> dict[str, tuple[float, float]]:
-    """Static ranges that keep the rules: probabilities from 0, symmetric ones around code 128."""
+    """Static ranges that keep the rules: probabilities from 0, symmetric ones around the code in the middle."""
     if config.activations.scheme != "uniform" or config.activations.range != "static":
         return {}
     ranges = {}
     for point, kind in activation_points(config.model).items():
         scale = (int(_bytes(point, (1,))[0]) + 1) / 4096
-        offset = 0.0 if kind == "probabilities" else -128 * scale if config.activations.symmetric else -100 * scale
+        middle = 2 ** (config.activations.bits - 1)
+        offset = 0.0 if kind == "probabilities" else -middle * scale if config.activations.symmetric else -100 * scale
         ranges[point] = (scale, offset)
     return ranges
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from artifact_samples import (
     hf_config,
     make_binary_config,
+    make_binarybert_config,
     make_config,
     make_elastic,
     make_mixed_config,
@@ -44,6 +45,7 @@ def golden_configs() -> dict[str, ArtifactConfig]:
         "mixed": make_mixed_config(),
         "binary": make_binary_config(),
         "elastic": make_binary_config("softmax"),
+        "binarybert": make_binarybert_config(),
     }
 
 

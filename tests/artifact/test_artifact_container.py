@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from artifact_samples import make_config, make_mixed_config, write_sample
+from artifact_samples import make_binarybert_config, make_config, make_mixed_config, write_sample
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
@@ -49,8 +49,8 @@ def test_header_of_the_safetensors_package_is_read(tensors: dict[str, np.ndarray
 
 @pytest.mark.parametrize(
     "config",
-    [make_config("trits", activations=ActivationSpec(range="static")), make_mixed_config()],
-    ids=["trits", "mixed"],
+    [make_config("trits", activations=ActivationSpec(range="static")), make_mixed_config(), make_binarybert_config()],
+    ids=["trits", "mixed", "binarybert"],
 )
 def test_artifact_opens_in_the_safetensors_package(tmp_path: Path, config: ArtifactConfig) -> None:
     write_sample(tmp_path / "model", config)

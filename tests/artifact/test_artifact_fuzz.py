@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from artifact_samples import make_binary_config, make_config, make_mixed_config, write_sample
+from artifact_samples import make_binary_config, make_binarybert_config, make_config, make_mixed_config, write_sample
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -25,8 +25,13 @@ STATIC = ActivationSpec(range="static")
 
 @pytest.fixture(
     scope="module",
-    params=[make_config("trits", "row", STATIC), make_mixed_config(STATIC), make_binary_config("softmax")],
-    ids=["trits", "mixed", "elastic"],
+    params=[
+        make_config("trits", "row", STATIC),
+        make_mixed_config(STATIC),
+        make_binary_config("softmax"),
+        make_binarybert_config(),
+    ],
+    ids=["trits", "mixed", "elastic", "binarybert"],
 )
 def artifact(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("fuzz") / "model"

@@ -17,6 +17,7 @@ GOLDEN = Path(__file__).parents[1] / "data" / "artifact-v1"
 # change one.
 CHECKSUMS = {
     "2bit": "58f9f29de954f3bc1d1d74f5b434b4f192713e894ff547c2247043eab1e66d1e",
+    "binarybert": "e4112265473f9c78d58394f4a336c48a87502ee2a1a4e922ca866c654fb5aaee",
     "binary": "c09d2189e94f3ecaf13cd668eeb36380a1db6b8d5e5a8e0cf358b1d61bc61a43",
     "elastic": "f36d8e58395f1c2ee1e2944a98267bd2d5d2674469c12771f03d90cc35d8add7",
     "mixed": "afca12095be1a1f8ae35bc9d2c574444bba8c50ef64e1d518fee60ad26493abf",

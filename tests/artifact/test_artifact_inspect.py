@@ -12,7 +12,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from artifact_samples import edit_entry, hf_config, make_binary_config, make_config, make_mixed_config, write_sample
+from artifact_samples import (
+    QUERY,
+    edit_entry,
+    hf_config,
+    make_binary_config,
+    make_binarybert_config,
+    make_config,
+    make_mixed_config,
+    write_sample,
+)
 
 from bitpress.artifact import (
     WEIGHTS_DIGEST_KEY,
@@ -72,7 +81,7 @@ def test_binary_accounting_of_bert_base() -> None:
     counted = binary_accounting(specs)
     assert counted["label"].startswith("BiBERT paper's accounting")
     assert (round(counted["mib"], 2), round(counted["ratio"], 1)) == (13.38, 31.2)
-    work = binary_operations(12, 768, 3072)
+    work = binary_operations(12, 768, 768, 3072)
     assert (round(work["fp32"], 2), round(work["binary"], 3), round(work["ratio"])) == (22.35, 0.349, 56)
 
 
@@ -132,6 +141,7 @@ def test_describe_counts_what_is_on_disk(tmp_path: Path, packing: str) -> None:
         "group_size": None,
         "symmetric": None,
         "packing": packing,
+        "terms": None,
     }
     assert by_name["pooler.dense.weight"]["bytes"] == 22 * row + 4
     assert by_name["classifier.bias"]["bytes"] == 12
@@ -177,6 +187,28 @@ def test_describe_and_account_a_binary_model(tmp_path: Path) -> None:
     assert paper_accounting(one)["mib"] * MIB == pytest.approx(22 * 37 / 8 + 22 * 2)
 
 
+def test_describe_account_and_verify_terms(tmp_path: Path) -> None:
+    """Oracle: bytes counted by hand. 22 signs take 3 bytes, 37 take 5; 14 columns of attention."""
+    config = write_sample(tmp_path / "model", make_binarybert_config())
+    described = describe(tmp_path / "model")
+    by_name = {tensor["name"]: tensor for tensor in described["tensors"]}
+    expected = {
+        "embeddings.word.weight": (2, 2, 2 * 61 * 3 + 2 * 61 * 4),
+        QUERY: (2, 2, 2 * 14 * 3 + 2 * 4),
+        "layers.0.attention.key.weight": (1, 1, 14 * 3 + 14 * 4),
+        "layers.1.ffn.output.weight": (2, 2, 2 * 22 * 5 + 2 * 22 * 2),  # fp16 scales
+    }
+    found = {name: tuple(by_name[name][key] for key in ("bits", "terms", "bytes")) for name in expected}
+    assert found == expected
+    assert {"binary 1 bits", "binary 2 bits"} < described["schemes"].keys()
+    assert described["activations"]["bits"] == 4
+    assert described["parameters"] == sum(math.prod(spec.shape) for spec in config.tensors.values())
+    one = {QUERY: config.tensors[QUERY]}
+    assert paper_accounting(one)["mib"] * MIB == pytest.approx(2 * 14 * 22 / 8 + 2 * 4)
+    counts = {check["check"]: check["count"] for check in verify(tmp_path / "model")["checks"]}
+    assert counts["quantized tensors whose decoded codes pack to the same bytes"] == 2 * 6 + 2
+
+
 def test_describe_and_verify_an_elastic_model(tmp_path: Path) -> None:
     """Oracle: bytes counted by hand. Shifts: 22 columns for 5 layers, 37 for one, in each of 2 layers, and 22."""
     config = write_sample(tmp_path / "model", make_binary_config("softmax"))
@@ -217,11 +249,12 @@ def test_size_of_a_binary_bert_base(half: bool, elastic: bool, mib: float, most:
     assert (data + header) / MIB <= most
 
 
-def test_describe_activations(tmp_path: Path) -> None:
-    write_sample(tmp_path / "model", activations=ActivationSpec(symmetric=True, range="static", clip=2.5))
+@pytest.mark.parametrize("bits", [8, 4])
+def test_describe_activations(tmp_path: Path, bits: int) -> None:
+    write_sample(tmp_path / "model", activations=ActivationSpec(bits=bits, symmetric=True, range="static", clip=2.5))
     assert describe(tmp_path / "model")["activations"] == {
         "scheme": "uniform",
-        "bits": 8,
+        "bits": bits,
         "symmetric": True,
         "range": "static",
         "clip": 2.5,

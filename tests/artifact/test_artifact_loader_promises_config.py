@@ -19,6 +19,7 @@ from artifact_samples import (
     split_container,
 )
 
+from bitpress.artifact import read_artifact
 from bitpress.artifact.model_config import LIMITS, MAX_LABELS
 
 # ---- config.json: the quantization part ------------------------------------------------------------------------------
@@ -90,8 +91,9 @@ def test_unknown_enum_value(artifact: Path, key: str, value: Any, match: str) ->
     ("key", "value", "match"),
     [
         ("scheme", "int8", "allowed are 'fp32', 'uniform' and 'binary'"),
-        ("bits", 4, "bits is 4"),
+        ("bits", 5, "bits is 5; allowed are 8 and 4"),
         ("bits", 8.0, "bits is 8.0"),
+        ("bits", True, "bits is True"),
         ("symmetric", 0, "true or false"),
         ("range", "ema", "allowed are token, static"),
         ("range", "tensor", "would depend on the rest of its batch"),
@@ -209,7 +211,26 @@ def test_largest_sizes_fail_without_allocation(artifact: Path, key: str) -> None
 
 def test_heads_do_not_divide_hidden(artifact: Path) -> None:
     edit_config(artifact, lambda d: d.update(num_attention_heads=3))
-    refused(artifact, "hidden_size 22 is not a multiple of num_attention_heads 3")
+    refused(artifact, "hidden_size 22 is not a multiple of num_attention_heads 3, and there is no attention_head_size")
+
+
+@pytest.mark.parametrize("size", [0, -1, 2**14 + 1, 11.0, True, "11", None, [11]])
+def test_attention_head_size_out_of_bounds(artifact: Path, size: Any) -> None:
+    edit_config(artifact, lambda d: d.update(attention_head_size=size))
+    refused(artifact, "attention_head_size is .*; an integer from 1 to 16384 is expected")
+
+
+def test_attention_too_wide(artifact: Path) -> None:
+    edit_config(artifact, lambda d: d.update(num_attention_heads=1024, attention_head_size=65))
+    refused(artifact, "heads 1024 of attention_head_size 65 have 66560 columns; at most 65536 are allowed")
+
+
+def test_attention_head_size_changes_the_shapes(artifact: Path) -> None:
+    """The file has 2 heads of 11 columns: 11 is what is there, 7 is not."""
+    edit_config(artifact, lambda d: d.update(attention_head_size=11))
+    assert read_artifact(artifact).config.attention_size == 22
+    edit_config(artifact, lambda d: d.update(attention_head_size=7))
+    assert refused(artifact, r"shape is \[22, 22\]; the model's config gives \[14, 22\]").tensor == QUERY
 
 
 @pytest.mark.parametrize("epsilon", [0, -1e-12, 2, "1e-12", None, True])

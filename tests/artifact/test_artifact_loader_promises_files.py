@@ -33,6 +33,7 @@ from bitpress.artifact.reader import MAX_CONFIG_BYTES
 
 STATIC = ActivationSpec(range="static")
 STATIC_SYMMETRIC = ActivationSpec(symmetric=True, range="static")
+STATIC_SYMMETRIC_4_BITS = ActivationSpec(bits=4, symmetric=True, range="static")
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------
@@ -177,7 +178,7 @@ def test_unknown_dtype(artifact: Path, dtype: Any) -> None:
     refused(artifact, r"tensor 'embeddings.norm.bias': dtype is .*; allowed are \['F16', 'F32', 'I8', 'U8'\]")
 
 
-@pytest.mark.parametrize("shape", [[-22], [2**33], [22.0], [True], ["22"], None, 22, [22, 1, 1], [[22]]])
+@pytest.mark.parametrize("shape", [[-22], [2**33], [22.0], [True], ["22"], None, 22, [22, 1, 1, 1], [[22]]])
 def test_malformed_shape(artifact: Path, shape: Any) -> None:
     edit_header(artifact, lambda h: h["embeddings.norm.bias"].update(shape=shape))
     refused(artifact, "tensor 'embeddings.norm.bias': shape is")
@@ -431,10 +432,11 @@ def test_static_range_of_probabilities_does_not_start_at_zero(tmp_path: Path) ->
     assert refused(tmp_path / "model", "has offset 0.0").tensor == name
 
 
-def test_static_symmetric_range_is_not_centred(tmp_path: Path) -> None:
-    write_sample(tmp_path / "model", activations=STATIC_SYMMETRIC)
-    edit_entry(tmp_path / "model", "pooler.input.range", lambda a: a.__setitem__(slice(None), (0.5, -63.5)))
-    assert refused(tmp_path / "model", "has offset -64.0").tensor == "pooler.input.range"
+@pytest.mark.parametrize(("activations", "centred"), [(STATIC_SYMMETRIC, -64.0), (STATIC_SYMMETRIC_4_BITS, -4.0)])
+def test_static_symmetric_range_is_not_centred(tmp_path: Path, activations: ActivationSpec, centred: float) -> None:
+    write_sample(tmp_path / "model", activations=activations)
+    edit_entry(tmp_path / "model", "pooler.input.range", lambda a: a.__setitem__(slice(None), (0.5, centred + 0.5)))
+    assert refused(tmp_path / "model", f"has offset {centred}").tensor == "pooler.input.range"
 
 
 def test_every_variant_of_a_valid_artifact_loads(tmp_path: Path) -> None:
@@ -447,6 +449,7 @@ def test_every_variant_of_a_valid_artifact_loads(tmp_path: Path) -> None:
             ActivationSpec(),
             STATIC,
             STATIC_SYMMETRIC,
+            STATIC_SYMMETRIC_4_BITS,
             ActivationSpec("fp32", 32),
             ActivationSpec(clip=2.5),
         )

@@ -6,6 +6,7 @@ Oracle: the format as docs/artifact.md states it; each test breaks one sentence 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from artifact_samples import (
     edit_entry,
     join_container,
     make_binary_config,
+    make_binarybert_config,
+    make_config,
     make_mixed_config,
     make_tensors,
     quantization,
@@ -25,18 +28,26 @@ from artifact_samples import (
     write_sample,
 )
 
-from bitpress.artifact import TensorSpec, UniformTensor, pack_bits, read_artifact
+from bitpress.artifact import ActivationSpec, ArtifactConfig, TensorSpec, UniformTensor, pack_bits, read_artifact
 
 UNIFORM = {"scheme": "uniform", "bits": 4, "symmetric": True, "group": "row", "group_size": None, "shape": [22, 22]}
 CODEBOOK = {"scheme": "codebook", "bits": 4, "group": "row", "shape": [22, 22]}
-BINARY = {"scheme": "binary", "bits": 1, "group": "row", "scale_bits": 32, "shape": [22, 22]}
+BINARY = {"scheme": "binary", "bits": 1, "group": "row", "scale_bits": 32, "terms": 1, "shape": [22, 22]}
 TERNARY = {"scheme": "ternary", "bits": 2, "packing": "2bit", "group": "matrix", "shape": [22, 22]}
+
+FP32 = ActivationSpec("fp32", 32)
 
 
 @pytest.fixture
 def mixed(tmp_path: Path) -> Path:
     write_sample(tmp_path / "mixed", make_mixed_config())
     return tmp_path / "mixed"
+
+
+@pytest.fixture
+def two_terms(tmp_path: Path) -> Path:
+    write_sample(tmp_path / "two_terms", make_binarybert_config())
+    return tmp_path / "two_terms"
 
 
 @pytest.fixture
@@ -75,7 +86,13 @@ def test_codes_where_only_floats_are_allowed(
         (CODEBOOK | {"bits": 8}, "bits is 8; codebook has 2, 3, 4"),
         (CODEBOOK | {"group": "input"}, "group is 'input'; allowed are matrix, row$"),
         (CODEBOOK | {"symmetric": True}, "codebook has exactly"),
-        (BINARY | {"bits": 2}, "bits is 2; binary has 1"),
+        (BINARY | {"bits": 2}, "bits is 2; binary with terms 1 has 1"),
+        (BINARY | {"terms": 2}, "bits is 1; binary with terms 2 has 2"),
+        (BINARY | {"bits": 3, "terms": 3}, "terms is 3; allowed are 1 and 2"),
+        (BINARY | {"terms": 0}, "terms is 0"),
+        (BINARY | {"terms": True}, "terms is True"),
+        (BINARY | {"terms": 2.0, "bits": 2}, "terms is 2.0"),
+        (TERNARY | {"terms": 1}, "ternary has exactly"),
         (BINARY | {"scale_bits": 8}, "scale_bits is 8; allowed are 32 and 16"),
         (BINARY | {"scale_bits": 32.0}, "scale_bits is 32.0"),
         (BINARY | {"scale_bits": None}, "scale_bits is None"),
@@ -122,18 +139,39 @@ def test_binary_activations_with_other_matrices(binary: Path, name: str, entry: 
     assert refused(binary, match).tensor == name
 
 
-@pytest.mark.parametrize("activations", [{"scheme": "fp32"}, {"bits": 8, "symmetric": False, "range": "token"}])
-def test_binary_matrices_with_other_activations(binary: Path, activations: dict[str, Any]) -> None:
-    full = activations if "scheme" in activations else activations | {"scheme": "uniform", "clip": None}
-    edit_config(binary, lambda d: quantization(d).update(activations=full))
-    assert (
-        refused(binary, f"where activations are '{full['scheme']}'; binary matrices need binary ones").tensor == QUERY
-    )
+def test_binary_matrices_with_fp32_activations(binary: Path) -> None:
+    edit_config(binary, lambda d: quantization(d).update(activations={"scheme": "fp32"}))
+    error = refused(binary, "where activations are 'fp32'; binary matrices need binary or uniform ones")
+    assert error.tensor == QUERY
 
 
-def test_a_binary_word_embedding_goes_with_any_activations(mixed: Path, tmp_path: Path) -> None:
-    config = make_mixed_config()
-    config.tensors["embeddings.word.weight"] = TensorSpec.binary((61, 22), "row")
+@pytest.mark.parametrize("bits", [8, 4])
+def test_binary_matrices_with_uniform_activations(binary: Path, bits: int) -> None:
+    """The bytes are the same: what multiplies them is not their own affair."""
+    before = read_artifact(binary).quantized(QUERY)
+    activations = {"scheme": "uniform", "bits": bits, "symmetric": False, "range": "token", "clip": None}
+    edit_config(binary, lambda d: quantization(d).update(activations=activations))
+    np.testing.assert_array_equal(read_artifact(binary).quantized(QUERY).codes, before.codes)
+
+
+@pytest.mark.parametrize("attention", ["bool", "all", "softmax"])
+def test_binary_activations_with_matrices_of_two_terms(tmp_path: Path, attention: str) -> None:
+    config = make_binary_config(attention)
+    write_sample(tmp_path / "binary", config)
+    respecify(tmp_path / "binary", "pooler.dense.weight", terms=2, bits=2)
+    error = refused(tmp_path / "binary", "terms is 2 where activations are 'binary'; they need one")
+    assert error.tensor == "pooler.dense.weight"
+
+
+@pytest.mark.parametrize("terms", [1, 2])
+@pytest.mark.parametrize("make", [make_mixed_config, make_binary_config, lambda: make_config(activations=FP32)])
+def test_a_binary_word_embedding_goes_with_any_activations(
+    tmp_path: Path, make: Callable[[], ArtifactConfig], terms: int
+) -> None:
+    config = make()
+    if config.activations == FP32:  # and so are all matrices
+        config.tensors.update({n: TensorSpec.fp32(s.shape) for n, s in config.tensors.items() if not s.is_float})
+    config.tensors["embeddings.word.weight"] = TensorSpec.binary((61, 22), "row", terms=terms)
     write_sample(tmp_path / "word", config)
     assert read_artifact(tmp_path / "word").dense("embeddings.word.weight").shape == (61, 22)
 
@@ -188,6 +226,18 @@ def test_scales_disagree_with_the_group(mixed: Path, group: str, size: int | Non
 def test_scales_disagree_with_their_bits(binary: Path) -> None:
     respecify(binary, "layers.0.attention.key.weight", scale_bits=16)
     refused(binary, r"is F32 \[22\] in model.safetensors; the config gives F16 \[22\]")
+
+
+def test_codes_or_scales_disagree_with_the_terms(two_terms: Path) -> None:
+    respecify(two_terms, QUERY, terms=1, bits=1)
+    error = refused(two_terms, r"is U8 \[2, 14, 3\] in model.safetensors; the config gives U8 \[14, 3\]")
+    assert error.tensor == f"{QUERY}.codes"
+    respecify(two_terms, QUERY, terms=2, bits=2, group="row")
+    error = refused(two_terms, r"is F32 \[2\] in model.safetensors; the config gives F32 \[2, 14\]")
+    assert error.tensor == f"{QUERY}.scale"
+    respecify(two_terms, QUERY, group="matrix")
+    respecify(two_terms, "layers.0.attention.key.weight", terms=2, bits=2)
+    refused(two_terms, r"is U8 \[14, 3\] in model.safetensors; the config gives U8 \[2, 14, 3\]")
 
 
 def test_offset_missing_or_unexpected(mixed: Path) -> None:
@@ -249,6 +299,26 @@ def test_padding_bits_of_a_bit_string_set(mixed: Path, binary: Path, name: str, 
         assert refused(mixed, f"padding is not zero; {used} bits of it hold codes").tensor == name
         edit_entry(mixed, f"{name}.codes", flip)
     read_artifact(mixed)
+
+
+@pytest.mark.parametrize(("term", "row"), [(0, 0), (0, 13), (1, 0), (1, 13)])
+def test_padding_bits_of_a_term_set(two_terms: Path, term: int, row: int) -> None:
+    """22 codes of 1 bit leave two bits of the third byte of a row."""
+    edit_entry(two_terms, f"{QUERY}.codes", lambda a: a.reshape(2, 14, 3).__setitem__((term, row, 2), 64))
+    assert refused(two_terms, f"row {row} ends in byte 0x40, whose padding is not zero").tensor == QUERY
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1.0, 0.0])
+@pytest.mark.parametrize("term", [0, 1])
+@pytest.mark.parametrize("name", [QUERY, "layers.1.ffn.output.weight", "embeddings.word.weight"])
+def test_scale_of_a_term_not_finite_and_positive(two_terms: Path, name: str, term: int, value: float) -> None:
+    edit_entry(two_terms, f"{name}.scale", lambda a: a.reshape(2, -1).__setitem__((term, -1), value))
+    assert refused(two_terms, f"is {value}; scales must be finite and above 0").tensor == f"{name}.scale"
+
+
+def test_terms_whose_sum_would_leave_fp32(two_terms: Path) -> None:
+    edit_entry(two_terms, f"{QUERY}.scale", lambda a: a.__setitem__(1, 2e38))
+    assert refused(two_terms, "so that weights would leave fp32").tensor == f"{QUERY}.scale"
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from artifact_samples import (
     TOKENIZER,
     hf_config,
     make_binary_config,
+    make_binarybert_config,
     make_config,
     make_elastic,
     make_mixed_config,
@@ -390,6 +391,7 @@ def test_tensor_that_does_not_fit(tmp_path: Path, name: str, value: Any, match: 
 
 
 SIGNS = np.ones((22, 22), np.int8)
+TERMS = np.ones((2, 14, 22), np.int8)
 ONES = np.ones((22, 22), np.uint8)
 SCALES = np.ones(22, np.float32)
 
@@ -431,6 +433,23 @@ def test_quantized_tensor_that_does_not_fit(tmp_path: Path, name: str, value: An
 )
 def test_binary_tensor_that_does_not_fit(tmp_path: Path, name: str, value: Any, match: str) -> None:
     _check_does_not_fit(tmp_path, make_binary_config(), name, value, match)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "match"),
+    [
+        (
+            QUERY,
+            BinaryTensor(SIGNS[:14], SCALES[:2]),
+            r"codes \[14, 22\] .* gives codes \[2, 14, 22\] and scale float32",
+        ),
+        (QUERY, BinaryTensor(TERMS, SCALES[:1]), r"scale float32 \[1\]; .* scale float32 \[2\]"),
+        (QUERY, BinaryTensor(0 * TERMS, SCALES[:2]), "codes other than −1 and"),
+        ("layers.0.attention.key.weight", BinaryTensor(TERMS, SCALES[:14]), r"gives codes \[14, 22\]"),
+    ],
+)
+def test_terms_that_do_not_fit(tmp_path: Path, name: str, value: Any, match: str) -> None:
+    _check_does_not_fit(tmp_path, make_binarybert_config(), name, value, match)
 
 
 def _check_does_not_fit(tmp_path: Path, config: ArtifactConfig, name: str, value: Any, match: str) -> None:

@@ -39,5 +39,6 @@ def test_multiply_adds_by_hand(artifact: Path) -> None:
     work = multiply_adds(config, Cell(2, 7))
     assert work["query_key_value"] == layers * 14 * 2 * h * h + ((layers - 1) * 14 + 2) * h * h
     assert work["attention"] == 2 * ((layers - 1) * (7 * 7 * h + 7 * 7 * h) + 7 * h + 7 * h)
+    assert work["attention_output"] == ((layers - 1) * 14 + 2) * h * h
     assert work["ffn_up"] == work["ffn_down"] == ((layers - 1) * 14 + 2) * h * i
     assert work["head"] == 2 * (h * h + h * config.num_labels)

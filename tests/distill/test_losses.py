@@ -15,6 +15,7 @@ from bitpress.distill import (
     LossWeights,
     attention_score_loss,
     distillation_loss,
+    hidden_cosine_loss,
     hidden_state_loss,
     regression_loss,
     soft_cross_entropy,
@@ -260,3 +261,17 @@ def test_weights_are_checked() -> None:
         LossWeights(hidden=-1)
     with pytest.raises(RecipeError, match="all 0; at least one must be above 0"):
         LossWeights(0, 0, 0)
+
+
+@pytest.mark.parametrize("padding", ["exclude", "include"])
+def test_cosine_of_the_last_hidden_states(padding: str) -> None:
+    student, teacher = hidden(1, MASK), hidden(2, MASK)
+    expected = []
+    for i in range(len(MASK)):
+        for t in range(MASK.shape[1]):
+            if padding == "include" or MASK[i, t]:
+                a, b = student[-1][i, t], teacher[-1][i, t]
+                expected.append(1 - float(a @ b) / math.sqrt(float(a @ a) * float(b @ b)))
+    found = hidden_cosine_loss(student, teacher, MASK, padding=padding)
+    assert float(found) == pytest.approx(sum(expected) / len(expected), rel=1e-5)
+    assert float(hidden_cosine_loss(teacher, teacher, MASK, padding=padding)) == pytest.approx(0.0, abs=1e-6)

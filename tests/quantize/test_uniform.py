@@ -35,25 +35,28 @@ def masked_probabilities(mask: Tensor, seed: int = 0) -> Tensor:
     return scores.masked_fill(~mask[:, None, None, :], -math.inf).softmax(-1)
 
 
-def slow_group(x: np.ndarray, kind: str, symmetric: bool, clip: float | None) -> tuple[np.ndarray, np.ndarray]:
+def slow_group(
+    x: np.ndarray, kind: str, symmetric: bool, clip: float | None, width: int = 8
+) -> tuple[np.ndarray, np.ndarray]:
     """(codes, x̂) of one group by the formulas, in numpy fp32."""
     f = np.float32
     x = x.astype(f)
+    h, most = {8: (127, 255), 4: (7, 15)}[width]
     if clip is not None and kind != "probabilities":
         x = np.minimum(np.maximum(x, f(-clip)), f(clip))
     if kind == "probabilities":
-        levels = 127 if symmetric else 255
+        levels = h if symmetric else most
         scale, offset, low, high, shift, origin = f(x.max() / f(levels)), f(0), 0, levels, 0, f(0)
     elif symmetric:
-        scale = f(np.abs(x).max() / f(127))
-        offset, low, high, shift, origin = None, -127, 127, 128, f(0)
+        scale = f(np.abs(x).max() / f(h))
+        offset, low, high, shift, origin = None, -h, h, h + 1, f(0)
     else:
-        scale = f((x.max() - x.min()) / f(255))
-        offset, low, high, shift, origin = f(x.min()), 0, 255, 0, f(x.min())
+        scale = f((x.max() - x.min()) / f(most))
+        offset, low, high, shift, origin = f(x.min()), 0, most, 0, f(x.min())
     if not scale > 0:
         scale = f(1)
     if offset is None:
-        offset = f(-128) * scale
+        offset = f(-(h + 1)) * scale
     codes = np.clip(np.rint((x - origin) / scale), low, high).astype(f) + f(shift)
     return codes.astype(np.uint8), scale * codes + offset
 
@@ -106,13 +109,16 @@ def test_vector_straight_through_mask_is_inclusive(symmetric: bool) -> None:
 @pytest.mark.parametrize("symmetric", [False, True])
 @pytest.mark.parametrize("clip", [None, 0.75])
 @pytest.mark.parametrize("mask", [None, MASK], ids=["unpadded", "padded"])
-def test_equals_the_formula_group_by_group(kind: str, symmetric: bool, clip: float | None, mask: Tensor | None) -> None:
+@pytest.mark.parametrize("width", [8, 4])
+def test_equals_the_formula_group_by_group(
+    kind: str, symmetric: bool, clip: float | None, mask: Tensor | None, width: int
+) -> None:
     x = sample(kind)
-    quantizer = ActivationQuantizer(symmetric=symmetric, clip=clip)
+    quantizer = ActivationQuantizer(width, symmetric=symmetric, clip=clip)
     codes, _, _ = quantizer.encode(x, kind, mask)
     quantized = quantizer(x, kind, mask)
     for index, values in groups(x, kind, mask):
-        expected_codes, expected = slow_group(values.numpy(), kind, symmetric, clip)
+        expected_codes, expected = slow_group(values.numpy(), kind, symmetric, clip, width)
         np.testing.assert_array_equal(codes[index].numpy(), expected_codes)
         np.testing.assert_array_equal(quantized[index].numpy(), expected)
 
@@ -345,7 +351,7 @@ def test_smallest_inputs(shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"bits": 4}, "bits is 4; allowed: 8"),
+        ({"bits": 2}, "bits is 2; allowed: 8, 4"),
         ({"range": "channel"}, "range is 'channel'; allowed: token, static, tensor"),
         ({"clip": -1.0}, "clip is -1.0; allowed: a number above 0"),
         ({"momentum": 1.0}, "momentum is 1.0; allowed: at least 0 and below 1"),

@@ -56,6 +56,31 @@ def test_bibert_and_its_ablation() -> None:
     assert (quantize.activations.scheme, quantize.activations.attention) == ("binary", "bool")
 
 
+def test_binarybert_splits_what_a_ternary_stage_trained() -> None:
+    for name, bits, reach, act in (("binarybert", 8, "token", None), ("binarybert-a4", 4, "learned", "relu")):
+        recipe = load_recipe(name)
+        ternary, binary = recipe.stages
+        assert (recipe.student.width, recipe.student.hidden_act) == (0.5, act)
+        assert (ternary.split, binary.split) == (False, True)
+        assert (ternary.quantize.weights.scheme, ternary.quantize.word_embedding.group) == ("ternary", "row")
+        weights = binary.quantize.weights
+        assert (weights.scheme, weights.group, weights.centre, weights.gradient_range) == (
+            *("binary", "matrix", "none"),
+            None,
+        )
+        for stage in recipe.stages:
+            assert (stage.quantize.activations.bits, stage.quantize.activations.range) == (bits, reach)
+
+
+def test_only_ternary_weights_are_split(tmp_path: Path) -> None:
+    text = recipe_text("binarybert")
+    (tmp_path / "first.yaml").write_text(text.replace("  - name: ternary\n", "  - name: ternary\n    split: true\n"))
+    with pytest.raises(RecipeError, match="stage 'ternary' splits weights; the stage before it must be ternary"):
+        load_recipe(tmp_path / "first.yaml")
+    with pytest.raises(RecipeError, match=r"student.width is 1.5; allowed: above 0 and at most 1"):
+        load_recipe("binarybert", {"student.width": 1.5})
+
+
 def test_bit_is_a_chain() -> None:
     first, second = load_recipe("bit").stages
     assert (first.quantize.activations.bits, second.quantize.activations.bits) == (2, 1)

@@ -40,7 +40,7 @@ def elastic_layer(model: TinyModel, i: int, hidden: Array, lengths: Sequence[int
         oracle.signs(linear(model, f"{name}.{p}", input_bits(model, f"{name}.{p}", hidden))) for p in parts
     )
     context = np.zeros_like(query)
-    d = model.config.hidden_size // model.config.num_heads
+    d = oracle.head_size(model)
     for start, end in zip(np.cumsum([0, *lengths[:-1]]), np.cumsum(lengths), strict=True):
         for head in range(model.config.num_heads):
             part = np.s_[start:end, head * d : (head + 1) * d]

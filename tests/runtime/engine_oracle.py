@@ -1,14 +1,15 @@
 """Oracle of the engine tests: the same encoder in plain numpy, and tiny random models to run through both.
 
 The oracle quantizes in fp32, exactly by the formulas of the activation quantizer, and does everything between two
-quantizers in float64. Shapes: N tokens, H hidden, I intermediate, B sequences, T tokens of one of them, d head size.
+quantizers in float64. Shapes: N tokens, H hidden, A attention (all heads), I intermediate, B sequences, T tokens of one
+of them, d head size.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -46,17 +47,24 @@ class TinyModel:
 
 @dataclass(frozen=True)
 class Form:
-    """How the matrices of a model are packed; groups as in `PackedTensor`. symmetric: uniform only."""
+    """How the matrices of a model are packed; groups as in `PackedTensor`. symmetric: uniform only; terms: binary."""
 
     scheme: str
     bits: int
     symmetric: bool = False
     group_rows: int | None = None
     group_cols: int | None = None
+    terms: int = 1
 
 
 def random_packed(rng: np.random.Generator, rows: int, cols: int, form: Form) -> tuple[PackedTensor, Array]:
     """A tensor of that form and its values, exact in float64; they are of the size that `tiny_model` gives others."""
+    if form.terms == 2:  # as large as that of one, and a smaller one
+        terms = [random_packed(rng, rows, cols, replace(form, terms=1)) for _ in range(2)]
+        scales = [terms[0][0].scale, terms[1][0].scale * F32(0.4)]
+        codes = np.stack([tensor.codes for tensor, _ in terms])
+        tensor = replace(terms[0][0], codes=codes, scale=np.stack(scales))
+        return tensor, sum(signs(values) * scale for (_, values), scale in zip(terms, scales, strict=True))
     lowest = 1 if form.symmetric else 0
     codes = rng.integers(lowest, 2**form.bits, (rows, cols))
     table = rng.integers(-128, 128, 2**form.bits).astype(np.int8) if form.scheme == "codebook" else None
@@ -110,6 +118,7 @@ def tiny_model(
     hidden: int = 24,
     layers: int = 2,
     heads: int = 3,
+    head_size: int | None = None,
     intermediate: int = 44,
     labels: int = 3,
     **config: Any,
@@ -120,8 +129,10 @@ def tiny_model(
     Sizes are odd on purpose: no multiple of a vector or a byte. Weights are such that attention is far from uniform."""
     rng = np.random.default_rng(seed)
     engine_config = EngineConfig(
-        vocab, positions, 2, hidden, layers, heads, intermediate, labels, **({"layer_norm_eps": 1e-12} | config)
+        *(vocab, positions, 2, hidden, layers, heads, intermediate, labels),
+        **({"layer_norm_eps": 1e-12, "head_size": head_size} | config),
     )
+    attention = engine_config.attention_size
     model = TinyModel(engine_config, packing)
     ternary = engine_config.activation_range != "fp32"
     if engine_config.activation_range == "binary":
@@ -153,8 +164,8 @@ def tiny_model(
     model.dense["embeddings.token_type.weight"] = normal(0.5, 2, hidden)
     norm("embeddings.norm")
     for name in linear_names(layers):
-        rows = intermediate if name.endswith("intermediate") else hidden
-        cols = intermediate if name.endswith("ffn.output") else hidden
+        rows = {"intermediate": intermediate, "output": hidden, "dense": hidden}.get(name.rsplit(".")[-1], attention)
+        cols = {"ffn.output": intermediate, "attention.output": attention}.get(name.split(".", 2)[-1], hidden)
         if ternary and name not in fp32_linears:
             matrix(f"{name}.weight", rows, cols, rows if linear == "row" else 1, form)
         else:
@@ -199,7 +210,7 @@ def layer(model: TinyModel, i: int, hidden: Array, lengths: Sequence[int]) -> Ar
     parts = ("query", "key", "value")
     query, key, value = (_linear(model, f"{name}.attention.{p}", hidden, f"{name}.attention.input") for p in parts)
     context = np.zeros_like(query)
-    d = model.config.hidden_size // model.config.num_heads
+    d = head_size(model)
     for start, end in zip(np.cumsum([0, *lengths[:-1]]), np.cumsum(lengths), strict=True):
         for head in range(model.config.num_heads):
             part = np.s_[start:end, head * d : (head + 1) * d]
@@ -222,7 +233,7 @@ def binary_layer(model: TinyModel, i: int, hidden: Array, lengths: Sequence[int]
     parts = ("query", "key", "value")
     query, key, value = (signs(_linear(model, f"{name}.attention.{p}", hidden, "")) for p in parts)
     context = np.zeros_like(query)
-    d = model.config.hidden_size // model.config.num_heads
+    d = head_size(model)
     for start, end in zip(np.cumsum([0, *lengths[:-1]]), np.cumsum(lengths), strict=True):
         for head in range(model.config.num_heads):
             part = np.s_[start:end, head * d : (head + 1) * d]
@@ -234,6 +245,11 @@ def binary_layer(model: TinyModel, i: int, hidden: Array, lengths: Sequence[int]
     up = _linear(model, f"{name}.ffn.intermediate", middle, "")
     down = _linear(model, f"{name}.ffn.output", up, "")
     return norm(model, f"{name}.ffn.norm", down + middle), np.abs(middle).min(1)
+
+
+def head_size(model: TinyModel) -> int:
+    """d."""
+    return model.config.attention_size // model.config.num_heads
 
 
 def classify(model: TinyModel, hidden: Array, lengths: Sequence[int]) -> Array:
@@ -258,6 +274,7 @@ def quantize(
     """Codes (float64 integers) of x [rows, cols], scale and offset float32 [rows, 1] or [1, 1]."""
     config = model.config
     x = x.astype(F32)
+    highest, middle = highest_code(config), 2 ** (config.activation_bits - 1)
     if config.activation_clip and not nonnegative:
         x = np.clip(x, F32(-config.activation_clip), F32(config.activation_clip))
     axis = None if per_block else 1
@@ -266,21 +283,26 @@ def quantize(
         scale, offset = (np.full_like(low, number) for number in model.ranges[point])
         zero = np.zeros_like(offset) if config.activation_symmetric else offset
     elif nonnegative:
-        scale = high / F32(127 if config.activation_symmetric else 255)
+        scale = high / F32(highest)
         offset = zero = np.zeros_like(low)
     elif config.activation_symmetric:
-        scale, zero = np.maximum(-low, high) / F32(127), np.zeros_like(low)
-        offset = F32(-128) * np.where(scale > 0, scale, F32(1))
+        scale, zero = np.maximum(-low, high) / F32(highest), np.zeros_like(low)
+        offset = F32(-middle) * np.where(scale > 0, scale, F32(1))
     else:
-        scale, offset = (high - low) / F32(255), low
+        scale, offset = (high - low) / F32(highest), low
         zero = low
     scale = np.where(scale > 0, scale, F32(1))
     steps = np.rint((x - zero) / scale)
-    if not config.activation_symmetric:
-        codes = np.clip(steps, 0, 255)
+    if config.activation_symmetric and not nonnegative:
+        codes = np.clip(steps, -highest, highest) + middle
     else:
-        codes = np.clip(steps, 0, 127) if nonnegative else np.clip(steps, -127, 127) + 128
+        codes = np.clip(steps, 0, highest)
     return codes.astype(np.float64), scale, offset
+
+
+def highest_code(config: EngineConfig) -> int:
+    """255 or 15; symmetric, from the middle: 127 or 7."""
+    return int(2 ** (config.activation_bits - config.activation_symmetric)) - 1
 
 
 def _linear(model: TinyModel, name: str, x: Array, point: str) -> Array:
@@ -345,24 +367,27 @@ def _choose_ranges(model: TinyModel, rng: np.random.Generator) -> None:
         for part in ("attention.context", "ffn.input"):
             _choose_range(model, f"layers.{i}.{part}", -1.8, 2.1, rng)
         _choose_range(model, f"layers.{i}.ffn.activation", -0.17, 2.5, rng)
-        top = F32(0.6) / F32(127 if model.config.activation_symmetric else 255)
+        top = F32(0.6) / F32(highest_code(model.config))
         model.ranges[f"layers.{i}.attention.probabilities"] = float(top), 0.0
     _choose_range(model, "pooler.input", -1.9, 2.0, rng)
 
 
 def _choose_range(model: TinyModel, point: str, low: float, high: float, rng: np.random.Generator) -> None:
     low, high = low * rng.uniform(0.9, 1.1), high * rng.uniform(0.9, 1.1)
+    highest = F32(highest_code(model.config))
     if model.config.activation_symmetric:
-        scale = F32(max(-low, high)) / F32(127)
-        model.ranges[point] = float(scale), float(F32(-128) * scale)
+        scale = F32(max(-low, high)) / highest
+        model.ranges[point] = float(scale), float(-(highest + F32(1)) * scale)
     else:
-        model.ranges[point] = float((F32(high) - F32(low)) / F32(255)), float(F32(low))
+        model.ranges[point] = float((F32(high) - F32(low)) / highest), float(F32(low))
 
 
 def _choose_elastic(model: TinyModel, rng: np.random.Generator) -> None:
     """Scales and shifts such that every bit is sometimes 0 and sometimes 1."""
     hf = {
         "hidden_size": model.config.hidden_size,
+        "num_attention_heads": model.config.num_heads,
+        "attention_head_size": head_size(model),
         "intermediate_size": model.config.intermediate_size,
         "num_hidden_layers": model.config.num_layers,
     }

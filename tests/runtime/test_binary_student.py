@@ -97,13 +97,12 @@ def test_the_file_holds_what_the_student_used(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("weights", "activations"),
     [
-        (WeightPolicy("binary", group="row"), ActivationPolicy()),
         (WeightPolicy("uniform", group="row"), ActivationPolicy("binary")),
         (WeightPolicy("fp32"), ActivationPolicy("binary")),
         (WeightPolicy("binary", group="row"), ActivationPolicy("fp32")),
     ],
 )
-def test_bits_are_multiplied_by_bits(weights: WeightPolicy, activations: ActivationPolicy) -> None:
+def test_one_bit_activations_are_multiplied_by_bits(weights: WeightPolicy, activations: ActivationPolicy) -> None:
     with pytest.raises(RecipeError, match=r"weights\.scheme|activations\.scheme"):
         check_freezable(student(), Policy(weights, EmbeddingPolicy(), activations))
 

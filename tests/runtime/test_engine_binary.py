@@ -16,7 +16,7 @@ import elastic_oracle
 import engine_oracle as oracle
 import numpy as np
 import pytest
-from test_engine_numerics import artifact_config, artifact_tensors
+from test_engine_numerics import ATTENTION, FEW, MANY, artifact_config, artifact_tensors
 
 from bitpress.artifact import TensorSpec, read_artifact, write_artifact
 from bitpress.errors import EngineError
@@ -46,12 +46,12 @@ def elastic_model(seed: int = 0, **sizes: Any) -> oracle.TinyModel:
     return binary_model(seed, attention="softmax", hidden_act="relu", **sizes)
 
 
-def check(model: oracle.TinyModel, lengths: list[int]) -> None:
+def check(model: oracle.TinyModel, lengths: list[int], threads: int | None = None) -> None:
     is_elastic = model.config.attention == "softmax"
     layer = elastic_oracle.elastic_layer if is_elastic else oracle.binary_layer
     classify = elastic_oracle.classify if is_elastic else oracle.classify
     ids, types = oracle.random_batch(model, lengths)
-    with model.engine() as engine:
+    with model.engine(threads) as engine:
         states, logits = engine.hidden_states(ids, types), engine.forward(ids, types)
     np.testing.assert_allclose(states[0], oracle.embed(model, ids, types), atol=2e-6, rtol=0)
     for i in range(model.config.num_layers):
@@ -73,6 +73,15 @@ def test_layers(sizes: dict[str, Any], attention: str) -> None:
 @pytest.mark.parametrize("sizes", (SIZES | {"heads of 256": {"hidden": 256, "heads": 1}}).values())
 def test_elastic_layers(sizes: dict[str, Any]) -> None:
     check(elastic_model(**sizes), LENGTHS)
+
+
+@pytest.mark.parametrize("lengths", [FEW, MANY], ids=["few", "many"])
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("attention", ["bool", "softmax"])
+@pytest.mark.parametrize("sizes", ATTENTION.values(), ids=ATTENTION)
+def test_attention_of_another_width(sizes: dict[str, Any], attention: str, threads: int, lengths: list[int]) -> None:
+    act = "relu" if attention == "softmax" else "gelu"
+    check(binary_model(13, attention=attention, hidden_act=act, **sizes), lengths, threads)
 
 
 def test_elastic_layers_of_the_longest_texts() -> None:
@@ -150,6 +159,13 @@ def test_word_embedding_of_another_form() -> None:
     check(binary_model(2, word_form=oracle.Form("uniform", 4, group_rows=1, group_cols=32), hidden=75), [9, 30])
 
 
+@pytest.mark.parametrize("hidden", [24, 75])
+@pytest.mark.parametrize("group", [None, 1])
+def test_word_embedding_of_two_terms(group: int | None, hidden: int) -> None:
+    word_form = oracle.Form("binary", 1, group_rows=group, terms=2)
+    check(binary_model(2, word_form=word_form, hidden=hidden), [9, 30])
+
+
 def test_biases_beyond_every_sum_decide_alone() -> None:
     model = binary_model(5)
     for part in ("query", "key", "value"):
@@ -170,12 +186,13 @@ def test_the_smallest_scale_stands_for_zero() -> None:
     check(model, [9, 30])
 
 
+@pytest.mark.parametrize("head_size", [8, 11])  # 3 heads; the hidden size is 24
 @pytest.mark.parametrize("scale_bits", [16, 32])
 @pytest.mark.parametrize("attention", ["bool", "all", "softmax"])
-def test_from_artifact_equals_from_tensors(tmp_path: Path, scale_bits: int, attention: str) -> None:
+def test_from_artifact_equals_from_tensors(tmp_path: Path, scale_bits: int, attention: str, head_size: int) -> None:
     """Oracle: the engine on the tensors in memory."""
     act = "relu" if attention == "softmax" else "gelu"
-    model = binary_model(7, positions=40, attention=attention, hidden_act=act)
+    model = binary_model(7, positions=40, attention=attention, hidden_act=act, head_size=head_size)
     if scale_bits == 16:
         for name, (tensor, values) in model.packed.items():
             model.packed[name] = replace(tensor, scale=tensor.scale.astype(np.float16).astype(np.float32)), values
@@ -208,14 +225,16 @@ def refused(model: oracle.TinyModel, match: str, **changes: Any) -> None:
         Engine(replace(model.config, **changes), model.tensors())
 
 
-def test_binary_activations_and_binary_weights_come_together() -> None:
+def test_binary_activations_need_binary_weights_of_one_term() -> None:
     model = binary_model()
     name = "layers.0.ffn.output.weight"
-    refused(model, "binary linear weights need 1-bit activations", activation_range="token")
-    refused(model, "packed linear weights need 8-bit activations", activation_range="fp32")
+    refused(model, "packed linear weights need uint8 activations", activation_range="fp32")
     ternary = oracle.random_packed(np.random.default_rng(0), 24, 44, oracle.Form("uniform", 4, group_rows=1))[0]
-    with pytest.raises(EngineError, match=f"'{name}': 1-bit activations need binary weights"):
+    with pytest.raises(EngineError, match=f"'{name}': 1-bit activations need binary weights of one term"):
         Engine(model.config, model.tensors() | {name: ternary})
+    two_terms = oracle.random_packed(np.random.default_rng(0), 24, 44, oracle.Form("binary", 1, terms=2))[0]
+    with pytest.raises(EngineError, match=f"'{name}': 1-bit activations need binary weights of one term"):
+        Engine(model.config, model.tensors() | {name: two_terms})
     with pytest.raises(EngineError, match=f"'{name}': given as fp32, 1-bit activations need binary weights"):
         Engine(model.config, model.tensors() | {name: model.dense[name]})
 
@@ -230,7 +249,8 @@ def test_what_binary_activations_do_not_have() -> None:
     refused(model, "must be 0 with 1-bit ones", activation_symmetric=True)
     refused(model, "max_positions is 32767, allowed are 1 to 32766", max_positions=32767)
     refused(model, "intermediate_size is 32767, allowed are 1 to 32766", intermediate_size=32767)
-    refused(model, "num_heads is 257, allowed are 1 to 256", hidden_size=257, num_heads=1)
+    refused(model, "head_size is 257, allowed are 1 to 256", head_size=257)
+    refused(model, r"num_heads \* head_size is 32768, allowed are 1 to 32766", num_heads=128, head_size=256)
 
 
 def test_bits_past_the_last_column_are_refused() -> None:

@@ -38,13 +38,21 @@ def refuses(text: str) -> Any:
         ({"num_layers": -1}, "config: num_layers is -1, which is no unsigned"),
         ({"num_layers": 5000}, "config: num_layers is 5000, allowed are 1 to 1024"),
         ({"max_positions": 1 << 16}, "config: max_positions is 65536, allowed are 1 to 32768"),
-        ({"num_heads": 25}, "config: num_heads is 25, allowed are 1 to 24"),
-        ({"num_heads": 5}, "config: hidden_size 24 is not a multiple of num_heads 5"),
+        ({"num_heads": 5}, "config: hidden_size 24 is not a multiple of num_heads 5, and there is no head_size"),
+        ({"num_heads": 0}, "config: hidden_size 24 is not a multiple of num_heads 0"),
+        ({"num_heads": 0, "head_size": 8}, "config: num_heads is 0, allowed are 1 to 1048576"),
+        ({"head_size": 0}, "config: head_size is 0, allowed are 1 to 33024"),
+        ({"head_size": -1}, "config: head_size is -1, which is no unsigned 32-bit number"),
+        ({"num_heads": 1 << 10, "head_size": 1 << 11}, "num_heads * head_size is 2097152, allowed are 1 to 1048576"),
         (
             {"hidden_act": "mish"},
             "hidden_act is 'mish', allowed are gelu, gelu_new, gelu_pytorch_tanh, relu, silu, swish",
         ),
         ({"activation_range": "tensor"}, "activation_range is 'tensor', allowed are fp32, token, static"),
+        (
+            {"activation_bits": 5},
+            "config: activation_bits is 5, allowed are 8 and 4 with uint8 codes and 0 with others",
+        ),
         ({"activation_clip": -1.0}, "config: activation_clip is -1.0"),
         ({"activation_clip": float("nan")}, "config: activation_clip is nan"),
         ({"layer_norm_eps": 0.0}, "config: layer_norm_eps is 0.0"),
@@ -95,6 +103,11 @@ def ternary(rows: int, cols: int, packing: str = "bits", **change: Any) -> Packe
 def uniform(rows: int, cols: int, bits: int = 4, **change: Any) -> PackedTensor:
     codes, one = np.zeros((rows, -(-cols * bits // 8)), np.uint8), np.ones(1, np.float32)
     return replace(PackedTensor("uniform", bits, codes, cols, one, one), **change)
+
+
+def two_terms(rows: int, cols: int, **change: Any) -> PackedTensor:
+    codes = np.zeros((2, rows, -(-cols // 8)), np.uint8)
+    return replace(PackedTensor("binary", 1, codes, cols, np.ones(2, np.float32)), **change)
 
 
 def codes_with(rows: int, width: int, row: int, column: int, byte: int) -> np.ndarray:
@@ -163,6 +176,18 @@ ONES = np.ones(24, np.float32)
         (QUERY, uniform(24, 24, offset=np.ones(1)), "the array is float64, expected float32"),
         (QUERY, uniform(24, 24, offset=None), "row 0 holds bytes that are no 4-bit symmetric codes"),
         (QUERY, uniform(24, 24, table=np.zeros(16, np.int8)), "it has 16 table entries, expected 0"),
+        (
+            QUERY,
+            uniform(24, 24, codes=np.zeros((2, 24, 12), np.uint8)),
+            "terms is 2, allowed is 1, and 2 for binary codes",
+        ),
+        (QUERY, two_terms(24, 24, codes=np.zeros((3, 24, 3), np.uint8)), "terms is 3, allowed is 1, and 2 for binary"),
+        (QUERY, two_terms(24, 24, codes=np.zeros((2, 24, 4), np.uint8)), "codes [2, 24, 4], expected [rows, 3]"),
+        (QUERY, two_terms(24, 24, codes=np.zeros((1, 2, 24, 3), np.uint8)), "codes [1, 2, 24, 3], expected [rows, 3]"),
+        (QUERY, two_terms(23, 24), "the shape is 23 x 24, expected 24 x 24"),
+        (QUERY, two_terms(24, 24, scale=ONES[:1]), "it has 1 scales, expected 2"),
+        (QUERY, two_terms(24, 24, group_rows=1), "it has 2 scales, expected 48"),
+        (QUERY, two_terms(24, 24, scale=-ONES[:2]), "scale 0 is -1.000000, must be finite and positive"),
         (QUERY, uniform(24, 24, scheme="codebook"), "only uniform codes have offsets"),
         (QUERY, uniform(24, 24, scheme="codebook", offset=None), "it has 0 table entries, expected 16"),
         (
@@ -192,7 +217,7 @@ def test_largest_bytes_of_trits_are_valid() -> None:
 
 
 def test_ternary_linear_in_an_fp32_model() -> None:
-    with refuses(f"'{QUERY}': packed linear weights need 8-bit activations"):
+    with refuses(f"'{QUERY}': packed linear weights need uint8 activations"):
         build(oracle.tiny_model(activation_range="fp32"), **{QUERY: ternary(24, 24)})
 
 
@@ -270,6 +295,8 @@ def test_quantize_rows() -> None:
         quantize_rows(np.zeros((3, 0), np.float32))
     with refuses("clip is -1.0"):
         quantize_rows(np.zeros((3, 3), np.float32), clip=-1.0)
+    with refuses("bits is 2, allowed are 8 and 4"):
+        quantize_rows(np.zeros((3, 3), np.float32), bits=2)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from typing import Any
 import engine_oracle as oracle
 import numpy as np
 import pytest
+from engine_oracle import Form
 
 from bitpress.errors import EngineError
 from bitpress.runtime.engine import available_isas, describe_engine, hardware_threads, isa, library_path
@@ -21,9 +22,19 @@ FORMS: dict[str, dict[str, Any]] = {
     "fp32": {"activation_range": "fp32"},
     "token": {"activation_range": "token"},
     "static": {"activation_range": "static"},
+    "static, 4 bits": {"activation_range": "static", "activation_bits": 4},
+    "two terms": {"form": Form("binary", 1, group_rows=1, terms=2), "word_form": Form("binary", 1, terms=2)},
+    "fp32, heads of 5": {"activation_range": "fp32", "head_size": 5},
+    "token, heads of 27": {"activation_range": "token", "head_size": 27},
     "binary": {"activation_range": "binary"},
     "binary, all": {"activation_range": "binary", "attention": "all"},
     "elastic": {"activation_range": "binary", "attention": "softmax", "hidden_act": "relu"},
+    "elastic, heads of 27": {
+        "activation_range": "binary",
+        "attention": "softmax",
+        "hidden_act": "relu",
+        "head_size": 27,
+    },
 }
 LENGTHS = [7, 1, 40, 13, 40, 2, 28]
 
@@ -147,6 +158,7 @@ SCRIPT = """
 import sys
 sys.path.insert(0, {here!r})
 import engine_oracle as oracle
+from engine_oracle import Form
 model = oracle.tiny_model(11, **{form!r})
 ids, types = oracle.random_batch(model, [7, 1, 40, 13])
 engine = model.engine({threads})
@@ -175,17 +187,18 @@ def test_every_isa_gives_the_same_bits(form: str) -> None:
 @pytest.mark.parametrize(
     "form",
     [
-        oracle.Form("uniform", 8, symmetric=True, group_rows=1),
-        oracle.Form("uniform", 4, group_rows=1, group_cols=32),
-        oracle.Form("uniform", 3, symmetric=True, group_rows=1, group_cols=64),
-        oracle.Form("codebook", 2),
+        Form("uniform", 8, symmetric=True, group_rows=1),
+        Form("uniform", 4, group_rows=1, group_cols=32),
+        Form("uniform", 3, symmetric=True, group_rows=1, group_cols=64),
+        Form("codebook", 2),
+        Form("binary", 1),
+        Form("binary", 1, group_rows=1, terms=2),
     ],
     ids=str,
 )
 def test_every_isa_gives_the_same_bits_for_packed_weights(form: oracle.Form) -> None:
-    word = oracle.Form("uniform", form.bits, group_rows=2)
+    word = form if form.scheme == "binary" else Form("uniform", form.bits, group_rows=2)
     body = f"""
-from engine_oracle import Form
 model = oracle.tiny_model(11, form={form}, word_form={word}, hidden=70, heads=5, intermediate=131)
 engine = model.engine()
 """

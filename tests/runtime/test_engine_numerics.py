@@ -23,7 +23,7 @@ from bitpress.artifact import (
     write_artifact,
 )
 from bitpress.errors import EngineError
-from bitpress.runtime.engine import Engine, quantize_rows
+from bitpress.runtime.engine import Engine, PackedTensor, quantize_rows
 from bitpress.runtime.native import OPERATIONS
 
 LENGTHS = [1, 5, 17, 40, 2]  # one token, and as many as the model has positions
@@ -33,28 +33,34 @@ LENGTHS = [1, 5, 17, 40, 2]  # one token, and as many as the model has positions
 ROUNDING = 2e-5
 # A value within rounding error of the border between two codes may take either one. A step of one code is 1/255 of a
 # range of about 4; it reaches the outputs through a row of weights, so 0.05 is ample, and a wrong formula is far off.
-ONE_CODE = 0.05
+# With 4 bits a step is 17 times as large.
+ONE_CODE = {8: 0.05, 4: 17 * 0.05}
 
 
-def assert_equal_but_for_ties(found: np.ndarray, expected: np.ndarray, share: float = 0.95) -> None:
+def assert_equal_but_for_ties(found: np.ndarray, expected: np.ndarray, share: float = 0.95, bits: int = 8) -> None:
     """At least this share of the rows within rounding, the others within the effect of single codes.
 
     Where it is 95 %, seeds are such that no tie falls on a value state, which every token of its sequence sees.
     """
     error = np.abs(found - expected).max(1)
-    assert error.max() < ONE_CODE
+    assert error.max() < ONE_CODE[bits]
     assert np.mean(error < ROUNDING) >= share
 
 
-def check_quantized(model: oracle.TinyModel, lengths: list[int], share: float = 0.95) -> None:
-    """Each layer against the oracle's, both on the engine's own previous state, so that ties do not add up."""
+def check_quantized(
+    model: oracle.TinyModel, lengths: list[int], share: float = 0.95, threads: int | None = None
+) -> None:
+    """Each layer against the oracle's, both on the engine's own previous state, so that ties do not add up. Logits are
+    computed from first tokens alone, where the last layer takes its short cut."""
     ids, types = oracle.random_batch(model, lengths)
-    with model.engine() as engine:
+    with model.engine(threads) as engine:
         states, logits = engine.hidden_states(ids, types), engine.forward(ids, types)
     np.testing.assert_allclose(states[0], oracle.embed(model, ids, types), atol=2e-6, rtol=0)
+    bits = model.config.activation_bits
     for i in range(model.config.num_layers):
-        assert_equal_but_for_ties(states[i + 1], oracle.layer(model, i, states[i].astype(np.float64), lengths), share)
-    assert_equal_but_for_ties(logits, oracle.classify(model, states[-1].astype(np.float64), lengths), share)
+        expected = oracle.layer(model, i, states[i].astype(np.float64), lengths)
+        assert_equal_but_for_ties(states[i + 1], expected, share, bits)
+    assert_equal_but_for_ties(logits, oracle.classify(model, states[-1].astype(np.float64), lengths), share, bits)
 
 
 @pytest.mark.parametrize("act", ["gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "swish"])
@@ -78,6 +84,95 @@ def test_ternary_model(activation_range: str, symmetric: bool, clip: float | Non
         3, packing=packing, activation_range=activation_range, activation_symmetric=symmetric, activation_clip=clip
     )
     check_quantized(model, LENGTHS)
+
+
+@pytest.mark.parametrize("clip", [None, 1.5])
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("activation_range", ["token", "static"])
+@pytest.mark.parametrize("form", [None, oracle.Form("uniform", 4, True, 1)], ids=["ternary", "int4"])
+def test_four_bit_activations(
+    form: oracle.Form | None, activation_range: str, symmetric: bool, clip: float | None
+) -> None:
+    model = oracle.tiny_model(
+        3,
+        form=form,
+        activation_range=activation_range,
+        activation_bits=4,
+        activation_symmetric=symmetric,
+        activation_clip=clip,
+    )
+    check_quantized(model, LENGTHS)
+
+
+BINARY = [oracle.Form("binary", 1, group_rows=group, terms=terms) for group in (None, 1) for terms in (1, 2)]
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("activation_range", ["token", "static"])
+@pytest.mark.parametrize("form", BINARY, ids=str)
+def test_binary_weights(form: oracle.Form, activation_range: str, symmetric: bool, bits: int) -> None:
+    model = oracle.tiny_model(
+        3,
+        form=form,
+        word_form=form,
+        activation_range=activation_range,
+        activation_bits=bits,
+        activation_symmetric=symmetric,
+    )
+    check_quantized(model, LENGTHS, share=0.5)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("sizes", [{"hidden": 75, "heads": 3, "intermediate": 131}, {"heads": 2, "head_size": 17}])
+def test_two_terms_of_odd_widths(sizes: dict[str, Any], threads: int) -> None:
+    form = replace(BINARY[-1], terms=2)
+    check_quantized(oracle.tiny_model(3, form=form, word_form=form, **sizes), MANY, share=0.5, threads=threads)
+
+
+def test_binary_weights_among_others() -> None:
+    """One layer of each kind: the inputs of query, key and value are quantized once for all three."""
+    model = oracle.tiny_model(7, fp32_linears=("layers.0.attention.value", "layers.1.ffn.output"))
+    rng = np.random.default_rng(8)
+    forms = {"layers.0.attention.query": BINARY[1], "layers.1.ffn.intermediate": BINARY[0], "pooler.dense": BINARY[3]}
+    for name, form in forms.items():
+        codes, _ = model.codes.pop(f"{name}.weight")
+        model.packed[f"{name}.weight"] = _, values = oracle.random_packed(rng, *codes.shape, form)
+        model.dense[f"{name}.weight"] = values.astype(np.float32)
+    check_quantized(model, LENGTHS, share=0.5)
+
+
+@pytest.mark.parametrize("activation_bits", [8, 4])
+def test_two_equal_scales_are_a_ternary_weight(activation_bits: int) -> None:
+    """b1/2 + b2/2 is -1, 0 or 1. Oracle: the engine on ternary weights of scale 1, bit for bit; with these scales no
+    float of either formula rounds before the same product."""
+    ternary = oracle.tiny_model(3, activation_bits=activation_bits)
+    binary = replace(ternary, codes={})
+    for name, (codes, scale) in ternary.codes.items():
+        ternary.codes[name] = codes, np.ones_like(scale)
+        ternary.dense[name] = codes.astype(np.float32)
+        # Both terms have the sign of the code; where it is 0, signs that differ.
+        first = np.where(codes == 0, np.indices(codes.shape).sum(0) % 2, codes > 0)
+        second = np.where(codes == 0, 1 - first, first)
+        packed = np.packbits(np.stack([first, second]).astype(np.uint8), -1, "little")
+        halves = np.full(2 * scale.size, 0.5, np.float32)
+        rows = None if scale.size == 1 else 1
+        binary.packed[name] = PackedTensor("binary", 1, packed, codes.shape[1], halves, group_rows=rows), codes
+    ids, types = oracle.random_batch(ternary, LENGTHS)
+    with ternary.engine() as engine, binary.engine() as other:
+        assert np.array_equal(engine.forward(ids, types), other.forward(ids, types))
+        assert np.array_equal(engine.hidden_states(ids, types), other.hidden_states(ids, types))
+
+
+def test_two_terms_from_an_artifact_equal_those_from_tensors(tmp_path: Path) -> None:
+    """Oracle: the engine on the tensors in memory."""
+    model = oracle.tiny_model(10, form=BINARY[3], word_form=BINARY[3], activation_range="static", activation_bits=4)
+    write_artifact(tmp_path / "artifact", artifact_config(model), artifact_tensors(model), model.ranges, {}, "", {})
+    artifact = read_artifact(tmp_path / "artifact")
+    for name in model.packed:
+        assert np.array_equal(artifact.dense(name), model.dense[name])
+    ids, types = oracle.random_batch(model, LENGTHS)
+    assert np.array_equal(Engine.from_artifact(artifact).forward(ids, types), model.engine().forward(ids, types))
 
 
 UNIFORM = [oracle.Form("uniform", bits, symmetric) for bits in (2, 3, 4, 8) for symmetric in (False, True)]
@@ -149,6 +244,30 @@ def test_shapes(sizes: dict[str, Any], activation_range: str) -> None:
     check_quantized(oracle.tiny_model(activation_range=activation_range, **sizes), LENGTHS)
 
 
+# A < H and A > H: half of a teacher's heads, heads of one column, and A that pads to another stride than H or equals I.
+ATTENTION: dict[str, dict[str, Any]] = {
+    "3 heads of 13 in 78": {"hidden": 78, "heads": 3, "head_size": 13, "intermediate": 120},
+    "3 heads of 1 in 24": {"heads": 3, "head_size": 1},
+    "5 heads of 13 in 24": {"heads": 5, "head_size": 13},
+    "1 head of 100 in 24": {"heads": 1, "head_size": 100},
+    "4 heads of 32 in 40": {"hidden": 40, "heads": 4, "head_size": 32, "intermediate": 128},
+    "1 head of 7 in 70": {"hidden": 70, "heads": 1, "head_size": 7},
+}
+# 25 rows are spread step by step; 130 are split into blocks, of which each thread takes one through all steps.
+FEW, MANY = [1, 5, 17, 2], [40, 33, 1, 40, 16]
+
+
+@pytest.mark.parametrize("lengths", [FEW, MANY], ids=["few", "many"])
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("form", ["fp32", "ternary", "int8"])
+@pytest.mark.parametrize("sizes", ATTENTION.values(), ids=ATTENTION)
+def test_attention_of_another_width(sizes: dict[str, Any], form: str, threads: int, lengths: list[int]) -> None:
+    range_ = "fp32" if form == "fp32" else "token"
+    packed = oracle.Form("uniform", 8, symmetric=True, group_rows=1) if form == "int8" else None
+    model = oracle.tiny_model(13, form=packed, activation_range=range_, **sizes)
+    check_quantized(model, lengths, share=0.5, threads=threads)
+
+
 @pytest.mark.parametrize("tokens", [127, 128, 129, 512])
 def test_long_sequences(tokens: int) -> None:
     model = oracle.tiny_model(6, positions=512, hidden=16, heads=2, intermediate=20, layers=1)
@@ -197,29 +316,37 @@ def test_constant_rows_have_no_range() -> None:
     check_quantized(model, LENGTHS)
 
 
+@pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize("symmetric", [False, True])
 @pytest.mark.parametrize("clip", [None, 0.75])
 @pytest.mark.parametrize("shape", [(0, 5), (1, 1), (3, 31), (2, 64), (7, 129)])
-def test_quantize_rows_is_the_formula_bit_for_bit(shape: tuple[int, int], symmetric: bool, clip: float | None) -> None:
+def test_quantize_rows_is_the_formula_bit_for_bit(
+    shape: tuple[int, int], symmetric: bool, clip: float | None, bits: int
+) -> None:
     x = np.random.default_rng(9).standard_normal(shape).astype(np.float32)
     x[1:2] = 0  # a row without range
-    found = quantize_rows(x, symmetric, clip)
+    found = quantize_rows(x, symmetric, clip, bits)
     if shape[0] == 0:
         assert [part.shape for part in found] == [(0, 5), (0,), (0,)]
         return
-    model = oracle.tiny_model(activation_symmetric=symmetric, activation_clip=clip)
+    model = oracle.tiny_model(activation_bits=bits, activation_symmetric=symmetric, activation_clip=clip)
     codes, scale, offset = oracle.quantize(model, "any", x)
     assert np.array_equal(found[0], codes)
     assert np.array_equal(found[1], scale[:, 0])
     assert np.array_equal(found[2], offset[:, 0])
 
 
+@pytest.mark.parametrize(("head_size", "bits"), [(8, 8), (5, 8), (8, 4)])  # 3 heads; the hidden size is 24
 @pytest.mark.parametrize("activation_range", ["fp32", "token", "static"])
 @pytest.mark.parametrize("packing", ["2bit", "trits"])
-def test_from_artifact_equals_from_tensors(tmp_path: Path, packing: str, activation_range: str) -> None:
+def test_from_artifact_equals_from_tensors(
+    tmp_path: Path, packing: str, activation_range: str, head_size: int, bits: int
+) -> None:
     """Oracle: the engine on the tensors in memory. The word embedding is read from the memory map after all Python
     references to it are gone."""
-    model = oracle.tiny_model(10, packing=packing, activation_range=activation_range)
+    model = oracle.tiny_model(
+        10, packing=packing, activation_range=activation_range, head_size=head_size, activation_bits=bits
+    )
     write_artifact(tmp_path / "artifact", artifact_config(model), artifact_tensors(model), model.ranges, {}, "", {})
     ids, types = oracle.random_batch(model, LENGTHS)
     engine = Engine.from_artifact(read_artifact(tmp_path / "artifact"))
@@ -264,13 +391,14 @@ def test_fp16_tensors_run_as_the_fp32_numbers_they_are(tmp_path: Path) -> None:
 
 
 def artifact_tensors(model: oracle.TinyModel) -> dict[str, Any]:
-    """Of a ternary or a binary model."""
+    """Of a model of ternary and binary tensors."""
     ternary = {name: TernaryTensor(codes, scale) for name, (codes, scale) in model.codes.items()}
-    binary = {
-        name: BinaryTensor(np.where(values > 0, 1, -1).astype(np.int8), tensor.scale.reshape(-1))
-        for name, (tensor, values) in model.packed.items()
-    }
-    return model.dense | ternary | binary
+    return model.dense | ternary | {name: binary_tensor(tensor) for name, (tensor, _) in model.packed.items()}
+
+
+def binary_tensor(tensor: PackedTensor) -> BinaryTensor:
+    bits = np.unpackbits(tensor.codes, -1, tensor.cols, "little")
+    return BinaryTensor(bits.astype(np.int8) * np.int8(2) - np.int8(1), tensor.scale.reshape(*bits.shape[:-2], -1))
 
 
 def artifact_config(model: oracle.TinyModel) -> ArtifactConfig:
@@ -283,6 +411,7 @@ def artifact_config(model: oracle.TinyModel) -> ArtifactConfig:
         "hidden_size": c.hidden_size,
         "num_hidden_layers": c.num_layers,
         "num_attention_heads": c.num_heads,
+        "attention_head_size": oracle.head_size(model),
         "intermediate_size": c.intermediate_size,
         "hidden_act": c.hidden_act,
         "layer_norm_eps": c.layer_norm_eps,
@@ -291,13 +420,16 @@ def artifact_config(model: oracle.TinyModel) -> ArtifactConfig:
     tensors = {name: TensorSpec.fp32(array.shape) for name, array in model.dense.items()}
     for name, (codes, scale) in model.codes.items():
         tensors[name] = TensorSpec.ternary(codes.shape, model.packing, "row" if scale.size > 1 else "matrix")
-    for name in model.packed:
-        tensors[name] = TensorSpec.binary(tensors[name].shape, "row")
+    for name, (tensor, _) in model.packed.items():
+        group, terms = "row" if tensor.group_rows == 1 else "matrix", tensor.codes.ndim - 1
+        tensors[name] = TensorSpec.binary(tensors[name].shape, group, terms=terms)
     if c.activation_range in ("fp32", "binary"):
         bits = 1 if c.activation_range == "binary" else 32
         activations = ActivationSpec(c.activation_range, bits, attention=c.attention)
     else:
-        activations = ActivationSpec("uniform", 8, c.activation_symmetric, c.activation_range, c.activation_clip)
+        activations = ActivationSpec(
+            "uniform", c.activation_bits, c.activation_symmetric, c.activation_range, c.activation_clip
+        )
     return ArtifactConfig(hf, "test", activations, TaskSpec("classification", "accuracy", False), 40, tensors)
 
 

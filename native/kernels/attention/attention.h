@@ -1,4 +1,4 @@
-// Attention of one head of one sequence, in fp32 or with 8-bit products.
+// Attention of one head of one sequence, in fp32 or with 8-bit products, of codes of 8 bits or of 4.
 //
 // 8-bit: Q and K are quantized per (token, head), V once per (sequence, head), probabilities per row (offset 0).
 //   score(i,j) = (s_i s_j qk + s_i o_j sum(q_i) + s_j o_i sum(k_j) + d o_i o_j) / sqrt(d), evaluated as
@@ -7,7 +7,7 @@
 //   context(i,c) = s_p(i) * fma(s_v, float(pv), o_v * float(sum p_i))
 // Softmax: e_j = exp(x_j - max) by the engine's own polynomial, summed in kLanes order, divided by the sum.
 // Its quantization needs no search and no division, as the largest e_j is exp(0) = 1:
-//   code(j) = round_half_even(e_j * high), s_p = (1 / sum) / high, high = 255 (symmetric: 127)
+//   code(j) = round_half_even(e_j * high), s_p = (1 / sum) / high, high = 255 (symmetric: 127; of 4 bits 15 and 7)
 // (a clip does not apply), and with a static scale code(j) = clamp(round_half_even((e_j / sum) / s_p), 0, high).
 #pragma once
 

@@ -27,7 +27,7 @@ float Exponentials(float* x, size_t n) {
 
 // Exponentials with their sum to codes; returns their scale.
 float ProbabilityCodes(const float* e, size_t n, float total, const QuantizeSpec& spec, uint8_t* codes) {
-  const float high = CodeLimits<F32>(spec).high.v;
+  const float high = CodeLimits<F32>(spec).highest;
   for (size_t j = 0; j < n; ++j) {
     const float code = std::nearbyint(spec.is_static ? e[j] / total / spec.scale : e[j] * high);
     codes[j] = static_cast<uint8_t>(code > 0.0f ? std::min(code, high) : 0.0f);  // 0 where it is NaN

@@ -35,6 +35,15 @@ F32 DecodeTrits(uint8_t byte, F32 scale) {
   return scale * ToFloat({_mm256_cvtepi8_epi32(codes)});
 }
 
+// scale where a bit is 1, else its opposite.
+F32 DecodeSigns(uint8_t bits, F32 scale) {
+  // Bit j of a byte at the top of lane j, where it is the sign of the opposite.
+  const __m256i shifts = _mm256_setr_epi32(31, 30, 29, 28, 27, 26, 25, 24);
+  const __m256i top = _mm256_sllv_epi32(_mm256_set1_epi32(bits), shifts);
+  const __m256i opposite = _mm256_andnot_si256(top, _mm256_set1_epi32(INT32_MIN));
+  return {_mm256_xor_ps(scale.v, _mm256_castsi256_ps(opposite))};
+}
+
 }  // namespace
 
 void DecodeTwoBitRow(const uint8_t* codes, size_t cols, float scale, float* y) {
@@ -77,13 +86,17 @@ void DecodeUniformRow(const uint8_t* codes, size_t cols, unsigned bits, int zero
 }
 
 void DecodeBinaryRow(const uint8_t* codes, size_t cols, float scale, float* y) {
-  const __m256i positive = _mm256_castps_si256(_mm256_set1_ps(scale)), sign = _mm256_set1_epi32(INT32_MIN);
-  // Bit j of a byte at the top of lane j, where it is the sign of the opposite.
-  const __m256i shifts = _mm256_setr_epi32(31, 30, 29, 28, 27, 26, 25, 24);
+  const F32 s = F32::Broadcast(scale);
   for (size_t j = 0; j < cols; j += kFloats) {
-    const __m256i top = _mm256_sllv_epi32(_mm256_set1_epi32(codes[j / 8]), shifts);
-    const __m256i value = _mm256_xor_si256(positive, _mm256_andnot_si256(top, sign));
-    StoreFirst(y + j, cols - j < kFloats ? cols - j : kFloats, {_mm256_castsi256_ps(value)});
+    StoreFirst(y + j, cols - j < kFloats ? cols - j : kFloats, DecodeSigns(codes[j / 8], s));
+  }
+}
+
+void DecodeTwoTermsRow(const uint8_t* const (&codes)[2], size_t cols, const float (&scales)[2], float* y) {
+  const F32 first = F32::Broadcast(scales[0]), second = F32::Broadcast(scales[1]);
+  for (size_t j = 0; j < cols; j += kFloats) {
+    const F32 sum = DecodeSigns(codes[0][j / 8], first) + DecodeSigns(codes[1][j / 8], second);
+    StoreFirst(y + j, cols - j < kFloats ? cols - j : kFloats, sum);
   }
 }
 

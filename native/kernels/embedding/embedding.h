@@ -14,6 +14,8 @@ using DecodeUniformRowFn = void (*)(const uint8_t* codes, size_t cols, unsigned 
                                     float offset, float* y);
 // One row of a table of signs: y[j] = +scale for bit 1, -scale for bit 0.
 using DecodeBinaryRowFn = void (*)(const uint8_t* codes, size_t cols, float scale, float* y);
+// One row of a table of two binary terms: y[j] = +-scales[0] + +-scales[1], the signs from a row of bits each.
+using DecodeTwoTermsRowFn = void (*)(const uint8_t* const (&codes)[2], size_t cols, const float (&scales)[2], float* y);
 // y[j] = (y[j] + type[j]) + position[j]
 using AddRowsFn = void (*)(const float* type, const float* position, size_t cols, float* y);
 
@@ -22,6 +24,7 @@ void DecodeTwoBitRow(const uint8_t* codes, size_t cols, float scale, float* y);
 void DecodeTritsRow(const uint8_t* codes, size_t cols, float scale, float* y);
 void DecodeUniformRow(const uint8_t* codes, size_t cols, unsigned bits, int zero, float scale, float offset, float* y);
 void DecodeBinaryRow(const uint8_t* codes, size_t cols, float scale, float* y);
+void DecodeTwoTermsRow(const uint8_t* const (&codes)[2], size_t cols, const float (&scales)[2], float* y);
 void AddRows(const float* type, const float* position, size_t cols, float* y);
 }  // namespace reference
 namespace avx2 {
@@ -29,6 +32,7 @@ void DecodeTwoBitRow(const uint8_t* codes, size_t cols, float scale, float* y);
 void DecodeTritsRow(const uint8_t* codes, size_t cols, float scale, float* y);
 void DecodeUniformRow(const uint8_t* codes, size_t cols, unsigned bits, int zero, float scale, float offset, float* y);
 void DecodeBinaryRow(const uint8_t* codes, size_t cols, float scale, float* y);
+void DecodeTwoTermsRow(const uint8_t* const (&codes)[2], size_t cols, const float (&scales)[2], float* y);
 void AddRows(const float* type, const float* position, size_t cols, float* y);
 }  // namespace avx2
 namespace neondot {
@@ -36,6 +40,7 @@ void DecodeTwoBitRow(const uint8_t* codes, size_t cols, float scale, float* y);
 void DecodeTritsRow(const uint8_t* codes, size_t cols, float scale, float* y);
 void DecodeUniformRow(const uint8_t* codes, size_t cols, unsigned bits, int zero, float scale, float offset, float* y);
 void DecodeBinaryRow(const uint8_t* codes, size_t cols, float scale, float* y);
+void DecodeTwoTermsRow(const uint8_t* const (&codes)[2], size_t cols, const float (&scales)[2], float* y);
 void AddRows(const float* type, const float* position, size_t cols, float* y);
 }  // namespace neondot
 }  // namespace bitpress

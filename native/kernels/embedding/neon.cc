@@ -59,6 +59,12 @@ void ForCodes(const uint8_t* row, size_t cols, unsigned bits, F write) {
   });
 }
 
+// scale where a code is 1, its opposite where it is 0: 2 code - 1, and a product with +-1 is exact.
+F32x16 Signs(uint8x16_t codes, F32x16 scale) {
+  const int8x16_t sign = vsubq_s8(vreinterpretq_s8_u8(vaddq_u8(codes, codes)), vdupq_n_s8(1));
+  return scale * ToFloat(Widen(sign));
+}
+
 }  // namespace
 
 void DecodeTwoBitRow(const uint8_t* codes, size_t cols, float scale, float* y) {
@@ -96,10 +102,15 @@ void DecodeUniformRow(const uint8_t* codes, size_t cols, unsigned bits, int zero
 
 void DecodeBinaryRow(const uint8_t* codes, size_t cols, float scale, float* y) {
   const F32x16 s = F32x16::Broadcast(scale);
-  ForCodes(codes, cols, 1, [&](size_t j, size_t count, uint8x16_t fields) {
-    // 2 bit - 1: a product with +-1 is exact.
-    const int8x16_t sign = vsubq_s8(vreinterpretq_s8_u8(vaddq_u8(fields, fields)), vdupq_n_s8(1));
-    StoreFirst(y + j, count, s * ToFloat(Widen(sign)));
+  ForCodes(codes, cols, 1,
+           [&](size_t j, size_t count, uint8x16_t fields) { StoreFirst(y + j, count, Signs(fields, s)); });
+}
+
+void DecodeTwoTermsRow(const uint8_t* const (&codes)[2], size_t cols, const float (&scales)[2], float* y) {
+  DecodeBinaryRow(codes[0], cols, scales[0], y);
+  const F32x16 s = F32x16::Broadcast(scales[1]);
+  ForCodes(codes[1], cols, 1, [&](size_t j, size_t count, uint8x16_t fields) {
+    StoreFirst(y + j, count, LoadFirst(y + j, count) + Signs(fields, s));
   });
 }
 

@@ -35,6 +35,14 @@ void DecodeBinaryRow(const uint8_t* codes, size_t cols, float scale, float* y) {
   for (size_t j = 0; j < cols; ++j) y[j] = codes[j / 8] >> (j % 8) & 1 ? scale : -scale;
 }
 
+void DecodeTwoTermsRow(const uint8_t* const (&codes)[2], size_t cols, const float (&scales)[2], float* y) {
+  for (size_t j = 0; j < cols; ++j) {
+    const float first = codes[0][j / 8] >> (j % 8) & 1 ? scales[0] : -scales[0];
+    const float second = codes[1][j / 8] >> (j % 8) & 1 ? scales[1] : -scales[1];
+    y[j] = first + second;
+  }
+}
+
 void AddRows(const float* type, const float* position, size_t cols, float* y) {
   for (size_t j = 0; j < cols; ++j) y[j] = (y[j] + type[j]) + position[j];
 }

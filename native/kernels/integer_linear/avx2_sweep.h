@@ -115,8 +115,9 @@ void SweepPanels(const uint8_t* a, size_t lda, const float* a_scale, const float
     for (size_t p = panel_begin; p < panel_end; ++p) {
       if (w.is_chained()) __builtin_memset(work.totals, 0, rows.count * sizeof(work.totals[0]));
       const size_t depth_block = Products::DepthBlock(w.int16_steps[p]);
-      for (size_t k = 0; k < w.padded_inputs; k += depth_block) {
-        const size_t depth = w.padded_inputs - k < depth_block ? w.padded_inputs - k : depth_block;
+      for (size_t k = 0, depth; k < w.padded_inputs; k += depth) {
+        const size_t code = k % w.term_inputs;  // that input k reads
+        depth = w.term_inputs - code < depth_block ? w.term_inputs - code : depth_block;
         const uint8_t* packed = w.packed.get() + p * w.panel_bytes + k / kBlockInputs * BlockBytes(w.bits);
         products.SetPanel(UnpackBlocks(packed, w.bits, depth / kBlockInputs, tables, work.panel), depth / kStepInputs,
                           w.int16_steps[p]);
@@ -126,7 +127,7 @@ void SweepPanels(const uint8_t* a, size_t lda, const float* a_scale, const float
           of_tile.sums += row;
           of_tile.totals += row;
           of_tile.code_sums += row * to.code_stride;
-          products.template Multiply<decltype(height)::value>(rows.codes + row * lda + k, lda, of_tile);
+          products.template Multiply<decltype(height)::value>(rows.codes + row * lda + code, lda, of_tile);
         });
       }
       for (size_t row = 0; row < rows.count; ++row) {

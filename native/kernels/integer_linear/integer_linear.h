@@ -2,8 +2,10 @@
 //
 // An activation is s_x q + o_x: code q in 0..255, scale and offset of its row. A weight is scale * w + offset: w the
 // signed 8-bit integer that its code stands for (ternary: -1..1; uniform: code - 2^(bits - 1); codebook: the table's
-// entry), scale and offset those of its group. Stored offsets are those of code 0; the ones here are those of w = 0,
-// fma(2^(bits - 1), scale, stored offset): small numbers, where large ones would cancel in the sums below.
+// entry; binary: -1 or 1), scale and offset those of its group. Stored offsets are those of code 0; the ones here are
+// those of w = 0, fma(2^(bits - 1), scale, stored offset): small numbers, where large ones would cancel in the sums
+// below. A weight may also be the sum of two binary terms, scale_1 w_1 + scale_2 w_2: then its groups are the terms,
+// and what is said of one group's inputs goes for all inputs.
 //
 // All sums of integers are exact. In floats, in exactly this order, n an output, g its groups along the inputs:
 //   no offset, one group      y = fma(float(sum q w), s_x * scale[n], fma(o_x * scale[n], float(sum w), bias[n]))
@@ -11,6 +13,9 @@
 //                             t = fma(float(sum_g q), offset[g][n], t) where there are offsets;
 //                             y = fma(s_x, t, fma(o_x, weight_sum[n], bias[n]))
 // where weight_sum[n] is the same chain with every q = 1: the sum of the row's weights.
+//
+// [Two terms in one sum, of integers m w_1 + w_2: the ratio of their scales is no integer, and one of its own in each
+// row.]
 #pragma once
 
 #include <cstdlib>
@@ -32,9 +37,10 @@ static_assert(kMaxIntegerInputs * 255 * 128 < (size_t{1} << 31), "int32 holds ev
 // Groups along the inputs are whole multiples of this many.
 constexpr size_t kGroupGranularity = 32;
 
-// Weights as artifacts store them, binary ones too, which kernels/binary_linear multiplies; nothing is owned. Blocks of
-// group_rows outputs x group_inputs inputs share a scale and an offset: scale[n / group_rows * ceil(inputs /
-// group_inputs) + k / group_inputs].
+// Weights as artifacts store them; nothing is owned. Binary ones meet 8-bit activations here, 1-bit ones in
+// kernels/binary_linear. Blocks of group_rows outputs x group_inputs inputs share a scale and an offset: scale[n /
+// group_rows * ceil(inputs / group_inputs) + k / group_inputs]. Codes and scales of a second term follow those of the
+// first.
 struct PackedWeights {
   CodeFormat format;
   size_t outputs = 0, inputs = 0;  // inputs <= kMaxIntegerInputs
@@ -44,6 +50,7 @@ struct PackedWeights {
   const float* scale = nullptr;
   const float* offset = nullptr;  // NULL: none; only and always where uniform codes are not symmetric
   const int8_t* table = nullptr;  // codebook: 2^bits integers
+  size_t terms = 1;               // binary: 1 or 2
 };
 
 struct FreeAligned {
@@ -51,15 +58,18 @@ struct FreeAligned {
 };
 
 // The weights re-laid for the kernels: panels of kPanelColumns outputs, each weight in its few bits (layout.h), padded
-// to whole blocks of inputs and whole panels. The layout is the same for every ISA.
+// to whole blocks of inputs and whole panels. Of two terms the second one's inputs follow the first one's, but they
+// read the same activations: input k of a panel reads code k % term_inputs of a row. The layout is the same for every
+// ISA.
 struct IntegerMatrix {
   size_t outputs = 0, inputs = 0;
   size_t panels = 0;         // ceil(outputs / kPanelColumns)
-  size_t padded_inputs = 0;  // the codes of a row of activations must be readable, and zero, up to here
-  unsigned bits = 0;         // a weight
+  size_t term_inputs = 0;    // the codes of a row of activations must be readable, and zero, up to here
+  size_t padded_inputs = 0;  // of all terms
+  unsigned bits = 0;         // a weight, as it is packed: binary ones have 2
   size_t panel_bytes = 0;
   int8_t table[16] = {};  // fewer than 8 bits: the integer of each code; 8 bits are stored as the integers themselves
-  size_t group_inputs = 0, groups = 0;             // along the inputs; one group covers padded_inputs
+  size_t group_inputs = 0, groups = 0;             // along the inputs; one group covers term_inputs
   std::unique_ptr<uint8_t[], FreeAligned> packed;  // panels x panel_bytes, on a cache line
   std::vector<float> scale, offset;                // panels x groups x kPanelColumns; offset may be empty
   std::vector<int32_t> code_sum;                   // sum of w, panels x kPanelColumns
@@ -82,7 +92,7 @@ size_t PackScratchBytes(const IntegerMatrix& matrix);
 // none; the panel is of no use then.
 size_t PackPanel(const PackedWeights& weights, size_t panel, uint8_t* scratch, IntegerMatrix* matrix);
 
-// a: m rows of activation codes, stride lda >= w.padded_inputs, zero past w.inputs. y: m x w.outputs, row stride ldy;
+// a: m rows of activation codes, stride lda >= w.term_inputs, zero past w.inputs. y: m x w.outputs, row stride ldy;
 // columns of panels panel_begin..panel_end-1 are written.
 using IntegerLinearFn = void (*)(const uint8_t* a, size_t lda, const float* a_scale, const float* a_offset, size_t m,
                                  const IntegerMatrix& w, size_t panel_begin, size_t panel_end, float* y, size_t ldy);

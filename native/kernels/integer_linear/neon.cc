@@ -91,9 +91,9 @@ void AddToTotal(const IntegerMatrix& w, size_t panel, const Piece& piece, I32x16
   Store(total, t);
 }
 
-// The products of R rows, from `row` of the sweep on, with the pieces of a panel block.
+// The products of R rows, from `row` of the sweep and their code `code` on, with the pieces of a panel block.
 template <int R>
-void MultiplyTile(const CodeRows& rows, size_t row, const IntegerMatrix& w, size_t panel_index, size_t k,
+void MultiplyTile(const CodeRows& rows, size_t row, const IntegerMatrix& w, size_t panel_index, size_t code,
                   const int8_t* panel, size_t pieces, Workspace& work) {
   for (size_t i = 0; i < pieces; ++i) {
     const Piece& piece = work.pieces[i];
@@ -101,7 +101,7 @@ void MultiplyTile(const CodeRows& rows, size_t row, const IntegerMatrix& w, size
     // int32 holds 255 * 128 * kMaxIntegerInputs.
     I32x16 tile[R];
     for (int r = 0; r < R; ++r) tile[r] = piece.is_first ? start : start + LoadInts(work.sums[row + r]);
-    MultiplyBytes<SignedDot>(rows.codes + row * rows.stride + k + piece.begin, rows.stride,
+    MultiplyBytes<SignedDot>(rows.codes + row * rows.stride + code + piece.begin, rows.stride,
                              panel + piece.begin * kPanelColumns, piece.depth, tile);
     for (int r = 0; r < R; ++r) {
       if (piece.is_last && w.is_chained()) {
@@ -141,13 +141,14 @@ void IntegerLinear(const uint8_t* a, size_t lda, const float* a_scale, const flo
     if (!w.offset.empty()) SumCodes(rows, w, work.code_sums);
     for (size_t p = panel_begin; p < panel_end; ++p) {
       if (w.is_chained()) __builtin_memset(work.totals, 0, rows.count * sizeof(work.totals[0]));
-      for (size_t k = 0; k < w.padded_inputs; k += kDepthBlock) {
-        const size_t depth = w.padded_inputs - k < kDepthBlock ? w.padded_inputs - k : kDepthBlock;
+      for (size_t k = 0, depth; k < w.padded_inputs; k += depth) {
+        const size_t code = k % w.term_inputs;  // that input k reads
+        depth = w.term_inputs - code < kDepthBlock ? w.term_inputs - code : kDepthBlock;
         const uint8_t* packed = w.packed.get() + p * w.panel_bytes + k / kBlockInputs * BlockBytes(w.bits);
         const int8_t* panel = UnpackBlocks(packed, w.bits, depth / kBlockInputs, tables, work.panel);
         const size_t pieces = FindPieces(w, k, depth, panel, work.pieces);
         ForTiles(rows.count, [&](size_t row, auto height) {
-          MultiplyTile<decltype(height)::value>(rows, row, w, p, k, panel, pieces, work);
+          MultiplyTile<decltype(height)::value>(rows, row, w, p, code, panel, pieces, work);
         });
       }
       for (size_t row = 0; row < rows.count; ++row) {

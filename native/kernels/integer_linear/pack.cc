@@ -62,7 +62,8 @@ void ToIntegers(const CodeFormat& format, const int8_t* table, const uint8_t* co
     case CodeScheme::kCodebook:
       for (size_t j = 0; j < cols; ++j) integers[j] = table[codes[j]];
       break;
-    case CodeScheme::kBinary:  // has kernels of its own, and never comes here
+    case CodeScheme::kBinary:
+      for (size_t j = 0; j < cols; ++j) integers[j] = static_cast<int8_t>(2 * codes[j] - 1);
       break;
   }
 }
@@ -81,10 +82,10 @@ int32_t Sum(const int8_t* integers, size_t count) {
 // and 2j + 1 of four, at most 255 (|w| + |w'|). So it holds any steps whose pairs |w| + |w'| sum up to at most
 // kLaneLimit; `vpmaddubsw` itself saturates only where a single pair is larger.
 //
-// Steps are counted in runs, at whose borders every group and every depth block of a kernel starts: so many runs in a
-// row that any as many keep the limit, 64 steps for ternary weights at least, 8 for 4-bit ones of the largest
-// magnitude, but about twice that for weights as they are. Where a single run does not, the largest pair decides: 1 to
-// 7 steps, or none.
+// Steps are counted in runs, at whose borders every term, group and depth block of a kernel starts: so many runs in a
+// row that any as many keep the limit, 64 steps for ternary and binary weights at least, 8 for 4-bit ones of the
+// largest magnitude, but about twice that for weights as they are. Where a single run does not, the largest pair
+// decides: 1 to 7 steps, or none.
 constexpr size_t kLaneLimit = 128;
 static_assert(255 * kLaneLimit <= 32767, "int16 holds the limit");
 constexpr size_t kRunInputs = kGroupGranularity, kRunSteps = kRunInputs / kPanelDepth, kMostRuns = 31;
@@ -134,6 +135,13 @@ size_t LimitSteps(const uint8_t* magnitudes, size_t runs, uint16_t* loads, size_
   return steps;
 }
 
+// Where the scale of output n in group g lies: the groups of a row one after another, but a term after the other.
+size_t ScaleOf(const PackedWeights& weights, size_t groups, size_t n, size_t g) {
+  const size_t group_of_rows = n / weights.group_rows;
+  if (weights.terms == 1) return group_of_rows * groups + g;
+  return g * ((weights.outputs + weights.group_rows - 1) / weights.group_rows) + group_of_rows;
+}
+
 }  // namespace
 
 size_t IntegerMatrix::fast_panels() const {
@@ -146,16 +154,18 @@ IntegerMatrix MakeIntegerMatrix(const PackedWeights& weights, const float* bias)
   m.outputs = weights.outputs;
   m.inputs = weights.inputs;
   m.panels = RoundUp(m.outputs, kPanelColumns) / kPanelColumns;
-  m.padded_inputs = RoundUp(m.inputs, kBlockInputs);
-  m.bits = format.bits;
+  m.term_inputs = RoundUp(m.inputs, weights.terms == 1 ? kBlockInputs : kRunInputs);
+  m.padded_inputs = weights.terms * m.term_inputs;
+  m.bits = std::max(format.bits, 2u);
   m.panel_bytes = m.padded_inputs / kBlockInputs * BlockBytes(m.bits);
   if (m.bits < 8) {
     uint8_t codes[16];
     for (uint8_t i = 0; i < 16; ++i) codes[i] = i;
-    ToIntegers(format, weights.table, codes, size_t{1} << m.bits, m.table);
+    ToIntegers(format, weights.table, codes, size_t{1} << format.bits, m.table);
   }
-  m.groups = (m.inputs + weights.group_inputs - 1) / weights.group_inputs;
-  m.group_inputs = m.groups == 1 ? m.padded_inputs : weights.group_inputs;
+  const size_t groups_of_a_term = (m.inputs + weights.group_inputs - 1) / weights.group_inputs;
+  m.groups = weights.terms * groups_of_a_term;
+  m.group_inputs = groups_of_a_term == 1 ? m.term_inputs : weights.group_inputs;
   m.packed.reset(static_cast<uint8_t*>(std::aligned_alloc(kCacheLine, RoundUp(m.panels * m.panel_bytes, kCacheLine))));
   if (m.packed == nullptr) throw std::bad_alloc();
   m.scale.resize(m.panels * m.groups * kPanelColumns);
@@ -189,16 +199,20 @@ size_t PackPanel(const PackedWeights& weights, size_t panel, uint8_t* scratch, I
   for (size_t c = 0; c < kPanelColumns && first + c < m.outputs; ++c) {
     const size_t n = first + c;
     uint8_t* codes = scratch + c * m.padded_inputs;
-    if (!UnpackCodes(weights.format, weights.codes + n * row_bytes, m.inputs, codes)) return n;
-    ToIntegers(weights.format, weights.table, codes, m.inputs, integers);
+    for (size_t term = 0; term < weights.terms; ++term) {
+      const size_t begin = term * m.term_inputs;
+      const uint8_t* row = weights.codes + (term * m.outputs + n) * row_bytes;
+      if (!UnpackCodes(weights.format, row, m.inputs, codes + begin)) return n;
+      ToIntegers(weights.format, weights.table, codes + begin, m.inputs, integers + begin);
+    }
     if (m.bits == 8) std::memcpy(codes, integers, m.inputs);
-    Magnitudes(integers, m.inputs, magnitudes);
+    Magnitudes(integers, m.padded_inputs, magnitudes);
     steps = LimitSteps(magnitudes, run_inputs / kRunInputs, loads, steps);
     float weight_sum = 0.0f;
     for (size_t g = 0; g < m.groups; ++g) {
-      const size_t begin = g * m.group_inputs, count = std::min(m.group_inputs, m.inputs - begin);
+      const size_t begin = g * m.group_inputs, count = std::min(m.group_inputs, m.inputs - begin % m.term_inputs);
       const size_t at = (panel * m.groups + g) * kPanelColumns + c;
-      const size_t source = n / weights.group_rows * m.groups + g;
+      const size_t source = ScaleOf(weights, m.groups, n, g);
       const int32_t sum = Sum(integers + begin, count);
       m.code_sum[n] += sum;
       m.scale[at] = weights.scale[source];

@@ -30,8 +30,9 @@ void IntegerLinear(const uint8_t* a, size_t lda, const float* a_scale, const flo
       for (size_t g = 0; g < w.groups; ++g) {
         int32_t code_sum = 0;
         sum = 0;
-        for (size_t k = g * w.group_inputs; k < std::min(w.inputs, (g + 1) * w.group_inputs); ++k) {
-          sum += Weight(w, n, k) * a[row * lda + k];
+        const size_t begin = g * w.group_inputs, first = begin % w.term_inputs;
+        for (size_t k = first; k < std::min(w.inputs, first + w.group_inputs); ++k) {
+          sum += Weight(w, n, begin - first + k) * a[row * lda + k];
           code_sum += a[row * lda + k];
         }
         total = std::fma(static_cast<float>(sum), OfGroup(w, w.scale, n, g), total);

@@ -22,12 +22,14 @@ struct Codebook {
 // native/tests/symbols.cmake.]
 template <class V>
 struct CodeLimits {
-  V low, high;
   int shift;
+  float highest;
+  V low, high;
   explicit CodeLimits(const QuantizeSpec& spec)
-      : low(V::Broadcast(spec.symmetric && !spec.nonnegative ? -127.0f : 0.0f)),
-        high(V::Broadcast(spec.symmetric ? 127.0f : 255.0f)),
-        shift(spec.symmetric && !spec.nonnegative ? 128 : 0) {}
+      : shift(spec.symmetric && !spec.nonnegative ? 1 << (spec.bits - 1) : 0),
+        highest(static_cast<float>((1 << (spec.symmetric ? spec.bits - 1 : spec.bits)) - 1)),
+        low(V::Broadcast(shift > 0 ? -highest : 0.0f)),
+        high(V::Broadcast(highest)) {}
 };
 
 // x clamped to [-clip, clip]; x itself where clip is 0.
@@ -40,6 +42,7 @@ inline V Clip(V x, float clip) {
 template <class V>
 [[gnu::always_inline]] inline Codebook<V> MakeCodebook(const QuantizeSpec& spec, const Range<V>& range) {
   const V zero = V::Broadcast(0.0f);
+  const CodeLimits<V> limits(spec);
   if (spec.is_static) {
     return {V::Broadcast(spec.scale), V::Broadcast(spec.offset),
             spec.symmetric || spec.nonnegative ? zero : V::Broadcast(spec.offset)};
@@ -49,16 +52,16 @@ template <class V>
   const V lowest = Clip(range.low, spec.clip) + zero, highest = Clip(range.high, spec.clip) + zero;
   Codebook<V> book = {zero, zero, zero};
   if (spec.nonnegative) {
-    book.scale = highest / CodeLimits<V>(spec).high;
+    book.scale = highest / limits.high;
   } else if (spec.symmetric) {
-    book.scale = Max(zero - lowest, highest) / CodeLimits<V>(spec).high;
+    book.scale = Max(zero - lowest, highest) / limits.high;
   } else {
-    book.scale = (highest - lowest) / CodeLimits<V>(spec).high;
+    book.scale = (highest - lowest) / limits.high;
     book.offset = book.zero = lowest;
   }
   // A range of zero width, or so narrow that the scale underflows: every quotient by 1 rounds to 0.
   book.scale = SelectLess(zero, book.scale, book.scale, V::Broadcast(1.0f));
-  if (spec.symmetric && !spec.nonnegative) book.offset = V::Broadcast(-128.0f) * book.scale;
+  if (limits.shift > 0) book.offset = V::Broadcast(static_cast<float>(-limits.shift)) * book.scale;
   book.scale = book.scale + range.nan;
   book.offset = book.offset + range.nan;
   return book;

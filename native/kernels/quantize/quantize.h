@@ -1,9 +1,10 @@
-// Activation quantization to 8 bits: one scale and offset per row, or one for a block.
+// Activation quantization to 8 bits or 4: one scale and offset per row, or one for a block.
 //
 // code = clamp(round_half_even((x - zero) / scale)), value = scale * code + offset, with per range [lo, hi]:
 //   asymmetric   scale = (hi - lo) / 255   zero = offset = lo             code 0..255
 //   symmetric    scale = max|x| / 127      zero = 0, offset = -128 scale  code clamp(-127..127) + 128
 //   nonnegative  scale = max / 255 (symmetric: / 127)   zero = offset = 0
+// With 4 bits 15 stands in the place of 255, 7 of 127 and 8 of 128, here and below.
 // Range of zero (scale not > 0): scale = 1, every code 0 (symmetric 128), offset = lo (symmetric -128, nonnegative 0).
 // Static: the given scale; zero = offset (symmetric, nonnegative: 0); codes clamped to the same limits.
 // The clip comes first. A minimum of -0 counts as +0. A NaN in a dynamic range makes scale and offset NaN and every

@@ -48,11 +48,16 @@ def binary_accounting(specs: Mapping[str, TensorSpec]) -> dict[str, Any]:
     return _size(BIBERT, size, specs)
 
 
-def binary_operations(layers: int, hidden: int, intermediate: int, tokens: int = OPERATION_TOKENS) -> dict[str, Any]:
-    """10⁹ operations (two a multiply-add) of the layers' products in fp32 and in bits, and their ratio: OPERATIONS."""
-    linears = tokens * (4 * hidden * hidden + 2 * hidden * intermediate)
-    attention = 2 * tokens * tokens * hidden
-    fp32 = 2e-9 * layers * (linears + attention)
+def binary_operations(
+    layers: int, hidden: int, attention: int, intermediate: int, tokens: int = OPERATION_TOKENS
+) -> dict[str, Any]:
+    """10⁹ operations (two a multiply-add) of the layers' products in fp32 and in bits, and their ratio: OPERATIONS.
+
+    ``attention``: columns of all heads.
+    """
+    linears = tokens * (4 * hidden * attention + 2 * hidden * intermediate)
+    scores_and_context = 2 * tokens * tokens * attention
+    fp32 = 2e-9 * layers * (linears + scores_and_context)
     binary = fp32 / 64
     rounded = math.ceil(10 * binary) / 10
     return {"label": OPERATIONS, "tokens": tokens, "fp32": fp32, "binary": binary, "ratio": fp32 / rounded}

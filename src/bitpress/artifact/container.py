@@ -27,7 +27,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
 }
 MAX_HEADER_BYTES = 4 << 20  # 256 layers need 0.9 MB
 MAX_DIMENSION = 1 << 32  # with two dimensions and 4-byte elements, sizes stay below 2^66; Python integers do not wrap
-MAX_RANK = 2
+MAX_RANK = 3
 MAX_NAME_LENGTH = 200
 _ALIGNMENT = 8
 

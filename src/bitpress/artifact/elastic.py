@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitpress.artifact import stored
+from bitpress.artifact.model_config import attention_size
 from bitpress.errors import ArtifactError
 
 STATES = ("query_states", "key_states", "value_states", "probabilities")
@@ -29,12 +30,12 @@ def elastic_inputs(model: Mapping[str, Any]) -> dict[str, int]:
     Args:
         model: the Hugging Face part of a checked config.
     """
-    h, i = model["hidden_size"], model["intermediate_size"]
+    h, a, i = model["hidden_size"], attention_size(model), model["intermediate_size"]
     inputs: dict[str, int] = {}
     for n in range(model["num_hidden_layers"]):
-        attention = [f"layers.{n}.attention.{part}" for part in ("query", "key", "value", "output")]
-        inputs |= dict.fromkeys([*attention, f"layers.{n}.ffn.intermediate"], h)
-        inputs[f"layers.{n}.ffn.output"] = i
+        inputs |= {f"layers.{n}.attention.{part}": h for part in ("query", "key", "value")}
+        inputs[f"layers.{n}.attention.output"] = a
+        inputs |= {f"layers.{n}.ffn.intermediate": h, f"layers.{n}.ffn.output": i}
     return inputs | {"pooler.dense": h}
 
 

@@ -76,14 +76,22 @@ class CodebookTensor:
 
 @dataclass
 class BinaryTensor:
-    """value = scale·code with codes int8 [rows, cols] in {−1, +1}; scale [1] or [rows], float32 or float16."""
+    """value = scale·code with codes int8 [rows, cols] in {−1, +1}; scale [1] or [rows], float32 or float16.
+
+    Of two terms value = scale[0]·code[0] + scale[1]·code[1]: codes [2, rows, cols], scale [2] or [2, rows].
+    """
 
     codes: NDArray[np.int8]
     scale: FloatTensor | HalfTensor
 
     def decode(self) -> FloatTensor:
-        """fp32 [rows, cols]; exact."""
-        return self.codes.astype(np.float32) * self.scale.astype(np.float32)[:, None]
+        """fp32 [rows, cols]; exact of one term, of two their sum is rounded once."""
+        scale = self.scale.astype(np.float32)
+        if self.codes.ndim == 2:
+            return self.codes.astype(np.float32) * scale[:, None]
+        first, second = self.codes.astype(np.float32) * scale.reshape(2, -1, 1)
+        total: FloatTensor = first + second
+        return total
 
 
 QuantizedTensor: TypeAlias = TernaryTensor | UniformTensor | CodebookTensor | BinaryTensor

@@ -33,10 +33,10 @@ def describe(path: str | Path) -> dict[str, Any]:
         path, recipe, task, max_length, total_bytes (model.safetensors on disk), directory_bytes (all files),
         fp32_bytes (4 a parameter), ratio (fp32_bytes / total_bytes), parameters, schemes (tensors, parameters and
         bytes by scheme), tensors (name, scheme, bits, shape, bytes of all its entries, group, group_size, symmetric,
-        packing), activations, paper_accounting (label, mib, ratio), and of binary activations binary_accounting (the
-        same) and binary_operations (label, tokens, fp32 and binary in 10⁹, ratio). Scales and shifts of elastic
-        activations are listed with the tensors and counted as the scheme "elastic", but are no parameters: no fp32
-        model has them.
+        packing, terms), activations, paper_accounting (label, mib, ratio), and of binary activations
+        binary_accounting (the same) and binary_operations (label, tokens, fp32 and binary in 10⁹, ratio). Scales and
+        shifts of elastic activations are listed with the tensors and counted as the scheme "elastic", but are no
+        parameters: no fp32 model has them.
 
     Raises:
         ArtifactError: the artifact is malformed.
@@ -76,7 +76,7 @@ def describe(path: str | Path) -> dict[str, Any]:
     }
     if config.activations.scheme == "binary":
         described["binary_accounting"] = binary_accounting(specs)
-        sizes = (config.num_hidden_layers, config.hidden_size, config.intermediate_size)
+        sizes = (config.num_hidden_layers, config.hidden_size, config.attention_size, config.intermediate_size)
         described["binary_operations"] = binary_operations(*sizes)
     return described
 
@@ -144,6 +144,7 @@ def _listed(name: str, spec: TensorSpec, size: int) -> dict[str, Any]:
         "group_size": spec.group_size,
         "symmetric": spec.symmetric,
         "packing": spec.packing,
+        "terms": spec.terms,
     }
 
 
@@ -164,6 +165,7 @@ def _scheme_label(spec: TensorSpec) -> str:
 
 def _check_canonical(artifact: Artifact, name: str, spec: TensorSpec) -> None:
     packed = artifact.tensors[f"{name}.codes"]
+    packed = packed.reshape(-1, packed.shape[-1])  # rows of all terms
     for start in range(0, len(packed), _ROWS):
         rows = packed[start : start + _ROWS]
         if not np.array_equal(stored.pack_codes(name, spec, stored.unpack_codes(spec, rows)), rows):

@@ -21,6 +21,9 @@ LIMITS = {
     "max_position_embeddings": 1 << 16,
     "type_vocab_size": 1 << 10,
 }
+# Of attention_head_size, which may be absent, and of all heads together: as hidden_size and intermediate_size.
+MAX_HEAD_SIZE = 1 << 14
+MAX_ATTENTION_SIZE = 1 << 16
 MAX_LABELS = 1 << 15
 MAX_LABEL_LENGTH = 1 << 10
 ACTIVATIONS = ("gelu", "gelu_new", "relu", "silu", "swish")
@@ -38,9 +41,7 @@ def check_model(model: Mapping[str, Any], where: str = "config.json") -> None:
         raise ArtifactError(f"{where}: model_type is {shown(model.get('model_type'))}; only 'bert' can be run")
     for key, high in LIMITS.items():
         check_int(model.get(key), 1, high, f"{where}: {key}")
-    hidden, heads = model["hidden_size"], model["num_attention_heads"]
-    if hidden % heads:
-        raise ArtifactError(f"{where}: hidden_size {hidden} is not a multiple of num_attention_heads {heads}")
+    _check_heads(model, where)
     act = model.get("hidden_act", "gelu")
     if act not in ACTIVATIONS:
         raise ArtifactError(f"{where}: hidden_act is {shown(act)}; the engine runs {', '.join(ACTIVATIONS)}")
@@ -60,6 +61,37 @@ def check_model(model: Mapping[str, Any], where: str = "config.json") -> None:
             "and 'regression'"
         )
     labels_of(model, where)
+
+
+def _check_heads(model: Mapping[str, Any], where: str) -> None:
+    hidden, heads = model["hidden_size"], model["num_attention_heads"]
+    if "attention_head_size" not in model:
+        if hidden % heads:
+            raise ArtifactError(
+                f"{where}: hidden_size {hidden} is not a multiple of num_attention_heads {heads}, and there is no "
+                "attention_head_size"
+            )
+        return
+    size = check_int(model["attention_head_size"], 1, MAX_HEAD_SIZE, f"{where}: attention_head_size")
+    if heads * size > MAX_ATTENTION_SIZE:
+        raise ArtifactError(
+            f"{where}: num_attention_heads {heads} of attention_head_size {size} have {heads * size} columns; at most "
+            f"{MAX_ATTENTION_SIZE} are allowed"
+        )
+
+
+def head_size(model: Mapping[str, Any]) -> int:
+    """Columns of one attention head; all heads together need not have hidden_size of them.
+
+    Args:
+        model: the Hugging Face part of a checked config.
+    """
+    return int(model.get("attention_head_size", model["hidden_size"] // model["num_attention_heads"]))
+
+
+def attention_size(model: Mapping[str, Any]) -> int:
+    """A, the columns of all attention heads. Argument as `head_size`."""
+    return int(model["num_attention_heads"]) * head_size(model)
 
 
 def labels_of(model: Mapping[str, Any], where: str = "config.json") -> list[str]:
@@ -101,7 +133,7 @@ def expected_tensors(model: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         ArtifactError: a model that the engine does not run, see `check_model`.
     """
     check_model(model)
-    h, i = model["hidden_size"], model["intermediate_size"]
+    h, a, i = model["hidden_size"], attention_size(model), model["intermediate_size"]
     shapes: dict[str, tuple[int, ...]] = {
         "embeddings.word.weight": (model["vocab_size"], h),
         "embeddings.position.weight": (model["max_position_embeddings"], h),
@@ -111,9 +143,9 @@ def expected_tensors(model: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     }
     for n in range(model["num_hidden_layers"]):
         attention, ffn = f"layers.{n}.attention", f"layers.{n}.ffn"
-        for part in ("query", "key", "value", "output"):
-            shapes[f"{attention}.{part}.weight"] = (h, h)
-            shapes[f"{attention}.{part}.bias"] = (h,)
+        for part in ("query", "key", "value"):
+            shapes |= {f"{attention}.{part}.weight": (a, h), f"{attention}.{part}.bias": (a,)}
+        shapes |= {f"{attention}.output.weight": (h, a), f"{attention}.output.bias": (h,)}
         shapes |= {f"{attention}.norm.weight": (h,), f"{attention}.norm.bias": (h,)}
         shapes |= {f"{ffn}.intermediate.weight": (i, h), f"{ffn}.intermediate.bias": (i,)}
         shapes |= {f"{ffn}.output.weight": (h, i), f"{ffn}.output.bias": (h,)}

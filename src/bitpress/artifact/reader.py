@@ -183,7 +183,7 @@ def _ranges(config: ArtifactConfig, tensors: dict[str, NDArray[Any]]) -> dict[st
         if kind == "probabilities":
             required = 0.0  # a masked key has probability exactly 0 and keeps it only so
         elif config.activations.symmetric:
-            required = -128.0 * scale  # code 128 is the value 0
+            required = -(2.0 ** (config.activations.bits - 1)) * scale  # the code in the middle is the value 0
         else:
             required = offset
         if offset != required:

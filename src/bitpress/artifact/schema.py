@@ -15,10 +15,12 @@ from bitpress.artifact import stored
 from bitpress.artifact.elastic import elastic_entries
 from bitpress.artifact.model_config import (
     activation_points,
+    attention_size,
     check_int,
     check_model,
     enters_a_product,
     expected_tensors,
+    head_size,
     is_number,
     labels_of,
 )
@@ -40,6 +42,7 @@ __all__ = [
 ]
 
 VERSION = 1
+UNIFORM_BITS = (8, 4)
 RANGES = ("token", "static")
 ATTENTIONS = ("bool", "all", "softmax")
 TASK_KINDS = ("classification", "regression")
@@ -51,7 +54,8 @@ _TOP = {"quant_method", "version", "recipe", "activations", "max_length", "task"
 
 @dataclass(frozen=True)
 class ActivationSpec:
-    """How activations are quantized. ``scheme`` "fp32" (then nothing else matters), "uniform" with 8 bits, or "binary".
+    """How activations are quantized. ``scheme`` "fp32" (then nothing else matters), "uniform" with 8 bits or 4, or
+    "binary".
 
     ``range``, of "uniform": "token" (dynamic, from the text alone) or "static" (one stored range a point). ``clip``:
     None or the bound c of min(max(x, −c), c).
@@ -116,8 +120,18 @@ class ArtifactConfig:
 
     @property
     def num_attention_heads(self) -> int:
-        """Heads of H / heads columns each."""
+        """Heads of ``head_size`` columns each."""
         return int(self.model["num_attention_heads"])
+
+    @property
+    def head_size(self) -> int:
+        """Columns of a head: H / heads where the config does not say."""
+        return head_size(self.model)
+
+    @property
+    def attention_size(self) -> int:
+        """A, the columns of all heads."""
+        return attention_size(self.model)
 
     @property
     def intermediate_size(self) -> int:
@@ -223,7 +237,9 @@ def _parse_activations(value: Any, here: str) -> ActivationSpec:
     if scheme != "uniform":
         raise ArtifactError(f"{here}.scheme is {shown(scheme)}; allowed are 'fp32', 'uniform' and 'binary'")
     _check_keys(value, {"scheme", "bits", "symmetric", "range", "clip"}, here)
-    check_int(value["bits"], 8, 8, f"{here}.bits")
+    bits = value["bits"]
+    if type(bits) is not int or bits not in UNIFORM_BITS:
+        raise ArtifactError(f"{here}.bits is {shown(bits)}; allowed are 8 and 4")
     _check_bool(value["symmetric"], f"{here}.symmetric")
     if value["range"] == "tensor":
         raise ArtifactError(
@@ -236,7 +252,7 @@ def _parse_activations(value: Any, here: str) -> ActivationSpec:
         raise ArtifactError(
             f"{here}.clip is {shown(clip)}; null or a number above 0 and at most {MAX_CLIP:g} is expected"
         )
-    return ActivationSpec("uniform", 8, value["symmetric"], value["range"], None if clip is None else float(clip))
+    return ActivationSpec("uniform", bits, value["symmetric"], value["range"], None if clip is None else float(clip))
 
 
 def _parse_task(value: Any, model: Mapping[str, Any], here: str) -> TaskSpec:
@@ -270,14 +286,19 @@ def _parse_tensors(value: Any, model: Mapping[str, Any], here: str) -> dict[str,
 def _check_binary(
     activations: ActivationSpec, tensors: Mapping[str, TensorSpec], model: Mapping[str, Any], here: str
 ) -> None:
-    """A bit times a bit or neither: binary activations and binary matrices come together. Elastic ones need zeros and
-    ones before the FFN's output, the others signs."""
+    """Binary activations are multiplied by binary matrices of one term, and fp32 ones by none. Elastic ones need zeros
+    and ones before the FFN's output, the others signs."""
     is_binary = activations.scheme == "binary"
     for name, spec in tensors.items():
-        if enters_a_product(name) and (spec.scheme == "binary") != is_binary:
-            wanted = "they need binary matrices" if is_binary else "binary matrices need binary ones"
-            found = f"scheme is {spec.scheme!r} where activations are {activations.scheme!r}"
-            raise ArtifactError(f"{found}; {wanted}", name)
+        if not enters_a_product(name):
+            continue
+        found = f"scheme is {spec.scheme!r} where activations are {activations.scheme!r}"
+        if spec.scheme == "binary" and activations.scheme == "fp32":
+            raise ArtifactError(f"{found}; binary matrices need binary or uniform ones", name)
+        if is_binary and spec.scheme != "binary":
+            raise ArtifactError(f"{found}; they need binary matrices", name)
+        if is_binary and spec.terms != 1:
+            raise ArtifactError(f"terms is {spec.terms} where activations are 'binary'; they need one", name)
     act = model.get("hidden_act", "gelu")
     if activations.is_elastic and act != "relu":
         raise ArtifactError(f"{here}.attention is 'softmax' with hidden_act {shown(act)}; elastic bits need relu")

@@ -38,6 +38,7 @@ _FP32_MAX = float(np.finfo(np.float32).max)
 # |scale·level + offset| ≤ max/2 + max/2: a level is at most 255, and −128 in a codebook.
 MAX_SCALE = _FP32_MAX / 512
 MAX_OFFSET = _FP32_MAX / 2
+MAX_TERM_SCALE = _FP32_MAX / 2  # of the two terms of a weight
 _BLOCK = 1 << 16  # floats checked at once: temporaries stay in the level-2 cache
 
 
@@ -45,14 +46,14 @@ def entries(name: str, spec: TensorSpec) -> dict[str, tuple[str, tuple[int, ...]
     """The entries of model.safetensors that hold tensor ``name``: entry → (dtype, shape)."""
     if spec.is_float:
         return {name: (_FLOATS[spec.scheme][0], spec.shape)}
-    rows, cols = spec.shape
+    cols = spec.shape[1]
     if spec.scheme == "ternary":
         assert spec.packing is not None  # parse_spec: ternary has one
         width = row_bytes(cols, spec.packing)
     else:
         width = bit_row_bytes(cols, spec.code_bits)
     found: dict[str, tuple[str, tuple[int, ...]]] = {
-        f"{name}.codes": ("U8", (rows, width)),
+        f"{name}.codes": ("U8", (*spec.codes_shape[:-1], width)),
         f"{name}.scale": ("F16" if spec.scale_bits == 16 else "F32", spec.scale_shape),
     }
     if spec.scheme == "uniform" and not spec.symmetric:
@@ -76,10 +77,13 @@ def check(name: str, spec: TensorSpec, arrays: Arrays) -> None:
         assert spec.packing is not None  # parse_spec: ternary has one
         check_packed(codes, spec.shape[1], spec.packing, name)
     else:
-        check_bits(codes, spec.shape[1], spec.code_bits, name, zero_is_a_code=not spec.symmetric)
+        for term in codes.reshape(-1, spec.shape[0], codes.shape[-1]):
+            check_bits(term, spec.shape[1], spec.code_bits, name, zero_is_a_code=not spec.symmetric)
     check_scale(arrays[scale], scale)
     if spec.scheme in ("uniform", "codebook"):
         _check_bound(arrays[scale], MAX_SCALE, scale)
+    if spec.terms == 2:
+        _check_bound(arrays[scale].astype(np.float32, copy=False), MAX_TERM_SCALE, scale)
     offset = f"{name}.offset"
     if offset in entries(name, spec):
         check_finite(arrays[offset], offset)
@@ -133,6 +137,8 @@ def unpack(name: str, spec: TensorSpec, arrays: Arrays) -> QuantizedTensor:
 def pack_codes(name: str, spec: TensorSpec, codes: NDArray[Any]) -> NDArray[np.uint8]:
     """Codes [rows, cols] as the form of the scheme has them (forms.py) → uint8 [rows, bytes of a row].
 
+    Binary codes may have a dimension before these, of terms.
+
     Raises:
         ArtifactError: codes that the scheme does not have.
     """
@@ -142,7 +148,8 @@ def pack_codes(name: str, spec: TensorSpec, codes: NDArray[Any]) -> NDArray[np.u
     if spec.scheme == "binary":
         if not np.isin(codes, (-1, 1)).all():
             raise ArtifactError("has codes other than −1 and +1, which are all that binary codes can be", name)
-        return pack_bits((codes > 0).astype(np.uint8), 1)
+        rows = (codes > 0).astype(np.uint8).reshape(-1, codes.shape[-1])
+        return pack_bits(rows, 1).reshape(*codes.shape[:-1], -1)
     return pack_bits(codes, spec.code_bits)
 
 
@@ -151,8 +158,10 @@ def unpack_codes(spec: TensorSpec, packed: NDArray[np.uint8]) -> NDArray[Any]:
     if spec.scheme == "ternary":
         assert spec.packing is not None  # parse_spec: ternary has one
         return unpack_ternary(packed, spec.shape[1], spec.packing)
-    codes = unpack_bits(packed, spec.shape[1], spec.code_bits)
-    return codes.view(np.int8) * np.int8(2) - np.int8(1) if spec.scheme == "binary" else codes
+    codes = unpack_bits(packed.reshape(-1, packed.shape[-1]), spec.shape[1], spec.code_bits)
+    if spec.scheme == "binary":
+        return codes.view(np.int8).reshape(*packed.shape[:-1], -1) * np.int8(2) - np.int8(1)
+    return codes
 
 
 def check_finite(values: NDArray[Any], entry: str) -> None:
@@ -188,8 +197,8 @@ def _check_shapes(name: str, spec: TensorSpec, value: QuantizedTensor) -> None:
     """codes, scale, offset and table have the shapes and dtypes of ``spec``."""
     dtype = np.float16 if spec.scale_bits == 16 else np.float32
     found = f"codes {list(value.codes.shape)} and scale {value.scale.dtype} {list(value.scale.shape)}"
-    given = f"codes {list(spec.shape)} and scale {np.dtype(dtype)} {list(spec.scale_shape)}"
-    fits = value.codes.shape == spec.shape and _is(value.scale, dtype, spec.scale_shape)
+    given = f"codes {list(spec.codes_shape)} and scale {np.dtype(dtype)} {list(spec.scale_shape)}"
+    fits = value.codes.shape == spec.codes_shape and _is(value.scale, dtype, spec.scale_shape)
     if isinstance(value, UniformTensor):
         kind, wanted = (value.bits, value.group, value.group_size), (spec.code_bits, spec.group, spec.group_size)
         found += f", {'no' if value.offset is None else 'an'} offset, (bits, group, group_size) {kind}"

@@ -11,13 +11,12 @@ from bitpress.artifact.model_config import can_be_quantized, is_number
 from bitpress.artifact.strict_json import shown
 from bitpress.errors import ArtifactError
 
-# Bits of a weight by scheme. Ternary has those of its packing.
+# Bits of a weight by scheme. Ternary has those of its packing, binary one for each term.
 BITS: dict[str, tuple[int, ...]] = {
     "fp32": (32,),
     "fp16": (16,),
     "uniform": (2, 3, 4, 8),
     "codebook": (2, 3, 4),
-    "binary": (1,),
 }
 GROUPS: dict[str, tuple[str, ...]] = {
     "ternary": ("matrix", "row"),
@@ -29,6 +28,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
 INPUT_GROUP_MULTIPLE = 32
 # Of a scale of a binary tensor, where they are a tenth of the bytes of small rows: 32 (fp32) or 16 (fp16).
 SCALE_BITS = (32, 16)
+# A binary weight is one signed scale, or the sum of two.
+TERMS = (1, 2)
 MAX_GROUP_SIZE = 1 << 16  # the largest intermediate_size; "matrix" and "row" say the same as any larger group
 
 _COMMON = {"scheme", "bits", "shape"}
@@ -38,7 +39,7 @@ _KEYS = {
     "ternary": _COMMON | {"packing", "group"},
     "uniform": _COMMON | {"symmetric", "group", "group_size"},
     "codebook": _COMMON | {"group"},
-    "binary": _COMMON | {"group", "scale_bits"},
+    "binary": _COMMON | {"group", "scale_bits", "terms"},
 }
 
 
@@ -46,9 +47,10 @@ _KEYS = {
 class TensorSpec:
     """How one tensor is stored. The constructors below say what each scheme has; everything else is None.
 
-    ``bits`` a weight: 32 (fp32), 16 (fp16), 2 (ternary, "2bit"), 1.6 (ternary, "trits"), 1 (binary), else those of the
-    codes. ``group`` is what shares a scale: "matrix", "row", "row_block" (``group_size`` rows) or "input"
-    (``group_size`` neighbouring inputs of one row). ``scale_bits``: of a binary tensor's scales, see SCALE_BITS.
+    ``bits`` a weight: 32 (fp32), 16 (fp16), 2 (ternary, "2bit"), 1.6 (ternary, "trits"), 1 for each term (binary), else
+    those of the codes. ``group`` is what shares a scale: "matrix", "row", "row_block" (``group_size`` rows) or "input"
+    (``group_size`` neighbouring inputs of one row). ``scale_bits`` and ``terms``: of a binary tensor, see SCALE_BITS
+    and TERMS.
     """
 
     scheme: str
@@ -59,6 +61,7 @@ class TensorSpec:
     symmetric: bool | None = None
     group_size: int | None = None
     scale_bits: int | None = None
+    terms: int | None = None
 
     @classmethod
     def fp32(cls, shape: tuple[int, ...]) -> TensorSpec:
@@ -88,9 +91,9 @@ class TensorSpec:
         return cls("codebook", float(bits), tuple(shape), None, group)
 
     @classmethod
-    def binary(cls, shape: tuple[int, ...], group: str, scale_bits: int = 32) -> TensorSpec:
-        """value = ±scale."""
-        return cls("binary", 1.0, tuple(shape), None, group, scale_bits=scale_bits)
+    def binary(cls, shape: tuple[int, ...], group: str, scale_bits: int = 32, terms: int = 1) -> TensorSpec:
+        """value = ±scale, or of two terms ±scale[0] ± scale[1]."""
+        return cls("binary", float(terms), tuple(shape), None, group, scale_bits=scale_bits, terms=terms)
 
     @property
     def is_float(self) -> bool:
@@ -100,12 +103,19 @@ class TensorSpec:
     @property
     def code_bits(self) -> int:
         """Bits of a code of a uniform, codebook or binary tensor."""
-        return int(self.bits)
+        return 1 if self.scheme == "binary" else int(self.bits)
+
+    @property
+    def codes_shape(self) -> tuple[int, ...]:
+        """Of the codes of a quantized tensor [rows, cols]: its own, of two terms [2, rows, cols]."""
+        return self.shape if self.terms in (None, 1) else (self.terms, *self.shape)
 
     @property
     def scale_shape(self) -> tuple[int, ...]:
         """Of the scales (and offsets) of a quantized tensor [rows, cols]."""
         rows, cols = self.shape
+        if self.terms == 2:
+            return (2,) if self.group == "matrix" else (2, rows)
         if self.group == "matrix":
             return (1,)
         if self.group == "row":
@@ -141,7 +151,7 @@ def parse_spec(name: str, value: Any, shape: tuple[int, ...]) -> TensorSpec:
     if scheme in GROUPS and not can_be_quantized(name):
         raise ArtifactError(f"scheme is {scheme!r}; this tensor is fp32 or fp16 in every artifact", name)
     packing = _parse_packing(name, value) if scheme == "ternary" else None
-    group = group_size = symmetric = scale_bits = None
+    group = group_size = symmetric = scale_bits = terms = None
     if scheme in GROUPS:
         group = value["group"]
         if not isinstance(group, str) or group not in GROUPS[scheme]:
@@ -155,13 +165,20 @@ def parse_spec(name: str, value: Any, shape: tuple[int, ...]) -> TensorSpec:
         scale_bits = value["scale_bits"]
         if type(scale_bits) is not int or scale_bits not in SCALE_BITS:
             raise ArtifactError(f"scale_bits is {shown(scale_bits)}; allowed are 32 and 16", name)
-    allowed = BITS[scheme] if packing is None else (TERNARY_BITS[packing],)
+        terms = value["terms"]
+        if type(terms) is not int or terms not in TERMS:
+            raise ArtifactError(f"terms is {shown(terms)}; allowed are 1 and 2", name)
+    allowed: tuple[float, ...]
+    if packing is not None:
+        kind, allowed = packing, (TERNARY_BITS[packing],)
+    elif terms is not None:
+        kind, allowed = f"binary with terms {terms}", (terms,)
+    else:
+        kind, allowed = scheme, BITS[scheme]
     bits = value["bits"]
     if not is_number(bits) or bits not in allowed:
-        raise ArtifactError(
-            f"bits is {shown(bits)}; {packing or scheme} has {', '.join(f'{b:g}' for b in allowed)}", name
-        )
-    return TensorSpec(scheme, float(bits), shape, packing, group, symmetric, group_size, scale_bits)
+        raise ArtifactError(f"bits is {shown(bits)}; {kind} has {', '.join(f'{b:g}' for b in allowed)}", name)
+    return TensorSpec(scheme, float(bits), shape, packing, group, symmetric, group_size, scale_bits, terms)
 
 
 def _parse_packing(name: str, value: Mapping[str, Any]) -> str:

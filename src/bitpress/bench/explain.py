@@ -81,12 +81,12 @@ def _isa_reason() -> str:
 def multiply_adds(config: ArtifactConfig, cell: Cell) -> dict[str, int]:
     """Multiply-adds of a pass by operation. Of the last layer, first tokens only, keys and values aside."""
     tokens, layers = cell.batch * cell.length, config.num_hidden_layers
-    h, i = config.hidden_size, config.intermediate_size
+    h, a, i = config.hidden_size, config.attention_size, config.intermediate_size
     after_attention = (layers - 1) * tokens + cell.batch
     return {
-        "query_key_value": ((3 * layers - 1) * tokens + cell.batch) * h * h,
-        "attention": cell.batch * 2 * cell.length * ((layers - 1) * cell.length + 1) * h,
-        "attention_output": after_attention * h * h,
+        "query_key_value": ((3 * layers - 1) * tokens + cell.batch) * h * a,
+        "attention": cell.batch * 2 * cell.length * ((layers - 1) * cell.length + 1) * a,
+        "attention_output": after_attention * h * a,
         "ffn_up": after_attention * h * i,
         "ffn_down": after_attention * h * i,
         "head": cell.batch * h * (h + config.num_labels),

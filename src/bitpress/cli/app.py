@@ -17,11 +17,24 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from bitpress.cli import bench, compress, demo, doctor, estimate, evaluate, finetune, inspect, predict, recipes
+from bitpress.cli import (
+    augment,
+    bench,
+    compress,
+    demo,
+    doctor,
+    estimate,
+    evaluate,
+    finetune,
+    inspect,
+    predict,
+    pretrain,
+    recipes,
+)
 from bitpress.errors import BitpressError, EngineError
 
 # Commands that keep checkpoints while they run, so that the same command goes on where it was stopped.
-_RESUMABLE = {"finetune", "compress", "demo"}
+_RESUMABLE = {"finetune", "pretrain", "augment", "compress", "demo"}
 # The extra that installs a package, by the name under which it is imported.
 _EXTRAS = {
     **dict.fromkeys(("torch", "transformers", "accelerate", "safetensors", "pydantic", "yaml"), "train"),
@@ -101,6 +114,8 @@ def _options(
 
 app.command("demo")(demo.demo)
 app.command("finetune")(finetune.finetune)
+app.command("pretrain")(pretrain.pretrain)
+app.command("augment")(augment.augment)
 app.command("compress")(compress.compress)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)

@@ -33,6 +33,13 @@ def compress(
         ),
     ] = None,
     recipe: Annotated[str, typer.Option(help="Name of a recipe (`bitpress recipes`) or a YAML file.")] = "ternarybert",
+    student: Annotated[
+        str | None,
+        typer.Option(
+            help="Directory of a general student (`bitpress pretrain`), or a shape such as 4x312.",
+            show_default="the recipe's own",
+        ),
+    ] = None,
     task: Annotated[
         str | None, typer.Option(help="Layout and metric, such as glue/sst2.", show_default="the teacher's own")
     ] = None,
@@ -58,6 +65,8 @@ def compress(
     overrides = options.parse_overrides(
         assignments, epochs=epochs, learning_rate=learning_rate, batch_size=batch_size, max_length=max_length
     )
+    if student is not None:
+        overrides["student.init"] = student
     from bitpress.recipes.runner import compress as run
 
     with only_results_on_stdout():

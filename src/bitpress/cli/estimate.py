@@ -19,7 +19,7 @@ from bitpress.cli.output import (
     only_results_on_stdout,
     print_table,
 )
-from bitpress.errors import BitpressError
+from bitpress.errors import BitpressError, RecipeError
 
 TEACHER = "teacher (PyTorch fp32)"
 
@@ -47,7 +47,7 @@ def estimate(
     length = length or min(128, most_tokens([teacher]))
     names = recipe or [known.name for known in list_recipes()]
     with only_results_on_stdout():
-        result = measure_recipes(teacher, names, batch, length, threads, repeats, quiet)
+        result = measure_recipes(teacher, names, batch, length, threads, repeats, quiet, skip=recipe is None)
     if as_json:
         emit_json(result)
         return
@@ -65,10 +65,18 @@ def estimate(
 
 
 def measure_recipes(
-    teacher: Path, recipes: list[str], batch: int, length: int, threads: int | None, repeats: int, quiet: bool
+    teacher: Path,
+    recipes: list[str],
+    batch: int,
+    length: int,
+    threads: int | None,
+    repeats: int,
+    quiet: bool,
+    skip: bool = False,
 ) -> dict[str, Any]:
     """Rows for the teacher and each recipe: ``recipe``, ``bytes``, ``ratio``, ``median_ms``, ``batch``, ``length``,
-    ``threads``. Sizes are those of the weights file on disk; ``ratio`` is the teacher's over the recipe's."""
+    ``threads``. Sizes are those of the weights file on disk; ``ratio`` is the teacher's over the recipe's. With
+    ``skip``, recipes that do not suit the teacher are left out with a note; otherwise they are errors."""
     from bitpress.bench.latency import Cell, measure
     from bitpress.recipes.runner import post_training_artifact
 
@@ -76,8 +84,15 @@ def measure_recipes(
         models: dict[str, str | Path] = {TEACHER: teacher}
         for i, name in enumerate(dict.fromkeys(recipes)):
             note(f"packing with {name}", quiet)
-            models[name] = Path(folder) / f"{i}"
-            post_training_artifact(teacher, name, models[name])
+            path = Path(folder) / f"{i}"
+            try:
+                post_training_artifact(teacher, name, path)
+            except RecipeError as error:
+                if not skip:
+                    raise
+                note(f"{name} is left out: {error}", quiet)
+                continue
+            models[name] = path
         note(f"measuring {batch} × {length} tokens", quiet)
         measured = measure(models, [Cell(batch, length)], threads=threads, repeats=repeats)
         sizes = {name: weight_bytes(path) for name, path in models.items()}

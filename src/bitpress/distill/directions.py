@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,7 +41,7 @@ def similarity_direction_loss(
         padding: "exclude": pairs with a padded token count as 0 on both sides; "include": as released, with entries at
             or below −100 set to 0.
     """
-    real = mask[:, None, :, None] if mask is not None and excludes(padding, mask) else None
+    real = mask[:, None, :, None].to(student[0][0].dtype) if mask is not None and excludes(padding, mask) else None
     losses = []
     for ours, theirs in zip(student, teacher, strict=True):
         for x, y in zip(ours, theirs, strict=True):
@@ -57,7 +58,7 @@ def hidden_direction_loss(
         student, teacher: L + 1 of [B, T, H].
         mask, padding: as above; excluded positions count as 0 on both sides.
     """
-    real = mask[:, :, None] if mask is not None and excludes(padding, mask) else None
+    real = mask[:, :, None].to(student[0].dtype) if mask is not None and excludes(padding, mask) else None
     losses = []
     for x, y in zip(student, teacher, strict=True):
         y = y.detach()
@@ -74,8 +75,27 @@ def _similarity(x: Tensor, real: Tensor | None, padding: str) -> Tensor:
 
 
 def _direction_distance(x: Tensor, y: Tensor) -> Tensor:
-    """D(x, y). A tensor of zeros has no direction: it counts as zeros."""
-    tiny = torch.finfo(x.dtype).tiny
-    return torch.linalg.vector_norm(
-        x / torch.linalg.vector_norm(x).clamp(min=tiny) - y / torch.linalg.vector_norm(y).clamp(min=tiny)
-    )
+    """D(x, y), with a gradient for x only. A tensor of zeros has no direction: it counts as zeros."""
+    distance: Tensor = _DirectionDistance.apply(x, y)
+    return distance
+
+
+class _DirectionDistance(torch.autograd.Function):
+    """Forward D = ‖δ‖ with δ = x/‖x‖ − y/‖y‖, backward (δ − (x̂·δ)·x̂) / (‖x‖·D), in as few passes as there are."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
+        tiny = torch.finfo(x.dtype).tiny
+        size = torch.linalg.vector_norm(x).clamp(min=tiny)
+        unit = x / size
+        difference = torch.sub(unit, y / torch.linalg.vector_norm(y).clamp(min=tiny))
+        distance = torch.linalg.vector_norm(difference)
+        ctx.save_for_backward(unit, difference, size, distance)
+        return distance
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        unit, difference, size, distance = ctx.saved_tensors
+        factor = torch.where(distance > 0, grads[0] / (size * distance), 0.0)  # equal directions: at the minimum
+        along = torch.dot(unit.flatten(), difference.flatten())
+        return torch.addcmul(difference, unit, -along).mul_(factor), None

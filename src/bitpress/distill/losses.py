@@ -23,7 +23,7 @@ from bitpress.encoder.model import EncoderOutput
 from bitpress.errors import RecipeError
 
 REDUCTIONS = ("batch", "batch_and_class")
-HIDDEN_DISTANCES = ("mse", "direction")
+HIDDEN_DISTANCES = ("mse", "direction", "cosine")
 
 # A score at or below this is a masked one and counts as 0 on either side: the published rule. Real scores are tens.
 MASKED_SCORE = -100.0
@@ -76,7 +76,8 @@ def distillation_loss(
         weights: factors; None: those of TernaryBERT.
         labels: int64 [B] class ids, where labels have weight; cross-entropy. A model with one label regresses on the
             teacher's value and takes none, as published.
-        hidden_distance: "mse" (:func:`hidden_state_loss`) or "direction" (:func:`hidden_direction_loss`).
+        hidden_distance: "mse" (:func:`hidden_state_loss`), "direction" (:func:`hidden_direction_loss`) or "cosine"
+            (:func:`hidden_cosine_loss`).
         temperature, reduction: of :func:`soft_cross_entropy`.
         padding: "exclude" or "include".
 
@@ -102,8 +103,8 @@ def distillation_loss(
         terms["similarity"] = (weights.similarity, loss)
     if weights.hidden:
         _check_pairs(student.hidden_states, teacher.hidden_states, "hidden states")
-        distance = hidden_state_loss if hidden_distance == "mse" else hidden_direction_loss
-        loss = distance(student.hidden_states, teacher.hidden_states, mask, padding=padding)
+        distances = {"mse": hidden_state_loss, "direction": hidden_direction_loss, "cosine": hidden_cosine_loss}
+        loss = distances[hidden_distance](student.hidden_states, teacher.hidden_states, mask, padding=padding)
         terms["hidden"] = (weights.hidden, loss)
     if weights.prediction:
         if student.logits.shape != teacher.logits.shape:
@@ -169,6 +170,19 @@ def hidden_state_loss(
         positions = mask[:, :, None].to(student[0].dtype)  # type: ignore[index]  # excludes is False for None
         count = positions.sum() * student[0].shape[2]
     return torch.stack([_mean_square(a, b, positions, count) for a, b in zip(student, teacher, strict=True)]).sum()
+
+
+def hidden_cosine_loss(
+    student: Sequence[Tensor], teacher: Sequence[Tensor], mask: Tensor | None = None, *, padding: str = "exclude"
+) -> Tensor:
+    """Mean over positions of 1 − cos(h_S, h_T) of the last hidden states only, as DistilBERT compares them (Sanh et al.
+    2019, arXiv 1910.01108, §3). Arguments as :func:`hidden_state_loss`."""
+    _check_pairs(student[-1:], teacher[-1:], "hidden states")
+    distance = 1 - F.cosine_similarity(student[-1], teacher[-1].detach(), dim=-1)
+    if not excludes(padding, mask):
+        return distance.mean()
+    real = mask.to(distance.dtype)  # type: ignore[union-attr]  # excludes is False for None
+    return (distance * real).sum() / real.sum().clamp(min=1)
 
 
 def soft_cross_entropy(student: Tensor, teacher: Tensor, temperature: float = 1.0, *, reduction: str) -> Tensor:

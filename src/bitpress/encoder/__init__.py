@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from bitpress.encoder.checkpoint import load_classifier, load_config, save_classifier
+from bitpress.encoder.checkpoint import (
+    load_classifier,
+    load_config,
+    load_extra_tensors,
+    save_classifier,
+    save_encoder,
+)
 from bitpress.encoder.config import EncoderConfig
 from bitpress.encoder.layers import ActivationPoint, Linear, WordEmbedding
+from bitpress.encoder.masked_lm import MaskedLanguageHead
 from bitpress.encoder.model import EncoderOutput, SequenceClassifier
 
 __all__ = [
@@ -12,9 +19,12 @@ __all__ = [
     "EncoderConfig",
     "EncoderOutput",
     "Linear",
+    "MaskedLanguageHead",
     "SequenceClassifier",
     "WordEmbedding",
     "load_classifier",
     "load_config",
+    "load_extra_tensors",
     "save_classifier",
+    "save_encoder",
 ]

@@ -11,7 +11,7 @@ import json
 import os
 import pickle
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -108,6 +108,27 @@ def load_classifier(
     return model.eval()
 
 
+def save_encoder(
+    model: SequenceClassifier,
+    path: str | Path,
+    tokenizer_from: str | Path | None = None,
+    extra: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write embeddings and layers of ``model``, without its pooler and head, as a Hugging Face directory that
+    ``AutoModel`` and :func:`load_classifier` load; ``extra`` tensors, which both ignore, go into the same file under
+    their own names. Otherwise as :func:`save_classifier`.
+    """
+    body = {
+        to_hf_name(name).removeprefix("bert."): tensor
+        for name, tensor in _own_tensors(model).items()
+        if not name.startswith(("pooler.", "classifier."))
+    }
+    config = model.config.to_hf() | {"architectures": ["BertModel"]}
+    for key in ("id2label", "label2id", "problem_type"):
+        config.pop(key, None)
+    _write(path, body | dict(extra or {}), config, tokenizer_from)
+
+
 def save_classifier(model: SequenceClassifier, path: str | Path, tokenizer_from: str | Path | None = None) -> None:
     """Write ``model`` as a Hugging Face directory that ``AutoModelForSequenceClassification`` loads with equal logits.
 
@@ -122,6 +143,22 @@ def save_classifier(model: SequenceClassifier, path: str | Path, tokenizer_from:
     Raises:
         UnsupportedModelError: ``tokenizer_from`` holds no tokenizer, or ``path`` is a file.
     """
+    tensors = {to_hf_name(name): tensor for name, tensor in _own_tensors(model).items()}
+    _write(path, tensors, model.config.to_hf(), tokenizer_from)
+
+
+def _own_tensors(model: SequenceClassifier) -> dict[str, Tensor]:
+    """The model's parameters in fp32 without those of its quantizers, by canonical name."""
+    return {
+        name: parameter.detach().to("cpu", torch.float32).contiguous()
+        for name, parameter in model.named_parameters()
+        if not any(part.endswith("quantizer") for part in name.split("."))
+    }
+
+
+def _write(
+    path: str | Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any], tokenizer_from: str | Path | None
+) -> None:
     target = Path(path).resolve()
     if target.exists() and not target.is_dir():
         raise UnsupportedModelError(f"{target}: exists and is not a directory; choose another output directory")
@@ -132,14 +169,9 @@ def save_classifier(model: SequenceClassifier, path: str | Path, tokenizer_from:
     try:
         if tokenizer_from is not None:
             _copy_tokenizer(Path(tokenizer_from), staging)
-        tensors = {
-            to_hf_name(name): parameter.detach().to("cpu", torch.float32).contiguous()
-            for name, parameter in model.named_parameters()
-            if not any(part.endswith("quantizer") for part in name.split("."))
-        }
-        save_file(tensors, staging / "model.safetensors", metadata={"format": "pt"})
-        config = json.dumps(model.config.to_hf(), indent=2, ensure_ascii=False)
-        (staging / "config.json").write_text(config + "\n", encoding="utf-8")
+        save_file(dict(tensors), staging / "model.safetensors", metadata={"format": "pt"})
+        text = json.dumps(dict(config), indent=2, ensure_ascii=False)
+        (staging / "config.json").write_text(text + "\n", encoding="utf-8")
         _publish(staging, target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -239,12 +271,28 @@ def _weight_files(directory: Path) -> list[Path]:
     raise UnsupportedModelError(f"{directory}: no weights; expected one of {', '.join(WEIGHT_FILES)}")
 
 
-def _tensors_of(file: Path) -> dict[str, Tensor]:
-    """The tensors of one file that the encoder or its head may use, under their stored names."""
+def load_extra_tensors(path: str | Path, prefix: str) -> dict[str, Tensor]:
+    """Tensors of a checkpoint that are no part of the encoder, fp32, by their names: those that begin with ``prefix``.
+
+    Raises:
+        UnsupportedModelError: the weight files cannot be read.
+    """
+    found: dict[str, Tensor] = {}
+    for file in _weight_files(Path(path)):
+        found |= _tensors_of(file, lambda name: name.startswith(prefix))
+    return {name: tensor.to(torch.float32, copy=True).contiguous() for name, tensor in sorted(found.items())}
+
+
+def _may_be_used(name: str) -> bool:
+    return not is_ignored(name)
+
+
+def _tensors_of(file: Path, wanted: Callable[[str], bool] = _may_be_used) -> dict[str, Tensor]:
+    """The tensors of one file, by default those that the encoder or its head may use, under their stored names."""
     try:
         if file.suffix == ".safetensors":
             with safe_open(file, framework="pt", device="cpu") as opened:
-                return {name: opened.get_tensor(name) for name in opened.keys() if not is_ignored(name)}  # noqa: SIM118
+                return {name: opened.get_tensor(name) for name in opened.keys() if wanted(name)}  # noqa: SIM118
         loaded = torch.load(file, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, ValueError, EOFError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -253,7 +301,7 @@ def _tensors_of(file: Path) -> dict[str, Tensor]:
         ) from None
     if not isinstance(loaded, dict) or not all(isinstance(tensor, Tensor) for tensor in loaded.values()):
         raise UnsupportedModelError(f"{file}: not a state dict of tensors; save the model again with save_pretrained")
-    return {name: tensor for name, tensor in loaded.items() if not is_ignored(name)}
+    return {name: tensor for name, tensor in loaded.items() if wanted(name)}
 
 
 def _copy_tokenizer(source: Path, target: Path) -> None:

@@ -49,6 +49,7 @@ class EncoderConfig:
     hidden_size: int = 768
     num_hidden_layers: int = 12
     num_attention_heads: int = 12
+    attention_head_size: int | None = None  # None: hidden_size / num_attention_heads; given where heads were taken away
     intermediate_size: int = 3072
     hidden_act: str = "gelu"
     hidden_dropout_prob: float = 0.1
@@ -76,7 +77,12 @@ class EncoderConfig:
     @property
     def head_size(self) -> int:
         """Width of one attention head (d)."""
-        return self.hidden_size // self.num_attention_heads
+        return self.attention_head_size or self.hidden_size // self.num_attention_heads
+
+    @property
+    def attention_size(self) -> int:
+        """Width of all heads together (A): what query, key and value have, and the attention output reads."""
+        return self.num_attention_heads * self.head_size
 
     @property
     def is_regression(self) -> bool:
@@ -106,8 +112,9 @@ class EncoderConfig:
         values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "extra"}
         values["id2label"] = {str(index): label for index, label in self.id2label.items()}
         values["label2id"] = self.label2id
-        if self.problem_type is None:
-            del values["problem_type"]
+        for name in ("problem_type", "attention_head_size"):
+            if values[name] is None:
+                del values[name]
         values |= {"model_type": "bert", "architectures": ["BertForSequenceClassification"], "dtype": "float32"}
         return dict(sorted((self.extra | values).items()))
 
@@ -187,8 +194,12 @@ def _read_id2label(config: Mapping[str, Any]) -> dict[int, str]:
 def _check_values(config: EncoderConfig) -> None:
     for name in _POSITIVE_INTEGERS:
         value = getattr(config, name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        if not _is_size(value):
             raise UnsupportedModelError(f"config.json: {name} is {value!r}; it must be a positive integer")
+    if config.attention_head_size is not None and not _is_size(config.attention_head_size):
+        raise UnsupportedModelError(
+            f"config.json: attention_head_size is {config.attention_head_size!r}; it must be a positive integer or null"
+        )
     for name in _PROBABILITIES:
         value = getattr(config, name)
         if not (name == "classifier_dropout" and value is None) and not (_is_number(value) and 0 <= value < 1):
@@ -197,7 +208,7 @@ def _check_values(config: EncoderConfig) -> None:
         value = getattr(config, name)
         if not (_is_number(value) and value > 0):
             raise UnsupportedModelError(f"config.json: {name} is {value!r}; it must be a positive number")
-    if config.hidden_size % config.num_attention_heads:
+    if config.attention_head_size is None and config.hidden_size % config.num_attention_heads:
         raise UnsupportedModelError(
             f"config.json: hidden_size {config.hidden_size} is not a multiple of "
             f"num_attention_heads {config.num_attention_heads}; every head must have the same width"
@@ -221,6 +232,10 @@ def _check_values(config: EncoderConfig) -> None:
 def _check_choice(key: str, value: Any, allowed: Sequence[str]) -> None:
     if value not in allowed:
         raise UnsupportedModelError(f"config.json: {key} is {value!r}; bitpress runs {_listed(allowed)}")
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def _is_number(value: Any) -> bool:

@@ -35,11 +35,12 @@ def dropout(x: Tensor, probability: float, training: bool) -> Tensor:
 
 
 def keep_signs(y: Tensor, x: Tensor) -> Tensor:
-    """y = f(x) of an activation function that has the sign of its argument, also where it underflows.
+    """y = f(x) of an activation function that has the sign of its argument, moved by the smallest normal number in the
+    direction of x, so that it has that sign also where it underflows.
 
     GELU of a number below about −5.6 is −0 in fp32, and sgn(−0) is +1; the number that it stands for is negative.
     """
-    return torch.where(x < 0, y.clamp(max=-torch.finfo(y.dtype).tiny), y)
+    return torch.add(y, x.detach().sign(), alpha=torch.finfo(y.dtype).tiny)
 
 
 def is_quantizers(name: str) -> bool:
@@ -52,12 +53,18 @@ class Linear(nn.Linear):
     None changes nothing. Most models quantize inputs at an activation point instead, once for all linears that read
     them.
 
+    With a ``second_weight``, of the shape of ``weight``, Ŵ is the sum of both, each quantized on its own: what ternary
+    weight splitting makes of one.
+
     x [..., in_features], y [..., out_features]. The quantizers run once a forward call. A weight quantizer that has a
     ``linear(x, weight, bias, step)`` computes y itself; ``step`` is the input quantizer's, of which x̂ are multiples.
     """
 
+    second_weight: nn.Parameter | None
+
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__(in_features, out_features)
+        self.register_parameter("second_weight", None)
         self.weight_quantizer: WeightQuantizer | None = None
         self.input_quantizer: ActivationPointQuantizer | None = None
 
@@ -65,40 +72,57 @@ class Linear(nn.Linear):
         if self.input_quantizer is not None:
             x = self.input_quantizer(x, "rows", None)
         product = getattr(self.weight_quantizer, "linear", None)
-        if product is not None:
+        if product is not None and self.second_weight is None:
             y: Tensor = product(x, self.weight, self.bias, getattr(self.input_quantizer, "step", None))
             return y
-        weight = self.weight if self.weight_quantizer is None else self.weight_quantizer(self.weight)
-        return F.linear(x, weight, self.bias)
+        return F.linear(x, _quantized(self.weight_quantizer, self.weight, self.second_weight), self.bias)
+
+
+def _quantized(quantizer: WeightQuantizer | None, weight: Tensor, second: Tensor | None) -> Tensor:
+    first = weight if quantizer is None else quantizer(weight)
+    if second is None:
+        return first
+    return first + (second if quantizer is None else quantizer(second))
 
 
 class WordEmbedding(nn.Module):
-    """Rows of ``weight`` [V, H] by id; the row ``padding_idx`` is looked up but gets no gradient.
+    """Rows of ``weight`` [V, H] by id; the row ``padding_idx`` is looked up but gets no gradient. ``second_weight`` as
+    in :class:`Linear`.
 
     Where a quantizer's ``rows_are_independent``, only the distinct rows of the batch are quantized: for 512 tokens of
     a 30,522-row vocabulary some hundred rows a step instead of all. The gradient is dense.
     """
 
+    second_weight: nn.Parameter | None
+
     def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(num_embeddings, embedding_dim))
         self.padding_idx = padding_idx
+        self.register_parameter("second_weight", None)
         self.weight_quantizer: WeightQuantizer | None = None
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids int64 [...] → [..., H]."""
         if self.weight_quantizer is None:
-            return F.embedding(ids, self.weight, self.padding_idx)
+            return F.embedding(ids, _quantized(None, self.weight, self.second_weight), self.padding_idx)
+        unique, inverse = torch.unique(ids, return_inverse=True)
+        rows = self._rows(unique, self.weight)
+        if self.second_weight is not None:
+            rows = rows + self._rows(unique, self.second_weight)
+        return F.embedding(inverse, rows)
+
+    def _rows(self, ids: Tensor, weight: Tensor) -> Tensor:
+        """Rows ``ids`` of the quantized ``weight``."""
         quantizer = self.weight_quantizer
         for_table = getattr(quantizer, "for_table", None)
         if for_table is not None:  # fixes what it needs of the other rows
-            quantizer = for_table(self.weight)
-        if not getattr(quantizer, "rows_are_independent", False):
-            # A scale of several rows depends on some that are not in the batch.
-            return F.embedding(ids, quantizer(self.weight), self.padding_idx)
-        unique, inverse = torch.unique(ids, return_inverse=True)
-        rows = F.embedding(unique, self.weight, self.padding_idx)
-        return F.embedding(inverse, quantizer(rows))
+            quantizer = for_table(weight)
+        assert quantizer is not None, "the caller asked"
+        if getattr(quantizer, "rows_are_independent", False):
+            return quantizer(F.embedding(ids, weight, self.padding_idx))
+        # A scale of several rows depends on some that are not in the batch.
+        return F.embedding(ids, quantizer(weight), self.padding_idx)
 
     def extra_repr(self) -> str:
         return f"{self.weight.shape[0]}, {self.weight.shape[1]}, padding_idx={self.padding_idx}"

@@ -1,7 +1,8 @@
 """BERT with a classification head, as bitpress trains it (Devlin et al. 2018, arXiv 1810.04805).
 
-Shapes throughout: B texts, T tokens (padded), H hidden size, I intermediate size, h heads, d = H / h, L layers,
-C labels. Attribute names are the canonical tensor names, so ``state_dict()`` keys need no translation.
+Shapes throughout: B texts, T tokens (padded), H hidden size, I intermediate size, h heads of width d, A = h·d (which is
+H but where heads were taken away), L layers, C labels. Attribute names are the canonical tensor names, so
+``state_dict()`` keys need no translation.
 """
 
 from __future__ import annotations
@@ -85,10 +86,10 @@ class Attention(nn.Module):
 
     def __init__(self, config: EncoderConfig, name: str) -> None:
         super().__init__()
-        size = config.hidden_size
+        size, inner = config.hidden_size, config.attention_size
         self.heads, self.head_size = config.num_attention_heads, config.head_size
-        self.query, self.key, self.value = Linear(size, size), Linear(size, size), Linear(size, size)
-        self.output = Linear(size, size)
+        self.query, self.key, self.value = Linear(size, inner), Linear(size, inner), Linear(size, inner)
+        self.output = Linear(inner, size)
         self.norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
         self.probability_dropout = config.attention_probs_dropout_prob
         self.hidden_dropout = config.hidden_dropout_prob
@@ -118,12 +119,12 @@ class Attention(nn.Module):
                 states = AttentionStates(scores, (query, key, value))
         else:
             context = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
-        context = context.transpose(1, 2).reshape(hidden.shape)
+        context = context.transpose(1, 2).flatten(2)
         out = dropout(self.output(self.context(context, real)), self.hidden_dropout, self.training)
         return self.norm(out + hidden), states
 
     def _split(self, x: Tensor) -> Tensor:
-        """[B, T, H] → [B, h, T, d], a view."""
+        """[B, T, A] → [B, h, T, d], a view."""
         return x.view(x.shape[0], x.shape[1], self.heads, self.head_size).transpose(1, 2)
 
     def _is_plain(self) -> bool:
@@ -263,6 +264,24 @@ class SequenceClassifier(nn.Module):
         Raises:
             UnsupportedModelError: more tokens than the model has positions.
         """
+        hidden, hidden_states, attention = self.encode(input_ids, attention_mask, token_type_ids, collect)
+        pooled = dropout(self.pooler(hidden), self.classifier_dropout, self.training)
+        return EncoderOutput(
+            self.classifier(pooled),
+            tuple(hidden_states),
+            tuple(states.scores for states in attention),
+            tuple(states.projections for states in attention),
+        )
+
+    def encode(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        collect: bool = False,
+    ) -> tuple[Tensor, list[Tensor], list[AttentionStates]]:
+        """The last hidden state [B, T, H], before pooler and head, and what was asked for with ``collect``; arguments
+        as :meth:`forward`."""
         real = None if attention_mask is None else attention_mask.to(torch.bool)
         if real is not None and bool(real.all()):
             real = None  # as good as no mask, and cheaper everywhere below
@@ -277,13 +296,7 @@ class SequenceClassifier(nn.Module):
             if collect:
                 hidden_states.append(hidden)
                 attention.append(states)
-        pooled = dropout(self.pooler(hidden), self.classifier_dropout, self.training)
-        return EncoderOutput(
-            self.classifier(pooled),
-            tuple(hidden_states),
-            tuple(states.scores for states in attention),
-            tuple(states.projections for states in attention),
-        )
+        return hidden, hidden_states, attention
 
     def set_hidden_act(self, name: str) -> None:
         """Another activation function in every feed-forward network, and in ``config``.

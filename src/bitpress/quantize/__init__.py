@@ -13,7 +13,9 @@ from bitpress.quantize.apply import (
 )
 from bitpress.quantize.binary import AllAttention, BinaryQuantizer, BooleanAttention, SignQuantizer
 from bitpress.quantize.elastic import ElasticQuantizer
+from bitpress.quantize.learned_range import LearnedRangeQuantizer
 from bitpress.quantize.policy import ActivationPolicy, EmbeddingPolicy, Policy, WeightPolicy
+from bitpress.quantize.splitting import split_ternary
 from bitpress.quantize.ternary import TernaryQuantizer
 from bitpress.quantize.uniform import ActivationQuantizer
 from bitpress.quantize.uniform_weights import UniformWeightQuantizer
@@ -27,6 +29,7 @@ __all__ = [
     "BooleanAttention",
     "ElasticQuantizer",
     "EmbeddingPolicy",
+    "LearnedRangeQuantizer",
     "LeftFp32",
     "Policy",
     "ReportRow",
@@ -38,4 +41,5 @@ __all__ = [
     "apply_policy",
     "elastic_quantizers",
     "encode_weights",
+    "split_ternary",
 ]

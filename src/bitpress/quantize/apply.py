@@ -8,10 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bitpress.encoder.activations import ACTIVATIONS
 from bitpress.encoder.layers import ActivationPoint, Linear, WordEmbedding, is_quantizers
 from bitpress.encoder.model import Attention, FeedForward
 from bitpress.quantize.binary import AllAttention, BinaryQuantizer, BooleanAttention
 from bitpress.quantize.elastic import ElasticQuantizer
+from bitpress.quantize.learned_range import LearnedRangeQuantizer
+from bitpress.quantize.learned_scale import LearnedScale
 from bitpress.quantize.policy import ActivationPolicy, Policy, WeightPolicy
 from bitpress.quantize.ternary import TernaryQuantizer
 from bitpress.quantize.uniform import ActivationQuantizer
@@ -60,29 +63,31 @@ class AppliedPolicy:
 
 def apply_policy(model: nn.Module, policy: Policy) -> AppliedPolicy:
     """Set the quantizers of ``policy`` on every linear but the classifier, on the word embedding and on every
-    activation point of ``model``, replacing earlier ones (with them, static ranges). Elastic quantizers continue with
-    the scales and thresholds of elastic ones that they replace.
+    activation point of ``model``, replacing earlier ones (with them, static ranges). Quantizers on a learned scale
+    continue with the scales and thresholds of those of their kind that they replace.
 
     Position and token-type embeddings, biases, LayerNorm and the classifier stay fp32, as published (TernaryBERT §3).
     """
     activations = policy.activations
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    never_negative = {id(module.output) for module in model.modules() if isinstance(module, FeedForward)}
+    never_negative = _never_negative(model)
     attention = {"bool": BooleanAttention, "all": AllAttention}[activations.attention]
-    weights, linears, points = {}, [], []
+    weights: dict[str, WeightPolicy] = {}
+    linears, points = [], []
     for name, module in list(model.named_modules()):
         if isinstance(module, (Linear, WordEmbedding)):
             wanted = policy.word_embedding if isinstance(module, WordEmbedding) else policy.weights
             module.weight_quantizer = None if name == _HEAD else wanted.quantizer()
             if module.weight_quantizer is not None:
-                weights[f"{name}.weight"] = wanted
+                weights |= {f"{name}.weight": wanted, f"{name}.second_weight": wanted}
         if isinstance(module, Linear) and name != _HEAD:
             linears.append(name)
-            wanted_input = activations.input_quantizer(module.in_features, id(module) not in never_negative)
-            module.input_quantizer = _replaced(module.input_quantizer, wanted_input, device, module.training)
+            own = activations.input_quantizer(module.in_features, module not in never_negative)
+            module.input_quantizer = _replaced(module.input_quantizer, own, device, module.training)
         elif isinstance(module, ActivationPoint):
             points.append((name, module))
-            module.quantizer = _replaced(module.quantizer, activations.quantizer(module.kind), device, module.training)
+            new = activations.quantizer(module.kind, module not in never_negative)
+            module.quantizer = _replaced(module.quantizer, new, device, module.training)
         elif isinstance(module, Attention):
             module.weigh = attention() if activations.scheme == "binary" else None
     rows, left = _tensor_rows(model, weights)
@@ -90,11 +95,21 @@ def apply_policy(model: nn.Module, policy: Policy) -> AppliedPolicy:
     return AppliedPolicy(policy, tuple(rows), tuple(left))
 
 
+def _never_negative(model: nn.Module) -> set[nn.Module]:
+    """The activation points whose numbers are at least 0, and the linears that read them: probabilities, and what a
+    feed-forward network's relu gives."""
+    found: set[nn.Module] = {m for m in model.modules() if isinstance(m, ActivationPoint) and m.kind == "probabilities"}
+    for module in model.modules():
+        if isinstance(module, FeedForward) and module.function is ACTIVATIONS["relu"]:
+            found |= {module.activation, module.output}
+    return found
+
+
 def _replaced(old: object, new: nn.Module | None, device: torch.device, training: bool) -> Any:
     """``new`` in the place of ``old``, ready to run."""
     if new is None:
         return None
-    if isinstance(new, ElasticQuantizer) and isinstance(old, ElasticQuantizer) and old.signed == new.signed:
+    if isinstance(new, LearnedScale) and type(old) is type(new) and old.signed == new.signed:
         new.continue_from(old)
     return new.to(device).train(training)
 
@@ -124,28 +139,38 @@ def _append_activations(
 
 def encode_weights(model: nn.Module) -> dict[str, tuple[Tensor | None, ...]]:
     """Every quantized weight as the next forward pass uses it: name → codes and scales, as its quantizer's ``encode``
-    gives them."""
+    gives them; of one that is split, both parts' stacked: [2, rows, cols] and [2], or [2, rows] of rows."""
     encoded: dict[str, tuple[Tensor | None, ...]] = {}
     for name, module in model.named_modules():
         if isinstance(module, (Linear, WordEmbedding)):
             quantizer = module.weight_quantizer
-            if isinstance(quantizer, (TernaryQuantizer, UniformWeightQuantizer, BinaryQuantizer)):
-                encoded[f"{name}.weight"] = quantizer.encode(module.weight)
+            if not isinstance(quantizer, (TernaryQuantizer, UniformWeightQuantizer, BinaryQuantizer)):
+                continue
+            encoded[f"{name}.weight"] = quantizer.encode(module.weight)
+            if module.second_weight is not None:
+                parts = zip(encoded[f"{name}.weight"], quantizer.encode(module.second_weight), strict=True)
+                stacked = tuple(None if a is None or b is None else torch.stack([a, b]) for a, b in parts)
+                if quantizer.group == "matrix":  # one scale each
+                    stacked = tuple(x.squeeze(1) if x is not None and x.dim() == 2 else x for x in stacked)
+                encoded[f"{name}.weight"] = stacked
     return encoded
 
 
 def activation_ranges(model: nn.Module) -> dict[str, tuple[float, float]]:
-    """Every static activation range: point name → (scale, offset), each exactly an fp32 number.
+    """Every static or learned activation range: point name → (scale, offset), each exactly an fp32 number.
 
     Raises:
         TrainingError: a point has not seen a batch.
     """
     ranges = {}
     for name, module in model.named_modules():
-        if isinstance(module, ActivationPoint) and isinstance(module.quantizer, ActivationQuantizer):
-            quantizer = module.quantizer
-            if quantizer.range == "static":
-                ranges[name] = quantizer.static_range(module.kind)
+        if not isinstance(module, ActivationPoint):
+            continue
+        quantizer = module.quantizer
+        if isinstance(quantizer, LearnedRangeQuantizer) or (
+            isinstance(quantizer, ActivationQuantizer) and quantizer.range == "static"
+        ):
+            ranges[name] = quantizer.static_range(module.kind)
     return ranges
 
 
@@ -189,6 +214,6 @@ def _reason(model: nn.Module, name: str) -> str:
         return "LayerNorm: few parameters, computed in fp32"
     if isinstance(module, nn.Embedding):
         return "small embedding table, added in fp32"
-    if isinstance(module, (Linear, WordEmbedding)) and attribute == "weight":
+    if isinstance(module, (Linear, WordEmbedding)) and attribute in ("weight", "second_weight"):
         return "the policy keeps it in fp32"
     return "bias: added in fp32 after the integer sum"

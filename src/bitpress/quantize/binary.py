@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bitpress.quantize.elementwise import passed_within, signs
+
 # Scales are above 0 in every artifact. A row of zeros has the smallest normal one, which adds nothing to any sum.
 SMALLEST_SCALE = torch.finfo(torch.float32).tiny
 SMALLEST_HALF = 2.0**-24
@@ -88,7 +90,7 @@ class BinaryQuantizer:
     def encode(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """weight fp32 [rows, cols] → (b int8 [rows, cols], α fp32 [rows], or [1] of a matrix)."""
         centred, scale = self._centre(weight)
-        return _step(centred, -1.0).to(torch.int8), scale.squeeze(1)
+        return signs(centred).to(torch.int8), scale.squeeze(1)
 
     @staticmethod
     def decode(codes: Tensor, scale: Tensor) -> Tensor:
@@ -106,15 +108,11 @@ class BinaryQuantizer:
         # NaN and infinite weights make the scale NaN, so that a diverged row cannot pass as a good one.
         return weight - mean, (scale + 0 * scale).clamp_(min=SMALLEST_SCALE)
 
-    def _within(self, centred: Tensor) -> Tensor | None:
-        """Where the gradient passes; None: everywhere, unchanged."""
-        return None if self.gradient_range is None else centred.abs() <= self.gradient_range
-
-    def _backward(self, gradient: Tensor, within: Tensor | None) -> Tensor:
-        """∂L/∂q [rows, cols] → ∂L/∂w."""
-        if within is None:
+    def _backward(self, gradient: Tensor, centred: Tensor | None) -> Tensor:
+        """∂L/∂q [rows, cols] → ∂L/∂w; ``centred``: w − μ, needed where there is a gradient_range."""
+        if self.gradient_range is None or centred is None:
             return gradient
-        masked = gradient * within
+        masked = passed_within(gradient, centred, -self.gradient_range, self.gradient_range)
         if self.centre == "none":
             return masked
         return masked - (masked.mean(dim=1, keepdim=True) if self.centre == "row" else masked.mean())
@@ -135,12 +133,14 @@ class _CentredSign(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, quantizer: BinaryQuantizer) -> Tensor:
         centred, scale = quantizer._centre(weight)
-        ctx.quantizer, ctx.within = quantizer, quantizer._within(centred)
-        return _step(centred, -1.0).mul_(scale)
+        ctx.quantizer = quantizer
+        ctx.save_for_backward(None if quantizer.gradient_range is None else centred)
+        return signs(centred).mul_(scale)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return ctx.quantizer._backward(grads[0], ctx.within), None
+        (centred,) = ctx.saved_tensors
+        return ctx.quantizer._backward(grads[0], centred), None
 
 
 class _Product(torch.autograd.Function):
@@ -151,18 +151,18 @@ class _Product(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, quantizer: BinaryQuantizer, step: Tensor | None
     ) -> Tensor:
         centred, scale = quantizer._centre(weight)
-        codes, scale = _step(centred, -1.0), scale.squeeze(1)
-        ctx.save_for_backward(x, codes, scale)
-        ctx.quantizer, ctx.within = quantizer, quantizer._within(centred)
+        codes, scale = signs(centred), scale.squeeze(1)
+        ctx.quantizer = quantizer
+        ctx.save_for_backward(x, codes, scale, None if quantizer.gradient_range is None else centred)
         if step is None:
             return F.linear(x, codes).mul_(scale).add_(bias)
         return F.linear((x / step).round_(), codes).mul_(scale * step).add_(bias)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, codes, scale = ctx.saved_tensors
+        x, codes, scale, centred = ctx.saved_tensors
         rows = grads[0].flatten(0, -2)
-        by_weight = ctx.quantizer._backward(rows.t() @ x.flatten(0, -2), ctx.within)
+        by_weight = ctx.quantizer._backward(rows.t() @ x.flatten(0, -2), centred)
         return (grads[0] * scale) @ codes, by_weight, rows.sum(dim=0), None, None
 
 
@@ -233,15 +233,11 @@ class _Step(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, low: float) -> Tensor:
-        ctx.save_for_backward(x.abs() <= 1)
-        return _step(x, low)
+        ctx.save_for_backward(x)
+        # From −1 and 1 to low and 1, exact for −1 and 0.
+        return signs(x) if low == -1 else signs(x).mul_((1 - low) / 2).add_((1 + low) / 2)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        (within,) = ctx.saved_tensors
-        return grads[0] * within, None
-
-
-def _step(x: Tensor, low: float) -> Tensor:
-    """1 where x ≥ 0, else ``low``."""
-    return (x >= 0).to(x.dtype).mul_(1 - low).add_(low)
+        (x,) = ctx.saved_tensors
+        return passed_within(grads[0], x, -1.0, 1.0), None

@@ -13,8 +13,9 @@ from typing import ClassVar
 from bitpress.errors import RecipeError
 from bitpress.quantize.binary import BinaryQuantizer, SignQuantizer
 from bitpress.quantize.elastic import ELASTIC_BITS, SCALES, THRESHOLDS, ElasticQuantizer
+from bitpress.quantize.learned_range import LearnedRangeQuantizer
 from bitpress.quantize.ternary import GROUPS, METHODS, TernaryQuantizer
-from bitpress.quantize.uniform import RANGES, ActivationQuantizer
+from bitpress.quantize.uniform import ACTIVATION_BITS, RANGES, ActivationQuantizer
 from bitpress.quantize.uniform_weights import BITS, UNIFORM_GROUPS, UniformWeightQuantizer, check_group_size
 
 WEIGHT_SCHEMES = ("fp32", "ternary", "uniform", "binary")
@@ -114,8 +115,9 @@ class ActivationPolicy:
 
     scheme: "fp32", "uniform", "binary" (:class:`SignQuantizer`) or "elastic" (:class:`ElasticQuantizer`: inputs of
     linears each with a scale and threshold of their own, what is never negative not signed).
-    bits: 8 (uniform); 1, 2 or 4 (elastic); unused with others.
-    symmetric, range, clip: of :class:`ActivationQuantizer`, unused with others.
+    bits: 8 or 4 (uniform); 1, 2 or 4 (elastic); unused with others.
+    symmetric, range, clip: of :class:`ActivationQuantizer`, unused with others. range "learned":
+    :class:`LearnedRangeQuantizer`, not symmetric and without a clip, what is never negative not signed.
     attention: with binary activations, "bool" (Bi-Attention) or "all" (the baseline, which attends to every key);
     with others attention is softmax.
     scale, threshold: of :class:`ElasticQuantizer`, unused with others.
@@ -135,13 +137,16 @@ class ActivationPolicy:
 
     def __post_init__(self) -> None:
         _check_choice("activations.scheme", self.scheme, ACTIVATION_SCHEMES)
-        _check_choice("activations.bits", self.bits, ELASTIC_BITS if self.scheme == "elastic" else (8,))
+        _check_choice("activations.bits", self.bits, ELASTIC_BITS if self.scheme == "elastic" else ACTIVATION_BITS)
         _check_choice("activations.attention", self.attention, ATTENTIONS)
         _check_choice("activations.scale", self.scale, SCALES)
         _check_choice("activations.threshold", self.threshold, THRESHOLDS)
         _check_choice("activations.symmetric", self.symmetric, (False, True))
-        _check_choice("activations.range", self.range, RANGES)
+        _check_choice("activations.range", self.range, (*RANGES, "learned"))
         _check_clip("activations.clip", self.clip)
+        if self.range == "learned":  # the range is what it learns: nothing is left for these to say
+            _check_choice("activations.symmetric", self.symmetric, (False,))
+            _check_choice("activations.clip", self.clip, (None,))
 
     @property
     def stored_bits(self) -> int:
@@ -151,16 +156,26 @@ class ActivationPolicy:
     @property
     def starts_from_data(self) -> bool:
         """Whether scales or ranges come from batches, so that weights alone do not make a finished model."""
-        return self.scheme == "elastic" or (self.scheme == "uniform" and self.range == "static")
+        return self.scheme == "elastic" or (self.scheme == "uniform" and self.has_stored_ranges)
 
-    def quantizer(self, kind: str) -> ActivationQuantizer | SignQuantizer | ElasticQuantizer | None:
-        """A new quantizer for an activation point of that kind; None is fp32, or what needs none there."""
+    @property
+    def has_stored_ranges(self) -> bool:
+        """Of scheme "uniform": every point has one range for everything, which an artifact stores."""
+        return self.range in ("static", "learned")
+
+    def quantizer(
+        self, kind: str, signed: bool = True
+    ) -> ActivationQuantizer | LearnedRangeQuantizer | SignQuantizer | ElasticQuantizer | None:
+        """A new quantizer for an activation point of that kind, ``signed`` where numbers may be negative; None is
+        fp32, or what needs none there."""
         if self.scheme == "fp32":
             return None
         if self.scheme == "binary":  # attention weights are bits already
             return None if kind == "probabilities" else SignQuantizer()
         if self.scheme == "elastic":  # linears have quantizers of their own
-            return None if kind == "rows" else self._elastic(kind != "probabilities", None, "none")
+            return None if kind == "rows" else self._elastic(signed, None, "none")
+        if self.range == "learned":
+            return LearnedRangeQuantizer(self.bits, signed)
         return ActivationQuantizer(bits=self.bits, symmetric=self.symmetric, range=self.range, clip=self.clip)
 
     def input_quantizer(self, inputs: int, signed: bool) -> ElasticQuantizer | None:

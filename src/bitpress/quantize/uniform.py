@@ -1,4 +1,5 @@
-"""Uniform 8-bit activations: x̂ = scale·code + offset with uint8 codes (TernaryBERT §3.2; ranges: docs/numerics.md).
+"""Uniform activations of 8 or 4 bits: x̂ = scale·code + offset with codes from 0 (TernaryBERT §3.2; ranges:
+docs/numerics.md).
 
 Training, codec and kernels compute exactly these formulas in fp32: IEEE division, round half to even, a multiplication
 and then an addition.
@@ -27,29 +28,31 @@ from bitpress.errors import RecipeError, TrainingError
 
 RANGES = ("token", "static", "tensor")
 KINDS = ("rows", "head_rows", "head_block", "probabilities")
+ACTIVATION_BITS = (8, 4)
 
 
 class ActivationQuantizer(nn.Module):
-    r"""Min–max quantization to 8 bits with a straight-through gradient.
+    r"""Min–max quantization with a straight-through gradient.
 
-    With x' = clamp(x, −c, c) where a clip c is given (never for probabilities), over one group of x':
+    With x' = clamp(x, −c, c) where a clip c is given (never for probabilities), over one group of x', and h = 127 for 8
+    bits, 7 for 4:
 
-        asymmetric     lo = min x', hi = max x',  scale = (hi − lo) / 255,  offset = lo
-                       code = clamp(round((x' − lo) / scale), 0, 255)
-        symmetric      m = max |x'|,  scale = m / 127,  offset = −128·scale (exact: a power of two)
-                       code = clamp(round(x' / scale), −127, 127) + 128
-        probabilities  scale = max x / 255 (asymmetric) or max x / 127 (symmetric),  offset = 0
-                       code = clamp(round(x / scale), 0, 255 or 127)
+        asymmetric     lo = min x', hi = max x',  scale = (hi − lo) / (2h + 1),  offset = lo
+                       code = clamp(round((x' − lo) / scale), 0, 2h + 1)
+        symmetric      m = max |x'|,  scale = m / h,  offset = −(h + 1)·scale (exact: a power of two)
+                       code = clamp(round(x' / scale), −h, h) + h + 1
+        probabilities  scale = max x / (2h + 1) (asymmetric) or max x / h (symmetric),  offset = 0
+                       code = clamp(round(x / scale), 0, 2h + 1 or h)
 
         q(x) = scale·code + offset
 
         ∂q/∂x = 1,  and 0 where |x| ≥ c (inclusive, on the unclipped x). Ranges carry no gradient.
 
     Where scale is not above 0 (a constant group, or underflow) it is 1, and all codes come out as the lowest
-    (symmetric: 128): a constant row keeps its value and a zero row stays zero.
+    (symmetric: h + 1): a constant row keeps its value and a zero row stays zero.
 
     Args:
-        bits: 8.
+        bits: 8 or 4.
         symmetric: which formula.
         range: "token", the group of the kind (module docstring), so that a text's codes depend on nothing but the
             text; "static", one running range for everything; "tensor", min and max of the whole tensor, padding
@@ -81,8 +84,8 @@ class ActivationQuantizer(nn.Module):
         momentum: float = 0.99,
     ) -> None:
         super().__init__()
-        if bits != 8:
-            raise RecipeError(f"bits is {bits!r}; allowed: 8")
+        if bits not in ACTIVATION_BITS:
+            raise RecipeError(f"bits is {bits!r}; allowed: {', '.join(map(str, ACTIVATION_BITS))}")
         if range not in RANGES:
             raise RecipeError(f"range is {range!r}; allowed: {', '.join(RANGES)}")
         if clip is not None and not clip > 0:
@@ -187,26 +190,32 @@ class ActivationQuantizer(nn.Module):
         self.running_min.copy_(low)
         self.running_max.copy_(high)
 
+    @property
+    def highest(self) -> int:
+        """The largest code, or of a symmetric range the largest distance of a code from the middle one."""
+        return 2 ** (self.bits - 1) - 1 if self.symmetric else 2**self.bits - 1
+
     def _scale_offset(self, low: Tensor, high: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+        divisor = _divisor(self.highest, high)
         if kind == "probabilities":
-            scale = high / _divisor(127 if self.symmetric else 255, high)
+            scale = high / divisor
         elif self.symmetric:
-            scale = torch.maximum(-low, high) / _divisor(127, high)
+            scale = torch.maximum(-low, high) / divisor
         else:
-            scale = (high - low) / _divisor(255, high)
+            scale = (high - low) / divisor
         scale = torch.where(scale > 0, scale, 1.0)
         if kind == "probabilities":
             return scale, torch.zeros_like(scale)
         # + 0 turns an offset of −0 into +0: with −0, a code computed as −0 would decode to another zero than code 0.
-        return scale, -128 * scale if self.symmetric else low + 0.0
+        return scale, -(self.highest + 1) * scale if self.symmetric else low + 0.0
 
     def _codes(self, x: Tensor, scale: Tensor, offset: Tensor, kind: str) -> Tensor:
         """Codes as fp32 of x's shape, newly allocated. Every step but the first works in place."""
         if kind == "probabilities":
-            return (x / scale).round_().clamp_(0, 127 if self.symmetric else 255)
+            return (x / scale).round_().clamp_(0, self.highest)
         if self.symmetric:
-            return (x / scale).round_().clamp_(-127, 127).add_(128)
-        return (x - offset).div_(scale).round_().clamp_(0, 255)
+            return (x / scale).round_().clamp_(-self.highest, self.highest).add_(self.highest + 1)
+        return (x - offset).div_(scale).round_().clamp_(0, self.highest)
 
 
 class _StraightThrough(torch.autograd.Function):

@@ -32,6 +32,8 @@ def print_policy(console: Console, name: str, applied: AppliedPolicy) -> None:
 
 def activations_in_words(policy: ActivationPolicy) -> str:
     """How activations are represented."""
+    if policy.scheme == "uniform" and policy.range == "learned":
+        return f"{policy.bits} bits, learned scale"
     if policy.scheme == "uniform":
         kind = "symmetric" if policy.symmetric else "asymmetric"
         return f"{policy.bits} bits, {kind}, range by {policy.range}"

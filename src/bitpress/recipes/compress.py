@@ -12,17 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from torch import Tensor, nn
 
 import bitpress
 from bitpress.artifact import WEIGHTS_DIGEST_KEY, TaskSpec, check_destination, describe, replace_file
 from bitpress.artifact.strict_json import dump_object
 from bitpress.data import Dataset
-from bitpress.distill import distillation_loss
 from bitpress.encoder import SequenceClassifier, load_classifier
 from bitpress.errors import TrainingError
 from bitpress.freeze import check_freezable, freeze, round_side_data
-from bitpress.quantize import apply_policy
 from bitpress.recipes.announce import print_policy
 from bitpress.recipes.card import model_card
 from bitpress.recipes.evaluation import check_label_order, evaluation, headline, logits_of, summarize, summary
@@ -42,9 +39,11 @@ from bitpress.recipes.probes import attention_probe
 from bitpress.recipes.replay import is_binarized, replay_logits, replayable, sign_flips
 from bitpress.recipes.run_directory import WEIGHTS, RunDirectory
 from bitpress.recipes.schema import Recipe, Stage, load_recipe
+from bitpress.recipes.student import enter_stage, init_directory, init_projections, make_student, narrow_student
+from bitpress.recipes.teaching import Teaching, plan_teaching
 from bitpress.runtime.pipeline import load
 from bitpress.runtime.tokenization import Tokenizer
-from bitpress.train import Batch, EncodedDataset, run_stage
+from bitpress.train import EncodedDataset, Schedule, run_stage
 
 # Texts on which engine and student are compared: hundreds of thousands of activation codes, in a few seconds.
 CHECKED_TEXTS = 256
@@ -129,16 +128,19 @@ def compress(
     """
     console = Console(stderr=True)
     inputs = _read_inputs(teacher, load_recipe(recipe, overrides, seed), train, dev, columns, task)
-    student = load_classifier(teacher, id2label=_labels(inputs))
-    inputs.recipe.student.apply(student)
-    if student.fresh_tensors:
+    teacher_model = load_classifier(teacher, id2label=_labels(inputs))
+    if teacher_model.fresh_tensors:
         raise TrainingError(
-            f"{teacher} is not fine-tuned: its checkpoint lacks {', '.join(sorted(student.fresh_tensors))}. "
+            f"{teacher} is not fine-tuned: its checkpoint lacks {', '.join(sorted(teacher_model.fresh_tensors))}. "
             "Fine-tune it first: bitpress finetune ENCODER --train … --dev … --out teacher/"
         )
+    student = make_student(inputs.recipe.student, teacher, _labels(inputs), seed)
+    for stage in inputs.recipe.stages:
+        if stage.distill is not None and stage.distill.teacher == "teacher":
+            plan_teaching(stage.distill, student.config, teacher_model.config)
     if inputs.recipe.freeze:
         check_freezable(student, inputs.recipe.policy)
-    run = RunDirectory(out, _settings(inputs, columns))
+    run = RunDirectory(out, _settings(inputs, columns, seed))
     finished = run.finished()
     if finished is not None:
         return CompressResult(**{**finished, "out": str(out), "max_drop": max_drop})
@@ -146,22 +148,35 @@ def compress(
         check_destination(Path(out))
     run.begin()
 
-    teacher_model = load_classifier(teacher, id2label=_labels(inputs))
     teacher_logits = logits_of(teacher_model, inputs.dev)
     teacher_score = summarize(inputs.known.task, teacher_logits, _targets(inputs.dev_set))
     if inputs.known.task.kind == "classification":
         check_label_order(teacher_logits, _targets(inputs.dev_set), inputs.label_names, teacher)
     _announce(console, inputs, teacher_score, quiet)
 
+    kept_heads = narrow_student(student, inputs.recipe.student.width, inputs.train)
+    projections = init_projections(inputs.recipe.student, student)
     stages = []
     for stage in inputs.recipe.stages:
-        stage_teacher = teacher_model
-        if stage.distill is not None and stage.distill.teacher == "previous":
-            stage_teacher = copy.deepcopy(student)
-        applied = apply_policy(student, stage.quantize)
+        follows = stage.distill is not None and stage.distill.teacher == "previous"
+        stage_teacher = copy.deepcopy(student) if follows else teacher_model
+        applied = enter_stage(student, stage)
         if not quiet:
             print_policy(console, stage.name, applied)
-        stages.append({"name": stage.name, **_run_stage(stage, student, stage_teacher, inputs, run, console, quiet)})
+        record: dict[str, Any] = {"steps": 0}
+        if stage.distill is not None and stage.schedule is not None:
+            teaching = Teaching(
+                stage.distill,
+                student,
+                stage_teacher,
+                kept_heads=None if follows else kept_heads,
+                projections=projections,
+                seed=seed,
+                warn=lambda text: _say(console, f"warning: {text}"),
+            )
+            record = _run_stage(stage, stage.schedule, student, teaching, inputs, run, console, quiet)
+            projections = teaching.end() or projections
+        stages.append({"name": stage.name, **record})
     if inputs.recipe.side_data == "fp16":
         round_side_data(student)
     student_score = _student_score(student, inputs, stages[-1])
@@ -235,8 +250,9 @@ def _targets(dataset: Dataset) -> np.ndarray:
     return dataset.labels
 
 
-def _settings(inputs: _Inputs, columns: DataOptions | None) -> dict[str, Any]:
+def _settings(inputs: _Inputs, columns: DataOptions | None, seed: int) -> dict[str, Any]:
     recipe = inputs.recipe.as_dict()
+    init = init_directory(inputs.recipe.student)
     for stage in recipe["stages"]:
         if stage["schedule"]:
             stage["schedule"]["checkpoint_seconds"] = None  # has no effect on the result
@@ -244,7 +260,9 @@ def _settings(inputs: _Inputs, columns: DataOptions | None) -> dict[str, Any]:
         "command": "compress",
         "bitpress": bitpress.__version__,
         "recipe": recipe,
+        "seed": seed,
         "teacher_sha256": weights_digest(inputs.teacher_path),
+        "student_sha256": None if init is None else weights_digest(init),
         "task": dataclasses.asdict(inputs.known.task),
         "labels": inputs.label_names,
         "train_sha256": None if inputs.train_set is None else inputs.train_set.fingerprint,
@@ -256,46 +274,25 @@ def _settings(inputs: _Inputs, columns: DataOptions | None) -> dict[str, Any]:
 
 def _run_stage(
     stage: Stage,
+    schedule: Schedule,
     student: SequenceClassifier,
-    teacher: SequenceClassifier,
+    teaching: Teaching,
     inputs: _Inputs,
     run: RunDirectory,
     console: Console,
     quiet: bool,
 ) -> dict[str, Any]:
-    """Train ``student``, which has its quantizers, if the stage says so; what is recorded of it."""
-    distill = stage.distill
-    if distill is None or stage.schedule is None:
-        return {"steps": 0}
+    """Train ``student``, which has its quantizers; what is recorded of it."""
     assert inputs.train is not None, "_read_inputs asks for training data where a stage trains"
-    weights = distill.weights()
-    collect = weights.compares_layers
-
-    def loss(model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        arguments = (batch.input_ids, batch.attention_mask, batch.token_type_ids)
-        with torch.no_grad():
-            target = teacher(*arguments, collect=collect)
-        return distillation_loss(
-            model(*arguments, collect=collect),
-            target,
-            batch.attention_mask,
-            weights,
-            labels=batch.labels if weights.labels else None,
-            hidden_distance=distill.hidden_distance,
-            temperature=distill.temperature,
-            reduction=distill.reduction,
-            padding=distill.padding,
-        )
-
     trained = run_stage(
         name=stage.name,
         model=student,
         train=inputs.train,
-        loss_fn=loss,
+        loss_fn=teaching,
         evaluate=evaluation(inputs.known.task, inputs.dev),
         metric=headline(inputs.known.task, student.config.num_labels),
-        probe=attention_probe(inputs.dev) if stage.quantize.activations.stored_bits < 8 else None,
-        schedule=stage.schedule,
+        probe=attention_probe(inputs.dev) if stage.quantize.activations.scheme in ("binary", "elastic") else None,
+        schedule=schedule,
         run_dir=run.path,
         fingerprint={"stage": stage.model_dump(mode="json", exclude={"schedule"}), "max_length": inputs.max_length},
         console=console,
@@ -387,17 +384,17 @@ def _announce(console: Console, inputs: _Inputs, score: dict[str, Any], quiet: b
         texts = ""
         if inputs.train is not None:
             texts = f"; {len(inputs.train)} training texts, {int(inputs.train.lengths.sum()):,} tokens"
-        console.print(
+        _say(
+            console,
             f"teacher {inputs.teacher_path}: {score['metric']} {score['value']:.4f} on {score['n']} dev texts "
             f"(majority baseline {score['majority']:.4f}){texts}",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
         )
     if score["value"] <= score["majority"]:
-        console.print(
+        _say(
+            console,
             "warning: the teacher is no better than always giving the same answer; the student can learn nothing more",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
         )
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -9,11 +9,10 @@ from typing import Any
 import torch
 
 from bitpress.artifact import TaskSpec
-from bitpress.encoder import load_classifier
 from bitpress.freeze import freeze, round_side_data
-from bitpress.quantize import apply_policy
 from bitpress.recipes.inputs import teacher_task
 from bitpress.recipes.schema import load_recipe
+from bitpress.recipes.student import enter_stage, make_student, narrow_student
 from bitpress.runtime.tokenization import Tokenizer
 
 
@@ -31,9 +30,10 @@ def post_training_artifact(
     """
     parsed = load_recipe(recipe, overrides)
     known = teacher_task(teacher)
-    model = load_classifier(teacher)
-    parsed.student.apply(model)
-    apply_policy(model, parsed.policy)
+    model = make_student(parsed.student, teacher, None, seed=0)
+    narrow_student(model, parsed.student.width, None)
+    for stage in parsed.stages:
+        enter_stage(model, stage)
     if parsed.policy.activations.starts_from_data:
         model.train()  # running ranges move in training mode only
         ids = torch.randint(model.config.vocab_size, (4, 32), generator=torch.Generator().manual_seed(0))

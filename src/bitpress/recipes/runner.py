@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from bitpress.augment import Variation
+from bitpress.recipes.augmentation import AugmentResult, augment
 from bitpress.recipes.compress import CompressResult, compress
 from bitpress.recipes.estimate import post_training_artifact
 from bitpress.recipes.evaluation import evaluate_checkpoint
 from bitpress.recipes.finetune import FinetuneResult, finetune
 from bitpress.recipes.inputs import DataOptions
+from bitpress.recipes.pretrain import PretrainResult, pretrain
 
 __all__ = [
+    "AugmentResult",
     "CompressResult",
     "DataOptions",
     "FinetuneResult",
+    "PretrainResult",
+    "Variation",
+    "augment",
     "compress",
     "evaluate_checkpoint",
     "finetune",
     "post_training_artifact",
+    "pretrain",
 ]

@@ -30,19 +30,23 @@ class Distillation:
     """Factors of the losses of ``bitpress.distill``, how they are measured and averaged, and who teaches.
 
     ``similarity``: direction-matching distillation of queries, keys and values. ``labels``: cross-entropy with the
-    data's own labels. ``teacher``: "teacher", or "previous", the student as the stage before left it.
+    data's own labels. ``teacher``: "teacher", or "previous", the student as the stage before left it. ``layer_map``:
+    which of the teacher's layers the student's are compared with (:func:`teacher_states`). ``projection``: of hidden
+    states to the teacher's width; "auto" is "shared" where the widths differ.
     """
 
     teacher: Literal["teacher", "previous"] = "teacher"
     attention_scores: float = 1.0
     similarity: float = 0.0
     hidden_states: float = 1.0
-    hidden_distance: Literal["mse", "direction"] = "mse"
+    hidden_distance: Literal["mse", "direction", "cosine"] = "mse"
     logits: float = 1.0
     labels: float = 0.0
     temperature: float = 1.0
     reduction: Literal["batch", "batch_and_class"] = "batch"
     padding: Literal["exclude", "include"] = "exclude"
+    layer_map: Literal["uniform", "top", "bottom"] | tuple[int, ...] = "uniform"
+    projection: Literal["auto", "none", "shared", "per_state"] = "auto"
 
     def __post_init__(self) -> None:
         self.weights()  # checks the factors
@@ -62,22 +66,33 @@ class Distillation:
 
 @dataclass(frozen=True)
 class StudentChanges:
-    """In what the student differs from the teacher whose weights it starts from; null: in nothing.
+    """Where the student comes from, and in what it differs from its teacher; null: in nothing.
 
+    ``init``: a Hugging Face directory whose weights it starts from (a general distillation's), or a shape such as
+    "4x312", of which it is made afresh. ``layers``: without ``init``, which of the teacher's layers it is made of: how
+    many, "half" of them, or a list (:func:`from_layers`).
     ``hidden_act``: its feed-forward activation function. ``dropout``: one probability everywhere while it trains.
+    ``width``: the share of attention heads and feed-forward neurons that it keeps, the most important ones.
     """
 
+    init: str | None = None
+    layers: int | Literal["half"] | tuple[int, ...] | None = None
     hidden_act: str | None = None
     dropout: float | None = None
+    width: float = 1.0
 
     def __post_init__(self) -> None:
         if self.hidden_act is not None and self.hidden_act not in ACTIVATIONS:
             raise RecipeError(f"student.hidden_act is {self.hidden_act!r}; allowed: {', '.join(ACTIVATIONS)}, or null")
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise RecipeError(f"student.dropout is {self.dropout!r}; allowed: a probability below 1, or null")
+        if not 0 < self.width <= 1:
+            raise RecipeError(f"student.width is {self.width!r}; allowed: above 0 and at most 1")
+        if self.init is not None and self.layers is not None:
+            raise RecipeError("student.init and student.layers are both given; a student is made of one or the other")
 
     def apply(self, model: SequenceClassifier) -> None:
-        """Make ``model``, loaded from the teacher, the student."""
+        """Change the function and the dropout of ``model``, which the student is to be."""
         if self.hidden_act is not None:
             model.set_hidden_act(self.hidden_act)
         if self.dropout is not None:
@@ -86,11 +101,13 @@ class StudentChanges:
 
 class Stage(BaseModel):
     """One step of a recipe: quantizers, and how to train with them. Without ``distill`` and ``schedule`` it trains
-    nothing: the weights are quantized as they are."""
+    nothing: the weights are quantized as they are. ``split``: first, every ternary weight of the stage before becomes
+    the sum of two (ternary weight splitting)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
+    split: bool = False
     quantize: Policy
     distill: Distillation | None = None
     schedule: Schedule | None = None
@@ -129,8 +146,8 @@ class Recipe(BaseModel):
 
     @property
     def trains(self) -> bool:
-        """Whether any stage needs training data."""
-        return any(stage.schedule is not None for stage in self.stages)
+        """Whether the recipe needs training data."""
+        return self.student.width < 1 or any(stage.schedule is not None for stage in self.stages)
 
     @property
     def policy(self) -> Policy:
@@ -166,7 +183,10 @@ def recipe_text(name: str | Path) -> str:
 
 
 def load_recipe(name: str | Path, overrides: Mapping[str, Any] | None = None, seed: int | None = None) -> Recipe:
-    """A recipe by name or file, with ``overrides`` applied.
+    """A recipe by name or file, or several joined by "+", with ``overrides`` applied.
+
+    "tinybert+ternarybert" has the stages of both, one after the other; how the artifact is stored is as the last says,
+    and the student differs from its teacher in everything that either says.
 
     Args:
         overrides: key → value. A key is the end of a dotted path ("epochs", "activations.range"); stages are not part
@@ -177,13 +197,8 @@ def load_recipe(name: str | Path, overrides: Mapping[str, Any] | None = None, se
         RecipeError: not YAML, an unknown key, an ambiguous or unknown override, a value that is not allowed.
     """
     where = f"recipe {str(name)!r}"
-    try:
-        document = yaml.safe_load(recipe_text(name))
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{where} is not valid YAML: {error}") from error
-    if not isinstance(document, dict):
-        raise RecipeError(f"{where} holds {type(document).__name__}; a mapping of keys to values is expected")
-    values = _validated(document, where).model_dump()
+    parts = [name] if Path(name).is_file() else str(name).split("+")
+    values = _joined([_parsed(part) for part in parts], where)
     overrides = dict(overrides or {})
     if overrides.pop("compat", values["compat"]) == "reference":
         if not values["reference"]:
@@ -202,6 +217,38 @@ def load_recipe(name: str | Path, overrides: Mapping[str, Any] | None = None, se
     return _validated(values, where)
 
 
+def _parsed(name: str | Path) -> dict[str, Any]:
+    """Every key of one recipe."""
+    where = f"recipe {str(name)!r}"
+    try:
+        document = yaml.safe_load(recipe_text(name))
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{where} is not valid YAML: {error}") from error
+    if not isinstance(document, dict):
+        raise RecipeError(f"{where} holds {type(document).__name__}; a mapping of keys to values is expected")
+    return _validated(document, where).model_dump()
+
+
+def _joined(recipes: list[dict[str, Any]], where: str) -> dict[str, Any]:
+    """Recipes one after the other, as one."""
+    joined = dict(recipes[-1])
+    if len(recipes) == 1:
+        return joined
+    for key, separator in (("name", "+"), ("summary", "; then "), ("paper", "; ")):
+        joined[key] = separator.join(recipe[key] for recipe in recipes)
+    unchanged = vars(StudentChanges())
+    for recipe in recipes:
+        joined["student"] = unchanged | {
+            key: value
+            for made in (joined["student"], recipe["student"])
+            for key, value in made.items()
+            if value != unchanged[key]
+        }
+        joined["reference"] = joined["reference"] | recipe["reference"]
+    joined["stages"] = tuple(stage for recipe in recipes for stage in recipe["stages"])
+    return _validated(joined, where).model_dump()
+
+
 def _validated(document: Mapping[str, Any], where: str) -> Recipe:
     try:
         recipe = Recipe.model_validate(document)
@@ -213,6 +260,11 @@ def _validated(document: Mapping[str, Any], where: str) -> Recipe:
         raise RecipeError(f"{where} has no stages; give at least one")
     if recipe.stages[0].distill is not None and recipe.stages[0].distill.teacher == "previous":
         raise RecipeError(f"{where}: distill.teacher of the first stage is 'previous'; only later ones have a previous")
+    previous = None
+    for stage in recipe.stages:
+        if stage.split and (previous is None or previous.quantize.weights.scheme != "ternary"):
+            raise RecipeError(f"{where}: stage {stage.name!r} splits weights; the stage before it must be ternary")
+        previous = stage
     names = [stage.name for stage in recipe.stages]
     if len(set(names)) != len(names):
         raise RecipeError(f"{where} has two stages of one name among {names}; give each its own")

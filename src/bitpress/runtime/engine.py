@@ -57,7 +57,8 @@ _PACKINGS = {"bits": 0, "trits": 1}
 class EngineConfig:
     """What the engine must know of a model besides its tensors.
 
-    ``hidden_act`` is a transformers name; ``activation_range``: "fp32", "token" or "static" (8 bits), or "binary";
+    ``head_size``: columns of an attention head, or None for H / heads. ``hidden_act`` is a transformers name;
+    ``activation_range``: "fp32", "token" or "static" (codes of ``activation_bits``, 8 or 4), or "binary";
     ``activation_clip``: c of clamp(x, −c, c) before quantization, or None. ``attention``, with "binary": which keys a
     query attends to, "bool" (BiBERT: scores ≥ 0), "all" or "softmax" (BiT: probabilities of at least half their scale;
     then tensors are also the numbers of `bitpress.artifact.elastic_entries`).
@@ -74,9 +75,11 @@ class EngineConfig:
     hidden_act: str = "gelu"
     layer_norm_eps: float = 1e-12
     activation_range: str = "token"
+    activation_bits: int = 8
     activation_symmetric: bool = False
     activation_clip: float | None = None
     attention: str = "bool"
+    head_size: int | None = None
 
     @classmethod
     def from_artifact(cls, config: ArtifactConfig) -> EngineConfig:
@@ -94,28 +97,55 @@ class EngineConfig:
             hidden_act=config.hidden_act,
             layer_norm_eps=config.layer_norm_eps,
             activation_range=activations.range if activations.scheme == "uniform" else activations.scheme,
+            activation_bits=activations.bits,
             activation_symmetric=activations.symmetric,
             activation_clip=activations.clip,
             attention=activations.attention,
+            head_size=config.head_size,
         )
+
+    @property
+    def attention_size(self) -> int:
+        """A, the columns of all heads."""
+        return self.num_heads * self._columns_of_a_head()
+
+    def _columns_of_a_head(self) -> int:
+        if self.head_size is not None:
+            return self.head_size
+        if self.num_heads < 1 or self.hidden_size % self.num_heads:
+            raise EngineError(
+                f"config: hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}, and there is "
+                "no head_size"
+            )
+        return self.hidden_size // self.num_heads
 
     def to_native(self) -> native.Config:
         """bp_config; EngineError for a name or a number that has no native form."""
         act = _choice("hidden_act", self.hidden_act, HIDDEN_ACTS)
         activation_range = _choice("activation_range", self.activation_range, _RANGES)
         fields = ("vocab_size", "max_positions", "type_vocab_size", "hidden_size", "num_layers", "num_heads")
-        sizes = [getattr(self, name) for name in (*fields, "intermediate_size", "num_labels")]
-        for name, size in zip((*fields, "intermediate_size", "num_labels"), sizes, strict=True):
+        sizes = {name: getattr(self, name) for name in (*fields, "intermediate_size", "num_labels")}
+        sizes["head_size"] = self._columns_of_a_head()
+        sizes["activation_bits"] = self.activation_bits if self.activation_range in ("token", "static") else 0
+        for name, size in sizes.items():
             if not 0 <= size < 2**32:  # ctypes would wrap around; the engine checks the rest
                 raise EngineError(f"config: {name} is {size}, which is no unsigned 32-bit number")
-        attention = _choice("attention", self.attention, _ATTENTIONS)
-        enums = (act, activation_range, int(self.activation_symmetric), attention)
-        return native.Config(native.ABI_VERSION, *sizes, *enums, self.activation_clip or 0.0, self.layer_norm_eps)
+        return native.Config(
+            abi_version=native.ABI_VERSION,
+            **sizes,
+            hidden_act=act,
+            activation_range=activation_range,
+            activation_symmetric=int(self.activation_symmetric),
+            attention=_choice("attention", self.attention, _ATTENTIONS),
+            activation_clip=self.activation_clip or 0.0,
+            layer_norm_eps=self.layer_norm_eps,
+        )
 
 
 @dataclass(frozen=True)
 class PackedTensor:
-    """A matrix [rows, cols] as artifacts store it (docs/artifact.md): ``codes`` uint8 [rows, row_bytes].
+    """A matrix [rows, cols] as artifacts store it (docs/artifact.md): ``codes`` uint8 [rows, row_bytes], or where a
+    weight is the sum of two binary terms [2, rows, row_bytes].
 
     ``scheme``    ``bits``      value
     "ternary"     2             scale·code, code in {−1, 0, 1}; ``packing`` "bits" or "trits"
@@ -124,7 +154,8 @@ class PackedTensor:
     "binary"      1             scale where the bit is 1, −scale where it is 0
 
     ``scale`` and ``offset``, float32, are shared by blocks of ``group_rows`` × ``group_cols`` weights, None for all
-    rows or columns: [ceil(rows / group_rows), ceil(cols / group_cols)], or the same numbers in one dimension.
+    rows or columns: [ceil(rows / group_rows), ceil(cols / group_cols)], of two terms with a dimension of 2 in
+    front, or the same numbers in one dimension.
     """
 
     scheme: str
@@ -231,7 +262,7 @@ class Engine:
         """(all, fast): panels of 16 outputs of a packed linear weight, and how many of them the fast kernel multiplies.
 
         A panel with two neighbouring weights whose magnitudes add up to more than 128 takes a slower kernel; of weights
-        in fp32 and of binary ones there are (0, 0).
+        in fp32 and of those of 1-bit activations there are (0, 0).
 
         Raises:
             EngineError: no linear weight has that name, or the engine is closed.
@@ -327,16 +358,17 @@ class _Model:
         table = None if tensor.table is None else _array(name, tensor.table, np.int8)
         row_bytes = -(-tensor.cols // 5) if tensor.packing == "trits" else -(-tensor.cols * tensor.bits // 8)
         # The library cannot see where the array ends.
-        if tensor.cols < 1 or not 1 <= tensor.bits <= 8 or codes.ndim != 2 or codes.shape[1] != row_bytes:
+        if tensor.cols < 1 or not 1 <= tensor.bits <= 8 or codes.ndim not in (2, 3) or codes.shape[-1] != row_bytes:
             raise EngineError(
                 f"{where}: codes {list(codes.shape)}, expected [rows, {row_bytes}] for {tensor.cols} columns of "
-                f"{tensor.bits} bits in packing {tensor.packing!r}"
+                f"{tensor.bits} bits in packing {tensor.packing!r}, or two terms of that"
             )
+        terms, rows = (1, *codes.shape)[-3:-1]
         groups = (tensor.group_rows, tensor.group_cols)
         if any(size is not None and not 1 <= size < 2**32 for size in groups):  # ctypes would wrap around
             raise EngineError(f"{where}: groups of {groups[0]} rows x {groups[1]} columns, allowed are 1 and above")
         packed = native.Packed(
-            *(scheme, tensor.bits, packing, codes.shape[0], tensor.cols),
+            *(scheme, tensor.bits, packing, terms, rows, tensor.cols),
             *(size or 0 for size in groups),
             *(codes.ctypes.data, scale.ctypes.data, scale.size),
             *((None, 0) if offset is None else (offset.ctypes.data, offset.size)),
@@ -357,7 +389,7 @@ def _packed_tensor(artifact: Artifact, name: str, spec: TensorSpec) -> PackedTen
     group_rows = {"matrix": None, "row_block": spec.group_size}.get(spec.group or "", 1)
     return PackedTensor(
         scheme=spec.scheme,
-        bits=2 if spec.scheme == "ternary" else int(spec.bits),
+        bits=2 if spec.scheme == "ternary" else spec.code_bits,
         codes=artifact.tensors[f"{name}.codes"],
         cols=cols,
         scale=artifact.tensors[f"{name}.scale"].astype(np.float32, copy=False),
@@ -370,12 +402,13 @@ def _packed_tensor(artifact: Artifact, name: str, spec: TensorSpec) -> PackedTen
 
 
 def quantize_rows(
-    x: Floats, symmetric: bool = False, clip: float | None = None
+    x: Floats, symmetric: bool = False, clip: float | None = None, bits: int = 8
 ) -> tuple[NDArray[np.uint8], Floats, Floats]:
     """The engine's activation quantizer, one range a row: codes uint8 [rows, cols], scale and offset float32 [rows].
 
     Args:
         x: float32 [rows, cols], cols ≥ 1.
+        bits: 8 or 4.
     """
     x = _array("x", x, np.float32)
     if x.ndim != 2:
@@ -383,7 +416,7 @@ def quantize_rows(
     codes = np.empty(x.shape, np.uint8)
     scale, offset = np.empty(len(x), np.float32), np.empty(len(x), np.float32)
     outputs = (codes.ctypes.data, scale.ctypes.data, offset.ctypes.data)
-    check(library().bp_quantize_rows(x.ctypes.data, *x.shape, int(symmetric), clip or 0.0, *outputs))
+    check(library().bp_quantize_rows(x.ctypes.data, *x.shape, bits, int(symmetric), clip or 0.0, *outputs))
     return codes, scale, offset
 
 

@@ -30,7 +30,7 @@ OPERATIONS = (
     "quantize",
     "waiting",
 )
-ABI_VERSION = 3  # BP_ABI_VERSION of native/include/bitpress.h
+ABI_VERSION = 4  # BP_ABI_VERSION of native/include/bitpress.h
 
 
 class Config(ctypes.Structure):
@@ -39,8 +39,8 @@ class Config(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_uint32) for name in ("abi_version", "vocab_size", "max_positions", "type_vocab_size")),
         *((name, ctypes.c_uint32) for name in ("hidden_size", "num_layers", "num_heads", "intermediate_size")),
-        *((name, ctypes.c_uint32) for name in ("num_labels", "hidden_act", "activation_range", "activation_symmetric")),
-        ("attention", ctypes.c_uint32),
+        *((name, ctypes.c_uint32) for name in ("num_labels", "head_size", "hidden_act", "activation_range")),
+        *((name, ctypes.c_uint32) for name in ("activation_bits", "activation_symmetric", "attention")),
         ("activation_clip", ctypes.c_float),
         ("layer_norm_eps", ctypes.c_float),
     )
@@ -50,7 +50,7 @@ class Packed(ctypes.Structure):
     """bp_packed."""
 
     _fields_ = (
-        *((name, ctypes.c_uint32) for name in ("scheme", "bits", "packing")),
+        *((name, ctypes.c_uint32) for name in ("scheme", "bits", "packing", "terms")),
         *((name, ctypes.c_size_t) for name in ("rows", "cols", "group_rows", "group_cols")),
         ("codes", ctypes.c_void_p),
         *(("scale", ctypes.c_void_p), ("scale_count", ctypes.c_size_t)),
@@ -123,6 +123,7 @@ def library() -> ctypes.CDLL:
             f"{path} has version {version} of the interface, this package needs {ABI_VERSION}: install both together"
         )
     pointer, size, text, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_float
+    quantizer = (pointer, size, size, ctypes.c_uint32, ctypes.c_int, number, pointer, pointer, pointer)
     for name, result, arguments in (
         ("bp_isa", text, ()),
         ("bp_last_error", text, ()),
@@ -146,7 +147,7 @@ def library() -> ctypes.CDLL:
             (pointer, pointer, pointer, pointer, size, pointer, ctypes.c_uint32, pointer),
         ),
         ("bp_machine_limits", ctypes.c_int, (pointer, pointer)),
-        ("bp_quantize_rows", ctypes.c_int, (pointer, size, size, ctypes.c_int, number, pointer, pointer, pointer)),
+        ("bp_quantize_rows", ctypes.c_int, quantizer),
         ("bp_apply", ctypes.c_int, (ctypes.c_uint32, pointer, size)),
     ):
         function = getattr(loaded, name)

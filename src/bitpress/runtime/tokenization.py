@@ -6,6 +6,7 @@ encodings, without the tokenizer's mutable truncation state: one ``Tokenizer`` m
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -84,6 +85,44 @@ class Tokenizer:
     def vocabulary_size(self) -> int:
         """Number of token ids, added tokens included: the word embedding needs at least as many rows."""
         return int(self._backend.get_vocab_size(with_added_tokens=True))
+
+    def digest(self) -> str:
+        """sha256 of everything that decides how a text is tokenized."""
+        return hashlib.sha256(self._backend.to_str().encode()).hexdigest()
+
+    def same_tokens(self, other: Tokenizer) -> bool:
+        """Whether both give every token the same id."""
+        return bool(self._backend.get_vocab() == other._backend.get_vocab())
+
+    def mask_and_special_ids(self) -> tuple[int, list[int]]:
+        """The id of [MASK], and those of all special tokens.
+
+        Raises:
+            UnsupportedModelError: the vocabulary has no mask.
+        """
+        mask = self._backend.token_to_id(SPECIAL_TOKENS["mask"])
+        if mask is None:
+            raise UnsupportedModelError(
+                f"the tokenizer has no token {SPECIAL_TOKENS['mask']!r}, so nothing can be hidden"
+            )
+        found = (self._backend.token_to_id(token) for token in SPECIAL_TOKENS.values())
+        return int(mask), sorted(int(token) for token in found if token is not None)
+
+    def words_by_id(self) -> dict[int, str]:
+        """Every token of the vocabulary by its id."""
+        return {int(token): word for word, token in self._backend.get_vocab().items()}
+
+    def split(self, text: str) -> list[str]:
+        """The words and punctuation marks of a text, normalised, before they are cut into pieces."""
+        backend = self._backend
+        normal = text if backend.normalizer is None else backend.normalizer.normalize_str(text)
+        if backend.pre_tokenizer is None:
+            return normal.split()
+        return [word for word, _ in backend.pre_tokenizer.pre_tokenize_str(normal)]
+
+    def pieces(self, words: Sequence[str]) -> list[list[int]]:
+        """Each word's tokens, without special ones."""
+        return [encoding.ids for encoding in self._backend.encode_batch(list(words), add_special_tokens=False)]
 
     def words(self) -> list[str]:
         """The vocabulary, in no particular order."""

@@ -4,7 +4,7 @@ Everything that shapes the weights is a function of (settings, data, initial wei
 stage, epoch), dropout of (seed, stage, step, batch of the step), evaluations of the step. Checkpoints are taken after
 a step and its evaluation are complete, at moments the clock chooses, so when they are taken changes nothing. A process
 killed at any instant goes back to its newest checkpoint and walks the same path again, to the same bytes (same machine,
-same number of threads).
+same number of threads). So do several processes that train together (train/processes.py).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,9 @@ from bitpress.train.batching import Batch, EncodedDataset, Plan, collate
 from bitpress.train.checkpoint import CheckpointStore, load_model_tensors, model_tensors, tensors_digest
 from bitpress.train.memory import keep_freed_memory
 from bitpress.train.optimizer import FusedAdam
+from bitpress.train.processes import Processes
 from bitpress.train.progress import ProgressDisplay, ProgressEvent
-from bitpress.train.scalars import ScalarLog
+from bitpress.train.scalars import NoScalars, ScalarLog
 from bitpress.train.schedule import Schedule, derive_seed, learning_rate_at
 
 # torch gives this module its one attribute through a replaced class, which mypy cannot see.
@@ -47,7 +48,8 @@ Probe = Callable[[nn.Module], dict[str, Any]]
 class StageResult:
     """What a stage reached.
 
-    best_metric        the highest value of the chosen metric on dev, and best_step where (ties: the earlier step)
+    best_metric        the chosen metric on dev of the weights that were kept, and best_step where (of the best: the
+                       highest; ties: the earlier step)
     metrics            everything that was measured at best_step
     steps, tokens      optimizer steps and real (unpadded) tokens trained on
     seconds            time spent, evaluations and checkpoints included; work lost to an interruption is not counted
@@ -81,8 +83,10 @@ def run_stage(
     console: Console | None = None,
     quiet: bool = False,
     on_progress: Callable[[ProgressEvent], None] | None = None,
+    distributed: bool = False,
 ) -> StageResult:
-    """Trains ``model`` in place and leaves it in eval mode with the weights that were best on dev.
+    """Trains ``model`` in place and leaves it in eval mode with the weights that were best on dev, or the last ones
+    where the schedule keeps those.
 
     Called again after an interruption it continues from its newest checkpoint; called again after the end it loads the
     result and returns at once. Buffers belong to the weights: state that training changes must be a parameter or a
@@ -102,6 +106,8 @@ def run_stage(
         console: where progress and warnings go; stderr if None.
         quiet: neither a bar nor lines at evaluations; warnings still appear.
         on_progress: called at every log line and every evaluation.
+        distributed: whether several processes may call this together, each with the same arguments. They make steps of
+            as many batches as they are, times ``accumulate``, and buffers are those of the first.
 
     Raises:
         TrainingError: the run directory is of another configuration or in use, there is no data, the metric is not
@@ -118,14 +124,18 @@ def run_stage(
         console.print(f"warning: {text}", markup=False, highlight=False, soft_wrap=True)
 
     accelerator = Accelerator(mixed_precision="no")
-    if accelerator.num_processes > 1:
+    processes = Processes(accelerator)
+    if processes.count > 1 and not distributed:
         raise TrainingError(
-            f"{accelerator.num_processes} processes were launched; training runs in one. Start it without a launcher."
+            f"{processes.count} processes were launched; this training runs in one. Start it without a launcher."
         )
     keep_freed_memory()
-    store = CheckpointStore(run_dir / name, warn)
-    with store.locked(), _deterministic(accelerator.device):
-        scalars = ScalarLog(run_dir / "scalars.jsonl")
+    store = CheckpointStore(run_dir / name, warn) if processes.is_first else None
+    with ExitStack() as stack:
+        if store is not None:
+            stack.enter_context(store.locked())
+        stack.enter_context(_deterministic(accelerator.device))
+        scalars = ScalarLog(run_dir / "scalars.jsonl") if store is not None else NoScalars()
         try:
             stage = _Stage(
                 name=name,
@@ -137,6 +147,7 @@ def run_stage(
                 probe=probe,
                 schedule=schedule,
                 accelerator=accelerator,
+                processes=processes,
                 store=store,
                 scalars=scalars,
             )
@@ -148,11 +159,15 @@ def run_stage(
                 "metric": metric,
                 "train_data": train.digest(),
                 "initial_weights": tensors_digest(model_tensors(model)),
+                **({"processes": processes.count} if processes.count > 1 else {}),
             }
-            start = store.begin(settings, {"scalars": scalars.position(), **_environment()})
-            result = stage.restore(start, warn)
+            if store is not None:
+                start = store.begin(settings, {"scalars": scalars.position(), **_environment()})
+                stage.restore(store, start, warn)
+            result = stage.begin_together()
             if result is None:
-                result = stage.run(console, quiet, on_progress)
+                first = processes.is_first
+                result = stage.run(console, quiet or not first, on_progress if first else None)
         finally:
             scalars.close()
     # Whatever the caller draws next must not depend on whether this call trained, resumed or only loaded.
@@ -197,17 +212,22 @@ class _Stage:
         probe: Probe | None,
         schedule: Schedule,
         accelerator: Accelerator,
-        store: CheckpointStore,
-        scalars: ScalarLog,
+        processes: Processes,
+        store: CheckpointStore | None,  # None: another process writes
+        scalars: ScalarLog | NoScalars,
     ) -> None:
         self.name, self.train, self.loss_fn, self.evaluate, self.metric = name, train, loss_fn, evaluate, metric
         self.probe = probe
         self.schedule, self.accelerator, self.store, self.scalars = schedule, accelerator, store, scalars
+        self.processes = processes
         self.lengths = train.lengths
-        self.plan = Plan(self.lengths, schedule, name)
+        together = dataclasses.replace(schedule, accumulate=schedule.accumulate * processes.count)
+        self.plan = Plan(self.lengths, together, name)
         self.raw_model = model
         self.raw_optimizer = FusedAdam(model.named_parameters(), schedule)
-        self.model, self.optimizer = accelerator.prepare(model, self.raw_optimizer)
+        # Several processes add up gradients themselves (Processes.add_gradients): no wrapper around the model.
+        self.model = accelerator.prepare_model(model, evaluation_mode=processes.count > 1)
+        self.optimizer = accelerator.prepare_optimizer(self.raw_optimizer)
 
         self.step = 0
         self.tokens = 0
@@ -234,7 +254,7 @@ class _Stage:
             "best_metrics": self.best_metrics,
             "last_metric": self.last_metric,
             # fp32 -> JSON -> fp32 is exact, so the logged means of a resumed run are those of an undisturbed one.
-            "window": {key: value.item() for key, value in self.window.items()},
+            "window": self._window(),
             "window_steps": self.window_steps,
             "scalars": self.scalars.position(),
         }
@@ -247,20 +267,35 @@ class _Stage:
         self.window = {key: torch.tensor(value, device=device) for key, value in state["window"].items()}
         self.window_steps = state["window_steps"]
 
-    def restore(self, start: dict[str, Any], warn: Callable[[str], None]) -> StageResult | None:
-        """Continues from what the directory holds; the result, if the stage had ended before."""
-        finished = self.store.finished()
+    def _window(self) -> dict[str, float]:
+        """Sums since the last line of scalars, of all processes."""
+        return self.processes.add_numbers({key: value.item() for key, value in self.window.items()})
+
+    def begin_together(self) -> StageResult | None:
+        """Every process goes on from where the first one is; the result, if the stage had ended before."""
+        if self.processes.count > 1:
+            window = self.window
+            self.step, self.resumed_from, state = self.processes.shared((self.step, self.resumed_from, self._state()))
+            self._set_state(state)
+            self.window = window  # a process has its own part of it
+            self.processes.share_tensors(model_tensors(self.raw_model))
+            self.processes.share_tensors(self.raw_optimizer.state_tensors())
+        return self._result() if self.step == self.plan.total else None
+
+    def restore(self, store: CheckpointStore, start: dict[str, Any], warn: Callable[[str], None]) -> None:
+        """Continues from what the directory holds: at its end, if the stage had ended before."""
+        finished = store.finished()
         if finished is not None:
             state, weights = finished
             load_model_tensors(self.raw_model, weights)
             self._set_state(state)
             self.step = self.resumed_from = self.plan.total
-            self.store.clear()
-            return self._result()
-        checkpoint = self.store.newest()
+            store.clear()
+            return
+        checkpoint = store.newest()
         if checkpoint is None:
             self.scalars.truncate(start["scalars"])
-            return None
+            return
         for key, value in _environment().items():
             if start[key] != value:
                 warn(
@@ -273,7 +308,6 @@ class _Stage:
         self._set_state(checkpoint.state)
         self.scalars.truncate(checkpoint.state["scalars"])
         self.step = self.resumed_from = checkpoint.step
-        return None
 
     # -- the loop ------------------------------------------------------------------------------------------------
 
@@ -302,7 +336,7 @@ class _Stage:
             )
 
         loss = None
-        if self.step == 0 and self.probe is not None:
+        if self.step == 0 and self.probe is not None and self.processes.is_first:
             self.model.eval()
             if probes := self.probe(self.raw_model):
                 self.scalars.write({"stage": self.name, "step": 0, "probes": probes, "time": time.time()})
@@ -320,15 +354,18 @@ class _Stage:
                     report(loss, evaluated)
                 now = time.perf_counter()
                 interval = max(self.schedule.checkpoint_seconds, checkpoint_cost / CHECKPOINT_SHARE)
-                if self.step < self.plan.total and now - checkpointed >= interval:
+                if self.step < self.plan.total and self.processes.shared(now - checkpointed >= interval):
                     self.seconds = before + now - session_start
                     self._save()
                     checkpointed = time.perf_counter()
                     checkpoint_cost = checkpointed - now
-        assert self.best_weights is not None, "the last step is always evaluated"
-        load_model_tensors(self.raw_model, self.best_weights)
         self.seconds = before + time.perf_counter() - session_start
-        self.store.finish(self.best_weights, self._state())
+        state = self._state()
+        if self.store is not None:
+            assert self.best_weights is not None, "the last step is always evaluated"
+            load_model_tensors(self.raw_model, self.best_weights)
+            self.store.finish(self.best_weights, state)
+        self.processes.share_tensors(model_tensors(self.raw_model))
         return self._result()
 
     def _train_step(self) -> None:
@@ -337,7 +374,10 @@ class _Stage:
         self.raw_optimizer.set_learning_rate(learning_rate_at(self.schedule, self.step, self.plan.total))
         micro_batches = self.plan.micro_batches(self.step)
         examples = sum(len(indices) for indices in micro_batches)
+        self.tokens += sum(int(self.lengths[indices].sum()) for indices in micro_batches)
         for number, indices in enumerate(micro_batches):
+            if number % self.processes.count != self.processes.rank:
+                continue
             batch = collate(self.train, indices, self.accelerator.device)
             torch.manual_seed(derive_seed(self.schedule.seed, self.name, self.step, number))
             loss, parts = self.loss_fn(self.model, batch)
@@ -345,8 +385,9 @@ class _Stage:
             self.accelerator.backward(loss if share == 1.0 else loss * share)
             for key, value in {"loss": loss, **{f"component:{k}": v for k, v in parts.items()}}.items():
                 self._add_to_window(key, value, share)
-            self.tokens += int(self.lengths[indices].sum())
+        self.processes.add_gradients(self.raw_model.parameters())
         self.optimizer.step()
+        self.processes.share_tensors(dict(self.raw_model.named_buffers()))
         # Freeing gradients is faster than zeroing them: backward of an embedding makes a fresh dense gradient anyway,
         # which is then adopted instead of added.
         self.optimizer.zero_grad(set_to_none=True)
@@ -359,7 +400,7 @@ class _Stage:
 
     def _log(self) -> float:
         """Writes the means since the last line. Raises TrainingError if the loss is not finite."""
-        means = {key: value.item() / self.window_steps for key, value in self.window.items()}
+        means = {key: value / self.window_steps for key, value in self._window().items()}
         self.window, self.window_steps = {}, 0
         loss = means.pop("loss")
         self.scalars.write(
@@ -378,14 +419,17 @@ class _Stage:
             raise TrainingError(
                 f"stage {self.name!r}: the loss is {loss} within the steps up to {self.step} of {self.plan.total}; "
                 f"it must be finite. Lower learning_rate (now {self.schedule.learning_rate}) or lengthen the warm-up, "
-                f"and delete {self.store.directory} before starting again."
+                f"and delete {'the run' if self.store is None else self.store.directory} before starting again."
             )
         return loss
 
     def _evaluate(self) -> None:
         self.model.eval()
-        with torch.no_grad():
-            metrics = {key: float(value) for key, value in self.evaluate(self.raw_model).items()}
+        metrics: dict[str, float] = {}
+        if self.processes.is_first:
+            with torch.no_grad():
+                metrics = {key: float(value) for key, value in self.evaluate(self.raw_model).items()}
+        metrics = self.processes.shared(metrics)
         if self.metric not in metrics:
             raise TrainingError(
                 f"stage {self.name!r} selects by {self.metric!r} but the evaluation measured "
@@ -394,9 +438,12 @@ class _Stage:
         value = metrics[self.metric]
         self.last_metric = value
         rank, best_rank = (-math.inf if math.isnan(x) else x for x in (value, self.best_metric))
-        if self.best_step is None or rank > best_rank:
+        if self.best_step is None or rank > best_rank or self.schedule.keep == "last":
             self.best_step, self.best_metric, self.best_metrics = self.step, value, metrics
-            self.best_weights = {key: t.detach().clone() for key, t in model_tensors(self.raw_model).items()}
+            if self.store is not None:
+                self.best_weights = {key: t.detach().clone() for key, t in model_tensors(self.raw_model).items()}
+        if self.store is None:
+            return
         self.scalars.write(
             {
                 "stage": self.name,
@@ -411,14 +458,16 @@ class _Stage:
         )
 
     def _save(self) -> None:
-        self.store.save(
-            self.step,
-            model_tensors(self.raw_model),
-            self.raw_optimizer.state_tensors(),
-            self.best_weights,
-            self.best_step,
-            self._state(),
-        )
+        state = self._state()  # of all processes
+        if self.store is not None:
+            self.store.save(
+                self.step,
+                model_tensors(self.raw_model),
+                self.raw_optimizer.state_tensors(),
+                self.best_weights,
+                self.best_step,
+                state,
+            )
 
     def _tokens_per_second(self) -> float:
         return self.tokens / self.train_seconds if self.train_seconds else 0.0

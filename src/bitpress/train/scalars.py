@@ -44,6 +44,23 @@ class ScalarLog:
         self._handle.close()
 
 
+class NoScalars:
+    """Of a process that does not write."""
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def position(self) -> int:
+        """0."""
+        return 0
+
+    def truncate(self, position: int) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}

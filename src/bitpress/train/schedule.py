@@ -29,6 +29,8 @@ class Schedule:
     batch_tokens       tokens a batch, padding included; or batch_size, examples a batch: exactly one of the two
     accumulate         batches an optimizer step
     clip_norm          largest gradient norm; None does not clip
+    keep               "best": the weights that were best on dev; "last": those of the last step, where the metric on
+                       dev does not show what the stage teaches
     evaluate_every     steps between evaluations; None means four times an epoch. The last step is always evaluated.
     checkpoint_seconds seconds between checkpoints; has no effect on the result
 
@@ -50,6 +52,7 @@ class Schedule:
     batch_size: int | None = None
     accumulate: int = 1
     clip_norm: float | None = 1.0
+    keep: Literal["best", "last"] = "best"
     evaluate_every: int | None = None
     checkpoint_seconds: float = 30.0
     seed: int = 0
@@ -78,6 +81,7 @@ class Schedule:
         require("batch_tokens", at_least_one(self.batch_tokens), "an integer of at least 1, or null")
         require("batch_size", at_least_one(self.batch_size), "an integer of at least 1, or null")
         require("accumulate", self.accumulate >= 1, "an integer of at least 1")
+        require("keep", self.keep in ("best", "last"), "best, last")
         require("clip_norm", self.clip_norm is None or self.clip_norm > 0, "a positive number, or null")
         require("evaluate_every", at_least_one(self.evaluate_every), "an integer of at least 1, or null")
         require("checkpoint_seconds", self.checkpoint_seconds >= 0, "a number of at least 0")

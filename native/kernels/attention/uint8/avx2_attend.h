@@ -222,7 +222,7 @@ void QuantizeProbabilities(const AttentionBuffers& b, size_t rows, size_t tokens
                            float* scale, float* code_sum) {
   float max[kQueryRows];
   RowSums sums[kQueryRows];
-  const F32 high = CodeLimits<F32>(spec).high;
+  const CodeLimits<F32> limits(spec);
   for (size_t r = 0; r < rows; ++r) max[r] = PadAndFindMax(b.scores + r * b.score_stride, tokens);
   for (size_t r = 0; r < rows; ++r) {
     float* x = b.scores + r * b.score_stride;
@@ -230,12 +230,12 @@ void QuantizeProbabilities(const AttentionBuffers& b, size_t rows, size_t tokens
     if (spec.is_static) {
       sums[r].codes = QuantizeWithStaticScale(x, b.score_stride, max[r], spec, codes);
     } else {
-      sums[r] = QuantizeExponentials(x, b.score_stride, max[r], high, codes);
+      sums[r] = QuantizeExponentials(x, b.score_stride, max[r], limits.high, codes);
     }
   }
   for (size_t r = 0; r < rows; ++r) {
     const float total = spec.is_static ? 0.0f : SumLanes(sums[r].exponentials.first, sums[r].exponentials.second);
-    scale[r] = spec.is_static ? spec.scale : 1.0f / total / (spec.symmetric ? 127.0f : 255.0f);
+    scale[r] = spec.is_static ? spec.scale : 1.0f / total / limits.highest;
     code_sum[r] = static_cast<float>(SumInts(sums[r].codes));
   }
 }

@@ -93,7 +93,7 @@ RowCodes QuantizeProbabilities(float* x, size_t tokens, size_t padded, const Qua
   F32x16 highest = F32x16::Broadcast(x[0]);
   for (size_t j = 0; j < padded; j += kLanes) highest = Max(Load(x + j), highest);
   const F32x16 max = F32x16::Broadcast(ReduceMax(highest));
-  const float high = FirstLane(CodeLimits<F32>(spec).high);
+  const float high = CodeLimits<F32>(spec).highest;
   F32x16 sum = Zero();
   uint32x4_t code_sum = vdupq_n_u32(0);
   const auto store = [&](size_t j, I32x16 c) {

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from bitpress.encoder import SequenceClassifier
 from bitpress.encoder.layers import ActivationPoint, Linear
-from bitpress.quantize import ActivationQuantizer, encode_weights
+from bitpress.quantize import ActivationQuantizer, LearnedRangeQuantizer, encode_weights
 from bitpress.recipes.replay.arithmetic import apply, float_linear, layer_norm
 from bitpress.recipes.replay.bits import BitReplay, is_binarized
 from bitpress.recipes.replay.values import ValueReplay
@@ -36,7 +36,8 @@ def replayable(student: SequenceClassifier) -> bool:
     if not all(f"{n}.weight" in encoded for n in linears):
         return False
     points = [m for m in student.modules() if isinstance(m, ActivationPoint)]
-    return is_binarized(student) or all(isinstance(point.quantizer, ActivationQuantizer) for point in points)
+    valued = (ActivationQuantizer, LearnedRangeQuantizer)
+    return is_binarized(student) or all(isinstance(point.quantizer, valued) for point in points)
 
 
 def replay_logits(student: SequenceClassifier, dataset: EncodedDataset, indices: np.ndarray) -> np.ndarray:

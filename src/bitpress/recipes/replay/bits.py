@@ -80,7 +80,7 @@ class BitReplay:
             )
         )
         scores = torch.matmul(query, key.transpose(-1, -2))
-        context = torch.matmul(_attended(module, scores), value).transpose(1, 2).reshape(hidden.shape)
+        context = torch.matmul(_attended(module, scores), value).transpose(1, 2).flatten(2)
         if not isinstance(module.probabilities.quantizer, ElasticQuantizer):
             return context
         return (_step(module.probabilities) * _step(module.value_states)) * context

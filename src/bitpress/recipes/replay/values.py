@@ -13,14 +13,21 @@ from torch import Tensor
 from bitpress.encoder import SequenceClassifier
 from bitpress.encoder.layers import ActivationPoint, Linear
 from bitpress.encoder.model import Attention, FeedForward, Layer
-from bitpress.quantize import ActivationQuantizer, TernaryQuantizer, UniformWeightQuantizer
+from bitpress.quantize import (
+    ActivationQuantizer,
+    BinaryQuantizer,
+    LearnedRangeQuantizer,
+    TernaryQuantizer,
+    UniformWeightQuantizer,
+)
 from bitpress.recipes.replay.arithmetic import apply, fma, lane_sum, layer_norm, product, sqrt
 
 
 @dataclass(frozen=True)
 class _Weight:
     """A linear's weight = scale·w + offset: integers w as fp32 [outputs, inputs], scale [outputs, groups], offset the
-    same or None; a group is ``group_inputs`` neighbouring inputs."""
+    same or None; a group is ``group_inputs`` neighbouring inputs. Of split weights the second part's inputs, the same
+    ones again, follow the first's."""
 
     integers: Tensor
     scale: Tensor
@@ -67,7 +74,7 @@ def _attention(module: Attention, weights: dict[str, _Weight], name: str, hidden
     scores = fma(s_q / root, products, (o_q / root) * fma(s_k, sum_k, d * o_k))
     p, s_p = _probability_codes(module.probabilities, scores)
     context = s_p * fma(s_v, product(p, v), o_v * p.sum(-1, keepdim=True))
-    context = context.transpose(1, 2).reshape(hidden.shape)
+    context = context.transpose(1, 2).flatten(2)
     output = _linear(module.output, weights[f"{name}.output"], _encode(module.context, context))
     return layer_norm(module.norm, output + hidden)
 
@@ -83,7 +90,7 @@ def _feed_forward(
 
 def _encode(point: ActivationPoint, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Codes as fp32 of x's shape, scale and offset, broadcastable to x."""
-    assert isinstance(point.quantizer, ActivationQuantizer), "replayable says so"
+    assert isinstance(point.quantizer, (ActivationQuantizer, LearnedRangeQuantizer)), "replayable says so"
     codes, scale, offset = point.quantizer.encode(x, point.kind)
     return codes.float(), scale, offset
 
@@ -93,13 +100,13 @@ def _probability_codes(point: ActivationPoint, scores: Tensor) -> tuple[Tensor, 
     e/Σ is that of e on a range of 1: the engine divides no probability by it. The quantizer, which does, may differ in
     a code where e·255 lies within its rounding error of a half."""
     quantizer = point.quantizer
-    assert isinstance(quantizer, ActivationQuantizer), "replayable says so"
+    assert isinstance(quantizer, (ActivationQuantizer, LearnedRangeQuantizer)), "replayable says so"
     exponentials = apply("exp", scores - scores.amax(-1, keepdim=True))
     total = lane_sum(exponentials)
-    if quantizer.range == "static":
+    if isinstance(quantizer, LearnedRangeQuantizer) or quantizer.range == "static":
         codes, scale, _ = quantizer.encode(exponentials / total, point.kind)
         return codes.float(), scale
-    high = 127.0 if quantizer.symmetric else 255.0
+    high = float(quantizer.highest)
     return (exponentials * high).round(), 1.0 / total / torch.tensor(high)
 
 
@@ -112,6 +119,11 @@ def _weight(linear: Linear) -> _Weight:
     """The weight as the engine holds it, from the quantizer's own codes."""
     quantizer = linear.weight_quantizer
     outputs, inputs = linear.weight.shape
+    if isinstance(quantizer, BinaryQuantizer):
+        parts = [linear.weight, *([] if linear.second_weight is None else [linear.second_weight])]
+        signs, scales = zip(*(quantizer.encode(part) for part in parts), strict=True)
+        by_part = torch.stack([scale.expand(outputs) for scale in scales], dim=1)
+        return _Weight(torch.cat(signs, dim=1).float(), by_part, None, inputs)
     if isinstance(quantizer, TernaryQuantizer):
         codes, scale = quantizer.encode(linear.weight)
         return _Weight(codes.float(), scale.unsqueeze(1).expand(outputs, 1), None, inputs)
@@ -139,6 +151,7 @@ def _by_output(values: Tensor, quantizer: UniformWeightQuantizer, outputs: int) 
 def _linear(linear: Linear, weight: _Weight, encoded: tuple[Tensor, Tensor, Tensor]) -> Tensor:
     """The two formulas of native/kernels/integer_linear/integer_linear.h."""
     codes, scale, offset = encoded
+    codes = codes.repeat(*(1,) * (codes.dim() - 1), weight.integers.shape[1] // codes.shape[-1])
     if weight.offset is None and weight.scale.shape[1] == 1:
         alpha, code_sum = weight.scale[:, 0], weight.integers.sum(dim=1)
         return fma(product(codes, weight.integers.T), scale * alpha, fma(offset * alpha, code_sum, linear.bias))
