@@ -147,8 +147,8 @@ def test_regression_takes_no_label_term() -> None:
 
 
 def test_arguments_are_checked() -> None:
-    with pytest.raises(RecipeError, match="hidden_distance is 'cosine'; allowed: mse, direction"):
-        distillation_loss(output(1), output(2), MASK, hidden_distance="cosine")
+    with pytest.raises(RecipeError, match="hidden_distance is 'angle'; allowed: mse, direction, cosine"):
+        distillation_loss(output(1), output(2), MASK, hidden_distance="angle")
     with pytest.raises(ValueError, match="labels have weight, but none are given"):
         distillation_loss(output(1), output(2), MASK, LossWeights(0, 0, 1, labels=0.5))
     with pytest.raises(ValueError, match="no projections: run student and teacher with collect=True"):
