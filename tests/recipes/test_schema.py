@@ -72,6 +72,18 @@ def test_binarybert_splits_what_a_ternary_stage_trained() -> None:
             assert (stage.quantize.activations.bits, stage.quantize.activations.range) == (bits, reach)
 
 
+def test_joined_recipes_have_the_stages_and_the_student_of_both() -> None:
+    joined = load_recipe("tinybert+bit", {"student.init": "3x192"})
+    assert [stage.name for stage in joined.stages] == ["intermediate", "prediction", "w1a2", "w1a1"]
+    assert (joined.name, joined.policy) == ("tinybert+bit", load_recipe("bit").policy)
+    assert (joined.student.init, joined.student.hidden_act, joined.student.dropout) == ("3x192", "relu", 0.0)
+    assert joined.reference.keys() == {"distill.padding", "distill.reduction", "schedule.optimizer"}
+    with pytest.raises(RecipeError, match="two stages of one name"):
+        load_recipe("bibert+bibert")
+    with pytest.raises(RecipeError, match="recipe 'ternary' is neither"):
+        load_recipe("tinybert+ternary")
+
+
 def test_only_ternary_weights_are_split(tmp_path: Path) -> None:
     text = recipe_text("binarybert")
     (tmp_path / "first.yaml").write_text(text.replace("  - name: ternary\n", "  - name: ternary\n    split: true\n"))

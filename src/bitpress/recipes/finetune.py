@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 from torch import Tensor, nn
 
@@ -18,7 +18,6 @@ import bitpress
 from bitpress.data import Dataset, Task, get_task
 from bitpress.data.tasks import TASK_KEY
 from bitpress.encoder import SequenceClassifier, load_classifier, load_config, save_classifier
-from bitpress.errors import RecipeError
 from bitpress.recipes.evaluation import evaluation, headline, summary
 from bitpress.recipes.inputs import (
     DataOptions,
@@ -29,6 +28,7 @@ from bitpress.recipes.inputs import (
     tokenize,
     weights_digest,
 )
+from bitpress.recipes.overrides import checked_overrides, validated
 from bitpress.recipes.run_directory import RunDirectory
 from bitpress.runtime.tokenization import Tokenizer
 from bitpress.train import Batch, Schedule, run_stage
@@ -49,19 +49,9 @@ class FinetuneSettings(BaseModel):
     @classmethod
     def from_overrides(cls, overrides: Mapping[str, Any] | None, seed: int) -> FinetuneSettings:
         """DEFAULTS with ``overrides``; RecipeError names an unknown key or a value of the wrong type."""
-        values = dict(overrides or {})
-        if values.get("batch_size") is not None:
-            values.setdefault("batch_tokens", None)
+        values = checked_overrides(overrides, ("max_length",))
         max_length = values.pop("max_length", None)
-        known = [field.name for field in dataclasses.fields(Schedule)]
-        for key in values:
-            if key not in known:
-                raise RecipeError(f"--set {key}: no such setting; known: max_length, {', '.join(known)}")
-        try:
-            return cls.model_validate({"schedule": {**DEFAULTS, "seed": seed, **values}, "max_length": max_length})
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise RecipeError(f"--set {first['loc'][-1]}: {first['msg']} (found {first.get('input')!r})") from error
+        return validated(cls, {"schedule": {**DEFAULTS, "seed": seed, **values}, "max_length": max_length})
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, field_validator
 from rich.console import Console
 
 import bitpress
@@ -19,6 +19,7 @@ from bitpress.recipes.corpus import corpus_files, packed_corpus, split_off
 from bitpress.recipes.general_distillation import GeneralDistillation
 from bitpress.recipes.inputs import check_tokenizer, resolve_max_length, weights_digest
 from bitpress.recipes.masked_language import MaskedLanguage
+from bitpress.recipes.overrides import SCHEDULE_KEYS, checked_overrides, validated
 from bitpress.recipes.run_directory import RunDirectory
 from bitpress.recipes.schema import Distillation
 from bitpress.runtime.tokenization import Tokenizer
@@ -56,25 +57,14 @@ class PretrainSettings(BaseModel):
     @classmethod
     def from_overrides(cls, task: str, overrides: Mapping[str, Any] | None, seed: int) -> PretrainSettings:
         """DEFAULTS with ``overrides``; RecipeError names an unknown key or a value that is not allowed."""
-        values = dict(overrides or {})
-        if values.get("batch_size") is not None:
-            values.setdefault("batch_tokens", None)
-        steps = {field.name for field in dataclasses.fields(Schedule)}
         losses = _LOSSES if task == "distill" else ()
-        for key in values:
-            if key not in {*steps, *losses, *_OWN[task]}:
-                known = [*_OWN[task], *losses, *sorted(steps)]
-                raise RecipeError(f"--set {key}: no such setting of task {task!r}; known: {', '.join(known)}")
+        values = checked_overrides(overrides, (*_OWN[task], *losses), f" of task {task!r}")
         document: dict[str, Any] = {
-            "schedule": {**DEFAULTS, "seed": seed, **{k: v for k, v in values.items() if k in steps}},
+            "schedule": {**DEFAULTS, "seed": seed, **{k: v for k, v in values.items() if k in SCHEDULE_KEYS}},
             "distill": {"logits": 0.0, **{k: v for k, v in values.items() if k in losses}},
             **{k: v for k, v in values.items() if k in _OWN[task]},
         }
-        try:
-            return cls.model_validate(document)
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise RecipeError(f"--set {first['loc'][-1]}: {first['msg']} (found {first.get('input')!r})") from error
+        return validated(cls, document)
 
 
 @dataclass(frozen=True)
@@ -150,6 +140,8 @@ def pretrain(
     else:
         mask, special = tokenizer.mask_and_special_ids()
         objective = MaskedLanguage(model, mask, special, settings.mask_share, settings.train_body, seed)
+    recorded = settings.model_dump(mode="json") | {"max_length": length}
+    recorded["schedule"]["checkpoint_seconds"] = None  # has no effect on the result
     run = RunDirectory(
         out,
         {
@@ -160,7 +152,7 @@ def pretrain(
             "student": student,
             "seed": seed,
             "corpus": [path.name for path in files],
-            "settings": settings.model_dump(mode="json") | {"max_length": length},
+            "settings": recorded,
         },
     )
     finished = run.finished()

@@ -237,14 +237,10 @@ def _joined(recipes: list[dict[str, Any]], where: str) -> dict[str, Any]:
     for key, separator in (("name", "+"), ("summary", "; then "), ("paper", "; ")):
         joined[key] = separator.join(recipe[key] for recipe in recipes)
     unchanged = vars(StudentChanges())
+    joined["student"], joined["reference"] = dict(unchanged), {}
     for recipe in recipes:
-        joined["student"] = unchanged | {
-            key: value
-            for made in (joined["student"], recipe["student"])
-            for key, value in made.items()
-            if value != unchanged[key]
-        }
-        joined["reference"] = joined["reference"] | recipe["reference"]
+        joined["student"] |= {key: value for key, value in recipe["student"].items() if value != unchanged[key]}
+        joined["reference"] |= recipe["reference"]
     joined["stages"] = tuple(stage for recipe in recipes for stage in recipe["stages"])
     return _validated(joined, where).model_dump()
 
