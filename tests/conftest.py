@@ -14,6 +14,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 LONGEST = ("test_contract.py", "test_compress.py", "test_pretrain.py")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Files in the order below, where xdist would begin with those that have the most tests."""
+    config.option.loadscopereorder = False
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first."""
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
