@@ -49,13 +49,14 @@ class BinaryLayers {
     AddSublayer(pass, steps, intermediate_, layer.ffn_output, BP_OP_FFN_DOWN, layer.ffn_norm);
   }
 
-  // logits = classifier(tanh(pooler(bits of the rows of hidden)))
+  // logits = classifier(tanh(pooler(bits of the rows of hidden))), with BP_HEAD_RELU of what is positive of that
   template <typename Steps>
   void PoolAndClassify(const Pass& pass, float* logits, const Steps& steps) const {
     static constexpr Activation kTanh = Activation::kTanh;
     TakeBits(pass, steps, {&pass.model.pooler});
     const BinaryCall pool[] = {Numbers(pass.model.pooler, hidden_bits_[0], BP_OP_HEAD, &kTanh)};
     steps.Linears(pool);
+    ApplyHead(pass, steps, projected_);
     steps.Linears({{&pass.model.classifier, projected_, nullptr, logits, BP_OP_HEAD}});
   }
 

@@ -39,6 +39,17 @@ inline void GatherFirstTokens(const Pass& pass, void* rows, size_t row_bytes) {
   }
 }
 
+// Step: what the classifier reads of pooled, [sequences, H], in place: with BP_HEAD_RELU what is positive of it.
+template <typename Steps>
+void ApplyHead(const Pass& pass, const Steps& steps, float* pooled) {
+  if (pass.model.config.head != BP_HEAD_RELU) return;
+  const size_t hidden = pass.hidden_size();
+  steps.Rows([&](size_t begin, size_t end, Stopwatch& watch) {
+    pass.kernels.activate(Activation::kRelu, pooled + begin * hidden, (end - begin) * hidden);
+    watch.Lap(BP_OP_ACTIVATION);
+  });
+}
+
 // Step: hidden = LayerNorm(projected + hidden).
 template <typename Steps>
 void AddAndNormalize(const Pass& pass, const Steps& steps, const float* projected, const Norm& norm) {

@@ -17,7 +17,7 @@ extern "C" {
 #endif
 
 #define BP_API __attribute__((visibility("default")))
-#define BP_ABI_VERSION 4
+#define BP_ABI_VERSION 5
 
 typedef enum {
   BP_OK = 0,
@@ -59,6 +59,9 @@ typedef enum { BP_FLOAT = 0, BP_UINT8_TOKEN = 1, BP_UINT8_STATIC = 2, BP_SIGNS =
  * Formulas: docs/numerics.md. */
 typedef enum { BP_ATTEND_BOOL = 0, BP_ATTEND_ALL = 1, BP_ATTEND_SOFTMAX = 2 } bp_attention;
 
+/* What the classifier reads: tanh of the pooler's linear, or relu of that (TinyBERT's release). */
+typedef enum { BP_HEAD_LINEAR = 0, BP_HEAD_RELU = 1 } bp_head;
+
 /* How the weights of a packed tensor are stored (docs/artifact.md). */
 typedef enum { BP_TERNARY = 0, BP_UNIFORM = 1, BP_CODEBOOK = 2, BP_BINARY = 3 } bp_scheme;
 typedef enum { BP_PACK_BITS = 0, BP_PACK_TRITS = 1 } bp_packing;
@@ -69,6 +72,7 @@ typedef struct {
   uint32_t hidden_size, num_layers, num_heads, intermediate_size, num_labels;
   uint32_t head_size;            /* columns of a head; A = num_heads * head_size need not be hidden_size */
   uint32_t hidden_act;           /* bp_hidden_act */
+  uint32_t head;                 /* bp_head */
   uint32_t activation_range;     /* bp_activation_range */
   uint32_t activation_bits;      /* a code: 8 or 4 with BP_UINT8_TOKEN and BP_UINT8_STATIC, otherwise 0 */
   uint32_t activation_symmetric; /* 0 asymmetric, 1 symmetric */

@@ -34,6 +34,7 @@ from bitpress.artifact import (
     describe,
     elastic_entries,
     expected_tensors,
+    operations,
     paper_accounting,
     read_artifact,
     stored,
@@ -81,8 +82,21 @@ def test_binary_accounting_of_bert_base() -> None:
     counted = binary_accounting(specs)
     assert counted["label"].startswith("BiBERT paper's accounting")
     assert (round(counted["mib"], 2), round(counted["ratio"], 1)) == (13.38, 31.2)
-    work = binary_operations(12, 768, 768, 3072)
+    work = binary_operations(operations(12, 768, 768, 3072))
     assert (round(work["fp32"], 2), round(work["binary"], 3), round(work["ratio"])) == (22.35, 0.349, 56)
+
+
+@pytest.mark.parametrize(
+    ("layers", "hidden", "intermediate", "parameters", "giga"),
+    [(12, 768, 3072, 109_482_240, 22.35), (6, 768, 3072, 66_955_008, 11.17), (4, 312, 1200, 14_350_248, 1.25)],
+)
+def test_shapes_of_tinyberts_paper(layers: int, hidden: int, intermediate: int, parameters: int, giga: float) -> None:
+    """spec of TinyBERT §1: parameters of encoder and pooler, operations of 128 tokens."""
+    sizes = {"num_hidden_layers": layers, "hidden_size": hidden, "intermediate_size": intermediate}
+    shapes = expected_tensors(bert_base() | sizes)
+    counted = sum(math.prod(shape) for name, shape in shapes.items() if not name.startswith("classifier."))
+    assert counted == parameters
+    assert round(operations(layers, hidden, hidden, intermediate)["giga"], 2) == giga
 
 
 @pytest.mark.parametrize(("packing", "limit"), [("2bit", 28.2), ("trits", 23.0)])

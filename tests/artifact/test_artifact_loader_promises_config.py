@@ -189,6 +189,12 @@ def test_unsupported_hidden_act(artifact: Path, act: Any) -> None:
     refused(artifact, "hidden_act is .*; the engine runs gelu, gelu_new, relu, silu, swish")
 
 
+@pytest.mark.parametrize("head", ["tanh", "hf", None, 1, ["relu"]])
+def test_unsupported_head(artifact: Path, head: Any) -> None:
+    edit_config(artifact, lambda d: d.update(head=head))
+    refused(artifact, "head is .*; the engine runs linear, relu")
+
+
 @pytest.mark.parametrize("position", ["relative_key", "relative_key_query", None, 0])
 def test_unsupported_position_embedding(artifact: Path, position: Any) -> None:
     edit_config(artifact, lambda d: d.update(position_embedding_type=position))

@@ -44,6 +44,18 @@ def render(kind: str, rows: list[tuple[str, str]]) -> str:
     return "".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows)
 
 
+def test_originals_of_an_augmented_file(tmp_path: Path) -> None:
+    lines = [
+        {"text": "a b", "label": i % 2, "source_row": i, "variant": variant} for i in range(2) for variant in range(3)
+    ]
+    content = "".join(json.dumps(line) + "\n" for line in lines)
+    originals = read_dataset(write(tmp_path, "d.jsonl", content), CLASSIFICATION).originals
+    assert originals is not None
+    assert originals.tolist() == [True, False, False] * 2
+    without = content.replace('"source_row"', '"row"')
+    assert read_dataset(write(tmp_path, "e.jsonl", without), CLASSIFICATION).originals is None
+
+
 @pytest.mark.parametrize("packed", ["", ".gz"])
 @pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl"])
 @pytest.mark.parametrize("line_end", ["\n", "\r\n"])

@@ -12,6 +12,7 @@ from transformers.activations import ACT2CLS, ACT2FN
 
 from bitpress.encoder import EncoderConfig, SequenceClassifier, load_classifier
 from bitpress.encoder.activations import ACTIVATIONS
+from bitpress.errors import UnsupportedModelError
 
 # The bound that the project promises for fp32 against transformers (DESIGN §7).
 TOLERANCE = 1e-5
@@ -38,6 +39,24 @@ def test_logits_for_each_activation(make_checkpoint, batch, name, padded, collec
         expected = theirs(input_ids=ids, attention_mask=mask, token_type_ids=types).logits
         found = load_classifier(directory)(ids, mask, types, collect=collect).logits
     torch.testing.assert_close(found, expected, rtol=0, atol=TOLERANCE)
+
+
+def test_head_with_relu(make_checkpoint, batch):
+    """Oracle: the TinyBERT release's head on transformers' pooler output."""
+    directory, theirs = make_checkpoint(head="relu", num_labels=3)
+    ids, mask, types = batch(padded=True, pairs=True)
+    with torch.no_grad():
+        pooled = theirs.bert(input_ids=ids, attention_mask=mask, token_type_ids=types).pooler_output
+        expected = theirs.classifier(torch.relu(pooled))
+        model = load_classifier(directory)
+        torch.testing.assert_close(model(ids, mask, types).logits, expected, rtol=0, atol=TOLERANCE)
+        model.set_head("linear")
+        expected = theirs.classifier(pooled)
+        torch.testing.assert_close(model(ids, mask, types).logits, expected, rtol=0, atol=TOLERANCE)
+    assert model.config.head == "linear"
+    assert "head" not in model.config.to_hf()
+    with pytest.raises(UnsupportedModelError, match="head is 'mlp'; bitpress runs 'linear', 'relu'"):
+        model.set_head("mlp")
 
 
 @pytest.mark.parametrize("labels", [1, 2, 5])

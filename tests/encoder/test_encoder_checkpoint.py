@@ -305,6 +305,7 @@ def test_an_index_without_a_map(make_checkpoint, index):
         ),
         ({"quantization_config": 8}, "quantization_config is present (quant_method None)"),
         ({"hidden_act": "xielu"}, "hidden_act is 'xielu'; bitpress runs 'gelu', 'gelu_10', "),
+        ({"head": "mlp"}, "head is 'mlp'; bitpress runs 'linear', 'relu'"),
         ({"hidden_act": ["gelu"]}, "hidden_act is ['gelu']; bitpress runs 'gelu', "),
         (
             {"position_embedding_type": "rotary"},
@@ -356,11 +357,12 @@ def test_a_text_longer_than_the_positions(make_checkpoint, batch):
 
 def test_config_survives_the_round_trip(make_checkpoint):
     directory, _ = make_checkpoint(id2label={0: "no", 1: "maybe", 2: "yes"}, hidden_act="relu", pad_token_id=None)
-    edit_config(directory, my_key={"kept": 1}, _name_or_path="/somewhere", dtype="float16")
+    edit_config(directory, head="relu", my_key={"kept": 1}, _name_or_path="/somewhere", dtype="float16")
     config = load_config(directory)
     written = config.to_hf()
     assert EncoderConfig.from_hf(json.loads(json.dumps(written))) == config
     assert written["my_key"] == {"kept": 1}
+    assert written["head"] == config.head == "relu"
     assert written["dtype"] == "float32"
     assert written["label2id"] == {"no": 0, "maybe": 1, "yes": 2}
     assert "_name_or_path" not in written
@@ -370,7 +372,7 @@ def test_config_survives_the_round_trip(make_checkpoint):
 def test_an_empty_config_has_the_defaults_of_transformers():
     ours, theirs = EncoderConfig.from_hf({"model_type": "bert"}), transformers.BertConfig()
     for name in EncoderConfig.__dataclass_fields__:
-        if name not in ("extra", "position_embedding_type", "attention_head_size"):
+        if name not in ("extra", "head", "position_embedding_type", "attention_head_size"):
             assert getattr(ours, name) == getattr(theirs, name), name
 
 

@@ -23,12 +23,15 @@ import torch
 
 import bitpress
 from bitpress.artifact import UniformTensor, describe, read_artifact, verify
-from bitpress.data import get_task, read_dataset
-from bitpress.encoder import load_classifier
+from bitpress.data import Dataset, get_task, read_dataset
+from bitpress.encoder import EncoderConfig, load_classifier
 from bitpress.errors import RecipeError, TrainingError
 from bitpress.quantize import apply_policy, encode_weights
+from bitpress.recipes.compress import _Inputs
+from bitpress.recipes.inputs import TeacherTask
 from bitpress.recipes.runner import compress, post_training_artifact
 from bitpress.recipes.schema import load_recipe
+from bitpress.train import EncodedDataset
 from bitpress.train.loop import _Stage
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -285,6 +288,20 @@ def test_recipes_without_training_need_none_and_are_measured_by_the_engine(
     assert (tmp_path / "small" / "model.safetensors").stat().st_mtime_ns == weights
 
 
+@pytest.mark.parametrize("recipe", ["int8", "bibert-baseline"])
+def test_a_head_with_relu_runs_as_the_student_has_it(tiny: Any, tmp_path: Path, recipe: str) -> None:
+    overrides: dict[str, Any] = {"student.head": "relu"}
+    if recipe != "int8":
+        overrides |= {"max_steps": 2}
+    result = compress(
+        tiny.teacher, recipe=recipe, train=tiny.train, dev=tiny.dev, out=tmp_path / "small", overrides=overrides,
+        quiet=True,
+    )  # fmt: skip
+    check = result.artifact["engine_vs_student"]  # type: ignore[index]
+    assert (check["arithmetic"], check["identical_logits"]) == ("engine", check["n"])
+    assert json.loads((tmp_path / "small" / "config.json").read_text())["head"] == "relu"
+
+
 @pytest.mark.parametrize("recipe", ["int8", "int4", "int3"])
 @pytest.mark.parametrize("with_train", [False, True])
 def test_recipes_without_training_keep_the_accuracy(tiny: Any, tmp_path: Path, recipe: str, with_train: bool) -> None:
@@ -330,6 +347,34 @@ def test_regression_and_pairs(tmp_path: Path) -> None:
         answer = model(("the superb film", "a charming actor"))
         assert answer["label"] is None
         assert answer["score"] > 0.5
+
+
+@pytest.mark.parametrize(("data", "steps"), [("all", 10), ("original", 4), ("auto", 10)])
+def test_a_stage_may_learn_from_the_original_rows_of_augmented_text(
+    tiny: Any, tmp_path: Path, data: str, steps: int
+) -> None:
+    rows = [line.split("\t") for line in tiny.train.read_text().splitlines()[1:33]]
+    lines = [
+        {"sentence": text, "label": label, "source_row": i, "variant": variant}
+        for i, (text, label) in enumerate(rows)
+        for variant in range(3 if i < 24 else 1)
+    ]
+    train = tmp_path / "train.jsonl"
+    train.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    overrides = {"data": data, "batch_size": 8, "epochs": 1}
+    result = compress(tiny.teacher, train=train, dev=tiny.dev, out=tmp_path / "s", overrides=overrides, quiet=True)
+    assert result.stages[0]["steps"] == steps
+
+
+def test_auto_means_the_original_rows_where_numbers_are_predicted() -> None:
+    encoded = EncodedDataset.from_sequences([[1], [2], [3]], None, np.zeros(3, np.float32))
+    read = Dataset(["a", "b", "c"], None, np.zeros(3, np.float32), [], "", "", np.array([True, False, True]))
+    for kind, expected in (("regression", [1, 3]), ("classification", [1, 2, 3])):
+        known = TeacherTask(get_task(kind), 8, None, EncoderConfig())
+        inputs = _Inputs(Path(), known, load_recipe("tinybert"), 8, None, read, read, encoded, encoded)  # type: ignore[arg-type]
+        assert inputs.training("auto").input_ids.tolist() == expected
+        assert inputs.training("all").input_ids.tolist() == [1, 2, 3]
+    assert [stage.distill.data for stage in load_recipe("tinybert").stages if stage.distill] == ["all", "auto"]
 
 
 def test_swapped_labels_are_found_before_training(tiny: Any, tmp_path: Path) -> None:

@@ -62,8 +62,8 @@ def elastic_layer(model: TinyModel, i: int, hidden: Array, lengths: Sequence[int
 def classify(model: TinyModel, hidden: Array, lengths: Sequence[int]) -> Array:
     """Logits [B, C] of the last hidden states [N, H]."""
     first = hidden[np.cumsum([0, *lengths[:-1]])]
-    pooled = np.tanh(linear(model, "pooler.dense", input_bits(model, "pooler.dense", first)).astype(np.float64))
-    return pooled @ model.dense["classifier.weight"].T.astype(np.float64) + model.dense["classifier.bias"]
+    pooler = linear(model, "pooler.dense", input_bits(model, "pooler.dense", first)).astype(np.float64)
+    return oracle.logits_of(model, pooler)
 
 
 def attended_keys(model: TinyModel, name: str, mismatches: Array, d: int) -> Array:

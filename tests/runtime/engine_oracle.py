@@ -255,7 +255,14 @@ def head_size(model: TinyModel) -> int:
 def classify(model: TinyModel, hidden: Array, lengths: Sequence[int]) -> Array:
     """Logits [B, C] of the last hidden states [N, H]."""
     first = hidden[np.cumsum([0, *lengths[:-1]])]
-    pooled = np.tanh(_linear(model, "pooler.dense", first, "pooler.input"))
+    return logits_of(model, _linear(model, "pooler.dense", first, "pooler.input"))
+
+
+def logits_of(model: TinyModel, pooler: Array) -> Array:
+    """Logits [B, C] of the outputs [B, H] of the pooler's linear."""
+    pooled = np.tanh(pooler)
+    if model.config.head == "relu":
+        pooled = np.maximum(pooled, 0)
     return pooled @ model.dense["classifier.weight"].T.astype(np.float64) + model.dense["classifier.bias"]
 
 

@@ -84,6 +84,13 @@ def test_attention_of_another_width(sizes: dict[str, Any], attention: str, threa
     check(binary_model(13, attention=attention, hidden_act=act, **sizes), lengths, threads)
 
 
+@pytest.mark.parametrize("lengths", [FEW, MANY], ids=["few", "many"])
+@pytest.mark.parametrize("attention", ["bool", "softmax"])
+def test_head_with_relu(attention: str, lengths: list[int]) -> None:
+    act = "relu" if attention == "softmax" else "gelu"
+    check(binary_model(17, attention=attention, hidden_act=act, head="relu"), lengths)
+
+
 def test_elastic_layers_of_the_longest_texts() -> None:
     check(elastic_model(1, positions=512), [512, 3, 511])
 

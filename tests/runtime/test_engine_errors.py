@@ -48,6 +48,7 @@ def refuses(text: str) -> Any:
             {"hidden_act": "mish"},
             "hidden_act is 'mish', allowed are gelu, gelu_new, gelu_pytorch_tanh, relu, silu, swish",
         ),
+        ({"head": "mlp"}, "head is 'mlp', allowed are linear, relu"),
         ({"activation_range": "tensor"}, "activation_range is 'tensor', allowed are fp32, token, static"),
         (
             {"activation_bits": 5},

@@ -63,9 +63,10 @@ def check_quantized(
     assert_equal_but_for_ties(logits, oracle.classify(model, states[-1].astype(np.float64), lengths), share, bits)
 
 
+@pytest.mark.parametrize("head", ["linear", "relu"])
 @pytest.mark.parametrize("act", ["gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "swish"])
-def test_fp32_model(act: str) -> None:
-    model = oracle.tiny_model(activation_range="fp32", hidden_act=act)
+def test_fp32_model(act: str, head: str) -> None:
+    model = oracle.tiny_model(activation_range="fp32", hidden_act=act, head=head)
     ids, types = oracle.random_batch(model, LENGTHS)
     expected = oracle.hidden_states(model, ids, types)
     with model.engine() as engine:
@@ -414,6 +415,7 @@ def artifact_config(model: oracle.TinyModel) -> ArtifactConfig:
         "attention_head_size": oracle.head_size(model),
         "intermediate_size": c.intermediate_size,
         "hidden_act": c.hidden_act,
+        "head": c.head,
         "layer_norm_eps": c.layer_norm_eps,
         "id2label": {str(i): f"label {i}" for i in range(c.num_labels)},
     }

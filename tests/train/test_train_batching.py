@@ -79,6 +79,16 @@ def test_collate_pads_and_masks() -> None:
     assert collate(unlabelled, np.array([0])).labels is None
 
 
+def test_select_is_from_sequences_of_those() -> None:
+    rows, types, labels = [[5, 6], [7], [1, 2, 3]], [[0, 1], [1], [0, 0, 1]], np.array([0.5, 1.5, 2.5], np.float32)
+    data = EncodedDataset.from_sequences(rows, types, labels, pad_id=9)
+    for chosen in ([2, 0], [1], [0, 1, 2]):
+        expected = EncodedDataset.from_sequences(
+            [rows[i] for i in chosen], [types[i] for i in chosen], labels[chosen], pad_id=9
+        )
+        assert data.select(np.array(chosen)).digest() == expected.digest()
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [

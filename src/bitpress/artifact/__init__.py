@@ -1,6 +1,6 @@
 """The artifact: a directory of packed weights that needs neither torch nor trust. Format: docs/artifact.md."""
 
-from bitpress.artifact.accounting import binary_accounting, binary_operations, paper_accounting
+from bitpress.artifact.accounting import binary_accounting, binary_operations, operations, paper_accounting
 from bitpress.artifact.bitstring import bit_row_bytes, pack_bits, unpack_bits
 from bitpress.artifact.codec import pack_ternary, row_bytes, unpack_ternary
 from bitpress.artifact.elastic import elastic_entries
@@ -51,6 +51,7 @@ __all__ = [
     "describe",
     "elastic_entries",
     "expected_tensors",
+    "operations",
     "pack_bits",
     "pack_ternary",
     "paper_accounting",

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from bitpress.artifact import stored
-from bitpress.artifact.accounting import binary_accounting, binary_operations, paper_accounting
+from bitpress.artifact.accounting import binary_accounting, binary_operations, operations, paper_accounting
 from bitpress.artifact.reader import TENSORS_FILE, Artifact, read_artifact, read_file
 from bitpress.artifact.schema import TensorSpec
 from bitpress.artifact.strict_json import parse_object
@@ -33,8 +33,9 @@ def describe(path: str | Path) -> dict[str, Any]:
         path, recipe, task, max_length, total_bytes (model.safetensors on disk), directory_bytes (all files),
         fp32_bytes (4 a parameter), ratio (fp32_bytes / total_bytes), parameters, schemes (tensors, parameters and
         bytes by scheme), tensors (name, scheme, bits, shape, bytes of all its entries, group, group_size, symmetric,
-        packing, terms), activations, paper_accounting (label, mib, ratio), and of binary activations
-        binary_accounting (the same) and binary_operations (label, tokens, fp32 and binary in 10⁹, ratio). Scales and
+        packing, terms), activations, paper_accounting (label, mib, ratio), operations (label, tokens, giga),
+        and of binary activations binary_accounting (as paper_accounting) and binary_operations (label, tokens, fp32
+        and binary in 10⁹, ratio). Scales and
         shifts of elastic activations are listed with the tensors and counted as the scheme "elastic", but are no
         parameters: no fp32 model has them.
 
@@ -59,6 +60,7 @@ def describe(path: str | Path) -> dict[str, Any]:
         tensors.append(_listed(name, TensorSpec("elastic", 32.0, array.shape), array.nbytes))
     parameters = sum(math.prod(spec.shape) for spec in specs.values())
     total = (artifact.path / TENSORS_FILE).stat().st_size
+    sizes = (config.num_hidden_layers, config.hidden_size, config.attention_size, config.intermediate_size)
     described = {
         "path": str(path),
         "recipe": config.recipe,
@@ -73,11 +75,11 @@ def describe(path: str | Path) -> dict[str, Any]:
         "tensors": tensors,
         "activations": _activations(artifact),
         "paper_accounting": paper_accounting(specs),
+        "operations": operations(*sizes),
     }
     if config.activations.scheme == "binary":
         described["binary_accounting"] = binary_accounting(specs)
-        sizes = (config.num_hidden_layers, config.hidden_size, config.attention_size, config.intermediate_size)
-        described["binary_operations"] = binary_operations(*sizes)
+        described["binary_operations"] = binary_operations(described["operations"])
     return described
 
 

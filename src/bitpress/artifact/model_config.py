@@ -26,6 +26,7 @@ MAX_HEAD_SIZE = 1 << 14
 MAX_ATTENTION_SIZE = 1 << 16
 MAX_LABELS = 1 << 15
 MAX_LABEL_LENGTH = 1 << 10
+HEADS = ("linear", "relu")  # the classifier reads the pooler's tanh, or relu of it (TinyBERT)
 ACTIVATIONS = ("gelu", "gelu_new", "relu", "silu", "swish")
 
 
@@ -45,6 +46,9 @@ def check_model(model: Mapping[str, Any], where: str = "config.json") -> None:
     act = model.get("hidden_act", "gelu")
     if act not in ACTIVATIONS:
         raise ArtifactError(f"{where}: hidden_act is {shown(act)}; the engine runs {', '.join(ACTIVATIONS)}")
+    head = model.get("head", "linear")
+    if head not in HEADS:
+        raise ArtifactError(f"{where}: head is {shown(head)}; the engine runs {', '.join(HEADS)}")
     position = model.get("position_embedding_type", "absolute")
     if position != "absolute":
         raise ArtifactError(f"{where}: position_embedding_type is {shown(position)}; only 'absolute' can be run")

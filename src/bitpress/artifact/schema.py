@@ -159,6 +159,11 @@ class ArtifactConfig:
         return str(self.model.get("hidden_act", "gelu"))
 
     @property
+    def head(self) -> str:
+        """What the classifier reads of the pooler: "linear", its tanh, or "relu", relu of that (TinyBERT)."""
+        return str(self.model.get("head", "linear"))
+
+    @property
     def layer_norm_eps(self) -> float:
         """Added to the variance in every layer norm; transformers' default where the config has none."""
         return float(self.model.get("layer_norm_eps", 1e-12))

@@ -66,6 +66,7 @@ def _print(path: Path, description: dict[str, Any]) -> None:
         ["weights on disk", f"{format_bytes(description['total_bytes'])}  ({description['total_bytes']:,} bytes)"],
         ["ratio", format_ratio(description["ratio"])],
         ["by the paper's accounting", f"{paper['mib']:.2f} MiB, {format_ratio(paper['ratio'])}"],
+        [f"operations, {description['operations']['tokens']} tokens", f"{description['operations']['giga']:.2f} G"],
     ]
     if "binary_accounting" in description:
         paper, work = description["binary_accounting"], description["binary_operations"]

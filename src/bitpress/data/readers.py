@@ -55,6 +55,9 @@ LABEL_COLUMNS = {
     "regression": ("score", "label", "labels", "target", "similarity", "rating", "value"),
 }
 
+# What `bitpress augment` writes beside a row: the row it comes from, and which of its variants it is (0: that row).
+SOURCE_ROW, VARIANT = "source_row", "variant"
+
 MAX_CLASSES = 1000
 MAX_LABEL_LENGTH = 200
 
@@ -65,7 +68,8 @@ class Dataset:
 
     ``labels`` is int64 [N] class indices into ``label_names``, float32 [N] targets (regression), or None where none
     were asked for. ``pairs`` are the second texts, None for a task with one text. ``fingerprint`` is the SHA-256 of
-    the (decompressed) file.
+    the (decompressed) file. ``originals``, bool [N], says which rows of an augmented file are not variants of others;
+    None where the file is not one.
     """
 
     texts: list[str]
@@ -74,6 +78,7 @@ class Dataset:
     label_names: list[str]
     path: str
     fingerprint: str
+    originals: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -113,7 +118,16 @@ def read_dataset(
         raw = [_label(table, line, values, label) for line, values in table.rows]
         names = names or _label_names(table, raw, label)
         labels = _class_indices(table, raw, label, names, task)
-    return Dataset(texts, pairs, labels, names, str(path), hashlib.sha256(content).hexdigest())
+    fingerprint = hashlib.sha256(content).hexdigest()
+    return Dataset(texts, pairs, labels, names, str(path), fingerprint, _originals(table))
+
+
+def _originals(table: Table) -> NDArray[np.bool_] | None:
+    """Which rows have ``variant`` 0, where the file has the columns that ``bitpress augment`` adds."""
+    if not {SOURCE_ROW, VARIANT} <= set(table.columns):
+        return None
+    variant = table.columns.index(VARIANT)
+    return np.array([str(_value(table, line, values, variant)) == "0" for line, values in table.rows])
 
 
 def iter_texts(

@@ -11,6 +11,9 @@ from bitpress.errors import UnsupportedModelError
 
 MODEL_TYPES = ("bert",)
 POSITION_EMBEDDING_TYPES = ("absolute", "relative_key", "relative_key_query")
+# What the classifier reads of the pooler: its tanh (Hugging Face), or relu of that (the TinyBERT release, spec of both
+# its teachers and its students). A checkpoint of one gives wrong logits with the other.
+HEADS = ("linear", "relu")
 PROBLEM_TYPES = ("single_label_classification", "regression")
 
 # True of the source file only (its path, its dtype where bitpress computes and saves fp32, its head), or written anew
@@ -52,6 +55,7 @@ class EncoderConfig:
     attention_head_size: int | None = None  # None: hidden_size / num_attention_heads; given where heads were taken away
     intermediate_size: int = 3072
     hidden_act: str = "gelu"
+    head: str = "linear"  # HEADS; not a key of Hugging Face
     hidden_dropout_prob: float = 0.1
     attention_probs_dropout_prob: float = 0.1
     classifier_dropout: float | None = None  # None: hidden_dropout_prob
@@ -115,6 +119,8 @@ class EncoderConfig:
         for name in ("problem_type", "attention_head_size"):
             if values[name] is None:
                 del values[name]
+        if values["head"] == "linear":  # as every Hugging Face model
+            del values["head"]
         values |= {"model_type": "bert", "architectures": ["BertForSequenceClassification"], "dtype": "float32"}
         return dict(sorted((self.extra | values).items()))
 
@@ -146,6 +152,12 @@ class EncoderConfig:
         if problem_type is None and len(labels) == self.num_labels:
             problem_type = self.problem_type
         changed = replace(self, id2label=labels, problem_type=problem_type)
+        _check_values(changed)
+        return changed
+
+    def with_head(self, head: str) -> EncoderConfig:
+        """The same encoder with another form of head, one of ``HEADS``; UnsupportedModelError for anything else."""
+        changed = replace(self, head=head)
         _check_values(changed)
         return changed
 
@@ -219,6 +231,7 @@ def _check_values(config: EncoderConfig) -> None:
             f"config.json: pad_token_id is {pad!r}; it must be null or an id below vocab_size {config.vocab_size}"
         )
     _check_choice("hidden_act", config.hidden_act, tuple(ACTIVATIONS))
+    _check_choice("head", config.head, HEADS)
     _check_choice("position_embedding_type", config.position_embedding_type, POSITION_EMBEDDING_TYPES)
     if config.problem_type is not None:
         _check_choice("problem_type", config.problem_type, PROBLEM_TYPES)

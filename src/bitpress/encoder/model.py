@@ -209,16 +209,18 @@ class Layer(nn.Module):
 
 
 class Pooler(nn.Module):
-    """tanh(linear(first token's final hidden state))."""
+    """tanh(linear(first token's final hidden state)), and with head "relu" the part of it above 0."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.dense = Linear(config.hidden_size, config.hidden_size)
         self.input = ActivationPoint("pooler.input", "rows")
+        self.relu = config.head == "relu"
 
     def forward(self, hidden: Tensor) -> Tensor:
         """[B, T, H] → [B, H]."""
-        return torch.tanh(self.dense(self.input(hidden[:, 0])))
+        pooled = torch.tanh(self.dense(self.input(hidden[:, 0])))
+        return torch.relu(pooled) if self.relu else pooled
 
 
 class SequenceClassifier(nn.Module):
@@ -310,6 +312,15 @@ class SequenceClassifier(nn.Module):
         for module in self.modules():
             if isinstance(module, FeedForward):
                 module.function = ACTIVATIONS[name]
+
+    def set_head(self, name: str) -> None:
+        """Another form of the head (``HEADS``), here and in ``config``; its weights stay.
+
+        Raises:
+            UnsupportedModelError: there is none of that name.
+        """
+        self.config = self.config.with_head(name)
+        self.pooler.relu = name == "relu"
 
     def set_dropout(self, probability: float) -> None:
         """One dropout probability everywhere, while training here; ``config`` keeps the checkpoint's own."""

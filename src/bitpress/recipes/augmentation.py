@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bitpress.augment import MaskedWords, Sentence, Variation, WordVectors, replaceable, stop_words, variants
-from bitpress.data import Dataset, get_task
+from bitpress.data import SOURCE_ROW, VARIANT, Dataset, get_task
 from bitpress.encoder import MaskedLanguageHead, load_classifier, load_extra_tensors
 from bitpress.encoder.masked_lm import PREFIX
 from bitpress.errors import DataError, RecipeError
@@ -183,9 +183,7 @@ def _rows(
             for number, (name, side) in enumerate(zip(names, sides, strict=False)):
                 rng = np.random.default_rng([seed, row, number])
                 versions += [original | {name: text} for text in variants(side[i], variation, rng)]
-            lines += [
-                {**version, names[-1]: label, "source_row": row, "variant": n} for n, version in enumerate(versions)
-            ]
+            lines += [{**version, names[-1]: label, SOURCE_ROW: row, VARIANT: n} for n, version in enumerate(versions)]
         yield _Rows(lines, rows.stop)
 
 

@@ -91,6 +91,16 @@ class _Inputs:
     train: EncodedDataset | None
     dev: EncodedDataset
 
+    def training(self, data: str) -> EncodedDataset:
+        """The training data of a stage that wants such (``Distillation.data``)."""
+        assert self.train is not None, "_read_inputs asks for training data where a stage trains"
+        assert self.train_set is not None, "what was encoded was read"
+        originals = self.train_set.originals
+        wanted = data == "original" or (data == "auto" and self.known.task.kind == "regression")
+        if originals is None or not wanted:
+            return self.train
+        return self.train.select(np.flatnonzero(originals))
+
     @property
     def label_names(self) -> list[str]:
         return self.dev_set.label_names if self.train_set is None else self.train_set.label_names
@@ -283,11 +293,11 @@ def _run_stage(
     quiet: bool,
 ) -> dict[str, Any]:
     """Train ``student``, which has its quantizers; what is recorded of it."""
-    assert inputs.train is not None, "_read_inputs asks for training data where a stage trains"
+    assert stage.distill is not None, "a schedule comes with what it is for"
     trained = run_stage(
         name=stage.name,
         model=student,
-        train=inputs.train,
+        train=inputs.training(stage.distill.data),
         loss_fn=teaching,
         evaluate=evaluation(inputs.known.task, inputs.dev),
         metric=headline(inputs.known.task, student.config.num_labels),

@@ -32,7 +32,9 @@ class Distillation:
     ``similarity``: direction-matching distillation of queries, keys and values. ``labels``: cross-entropy with the
     data's own labels. ``teacher``: "teacher", or "previous", the student as the stage before left it. ``layer_map``:
     which of the teacher's layers the student's are compared with (:func:`teacher_states`). ``projection``: of hidden
-    states to the teacher's width; "auto" is "shared" where the widths differ.
+    states to the teacher's width; "auto" is "shared" where the widths differ. ``data``: "all" of the training data,
+    the "original" rows without those that ``bitpress augment`` made of them, or "auto": original ones for regression
+    (TinyBERT §4.2: its predictions are better taught so), otherwise all.
     """
 
     teacher: Literal["teacher", "previous"] = "teacher"
@@ -47,6 +49,7 @@ class Distillation:
     padding: Literal["exclude", "include"] = "exclude"
     layer_map: Literal["uniform", "top", "bottom"] | tuple[int, ...] = "uniform"
     projection: Literal["auto", "none", "shared", "per_state"] = "auto"
+    data: Literal["all", "original", "auto"] = "all"
 
     def __post_init__(self) -> None:
         self.weights()  # checks the factors
@@ -71,12 +74,14 @@ class StudentChanges:
     ``init``: a Hugging Face directory whose weights it starts from (a general distillation's), or a shape such as
     "4x312", of which it is made afresh. ``layers``: without ``init``, which of the teacher's layers it is made of: how
     many, "half" of them, or a list (:func:`from_layers`).
+    ``head``: "linear" or "relu", what its classifier reads of the pooler (:data:`bitpress.encoder.config.HEADS`).
     ``hidden_act``: its feed-forward activation function. ``dropout``: one probability everywhere while it trains.
     ``width``: the share of attention heads and feed-forward neurons that it keeps, the most important ones.
     """
 
     init: str | None = None
     layers: int | Literal["half"] | tuple[int, ...] | None = None
+    head: Literal["linear", "relu"] | None = None
     hidden_act: str | None = None
     dropout: float | None = None
     width: float = 1.0
@@ -93,6 +98,8 @@ class StudentChanges:
 
     def apply(self, model: SequenceClassifier) -> None:
         """Change the function and the dropout of ``model``, which the student is to be."""
+        if self.head is not None:
+            model.set_head(self.head)
         if self.hidden_act is not None:
             model.set_hidden_act(self.hidden_act)
         if self.dropout is not None:
@@ -190,7 +197,7 @@ def load_recipe(name: str | Path, overrides: Mapping[str, Any] | None = None, se
 
     Args:
         overrides: key → value. A key is the end of a dotted path ("epochs", "activations.range"); stages are not part
-            of it, so "epochs" sets the epochs of every stage, and "distill.schedule.epochs" those of stage "distill".
+            of it, so "epochs" sets the epochs of every stage; "ternary.epochs" those of the stage "ternary" only.
         seed: of every stage that trains.
 
     Raises:
@@ -275,7 +282,7 @@ def _override(values: dict[str, Any], key: str, value: Any) -> None:
     """
     leaves = list(_leaves(values))
     wanted = key.split(".")
-    hits = [leaf for leaf in leaves if wanted in (list(leaf.path[-len(wanted) :]), [leaf.stage, *leaf.path])]
+    hits = [leaf for leaf in leaves if leaf.is_meant_by(wanted)]
     paths = sorted({".".join(leaf.path) for leaf in hits})
     known = sorted({".".join(leaf.path) for leaf in leaves})
     if not hits:
@@ -297,6 +304,13 @@ class _Leaf:
     path: tuple[str, ...]  # without the stage
     stage: str | None
     owner: dict[str, Any]
+
+    def is_meant_by(self, wanted: list[str]) -> bool:
+        """Whether the path ends in ``wanted``, or, where that begins with the stage's name, in the rest of it."""
+        if list(self.path[-len(wanted) :]) == wanted:
+            return True
+        rest = wanted[1:]
+        return bool(rest) and wanted[0] == self.stage and list(self.path[-len(rest) :]) == rest
 
 
 def _leaves(values: dict[str, Any], path: tuple[str, ...] = (), stage: str | None = None) -> Iterator[_Leaf]:

@@ -46,6 +46,7 @@ MAX_THREADS = 256  # ThreadTeam::kMaxThreads
 
 # The enums of bitpress.h. transformers computes gelu_new and gelu_pytorch_tanh by the same formula.
 HIDDEN_ACTS = {"gelu": 0, "gelu_new": 1, "gelu_pytorch_tanh": 1, "relu": 2, "silu": 3, "swish": 3}
+_HEADS = {"linear": 0, "relu": 1}
 FUNCTIONS = HIDDEN_ACTS | {"tanh": 4, "exp": 5}
 _RANGES = {"fp32": 0, "token": 1, "static": 2, "binary": 3}
 _ATTENTIONS = {"bool": 0, "all": 1, "softmax": 2}
@@ -58,6 +59,7 @@ class EngineConfig:
     """What the engine must know of a model besides its tensors.
 
     ``head_size``: columns of an attention head, or None for H / heads. ``hidden_act`` is a transformers name;
+    ``head``: "linear" or "relu" (`bitpress.artifact.ArtifactConfig.head`);
     ``activation_range``: "fp32", "token" or "static" (codes of ``activation_bits``, 8 or 4), or "binary";
     ``activation_clip``: c of clamp(x, −c, c) before quantization, or None. ``attention``, with "binary": which keys a
     query attends to, "bool" (BiBERT: scores ≥ 0), "all" or "softmax" (BiT: probabilities of at least half their scale;
@@ -73,6 +75,7 @@ class EngineConfig:
     intermediate_size: int
     num_labels: int
     hidden_act: str = "gelu"
+    head: str = "linear"
     layer_norm_eps: float = 1e-12
     activation_range: str = "token"
     activation_bits: int = 8
@@ -95,6 +98,7 @@ class EngineConfig:
             intermediate_size=config.intermediate_size,
             num_labels=config.num_labels,
             hidden_act=config.hidden_act,
+            head=config.head,
             layer_norm_eps=config.layer_norm_eps,
             activation_range=activations.range if activations.scheme == "uniform" else activations.scheme,
             activation_bits=activations.bits,
@@ -134,6 +138,7 @@ class EngineConfig:
             abi_version=native.ABI_VERSION,
             **sizes,
             hidden_act=act,
+            head=_choice("head", self.head, _HEADS),
             activation_range=activation_range,
             activation_symmetric=int(self.activation_symmetric),
             attention=_choice("attention", self.attention, _ATTENTIONS),

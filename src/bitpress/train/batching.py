@@ -76,6 +76,14 @@ class EncodedDataset:
         """Tokens of each example, int64 [N]."""
         return np.diff(self.offsets)
 
+    def select(self, indices: np.ndarray) -> EncodedDataset:
+        """The examples ``indices`` (int64 [n]), in that order."""
+        lengths = self.lengths[indices]
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        tokens = np.repeat(self.offsets[indices] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        labels = None if self.labels is None else self.labels[indices]
+        return EncodedDataset(self.input_ids[tokens], self.type_ids[tokens], offsets, labels, self.pad_id)
+
     def digest(self) -> str:
         """sha256 over everything that training reads."""
         sha = hashlib.sha256(f"{self.pad_id}".encode())

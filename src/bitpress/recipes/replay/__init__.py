@@ -54,7 +54,10 @@ def replay_logits(student: SequenceClassifier, dataset: EncodedDataset, indices:
         kind = _kind(student)
         for rows, batch in _equal_lengths(dataset, indices):
             hidden = _states(student, kind, batch)[-1]
-            logits[rows] = float_linear(student.classifier, apply("tanh", kind.pool(hidden[:, 0]))).numpy()
+            pooled = apply("tanh", kind.pool(hidden[:, 0]))
+            if student.config.head == "relu":
+                pooled = apply("relu", pooled)
+            logits[rows] = float_linear(student.classifier, pooled).numpy()
     return logits
 
 
