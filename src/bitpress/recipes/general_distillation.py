@@ -55,8 +55,9 @@ class GeneralDistillation:
     def evaluate(self, model: nn.Module, held_out: EncodedDataset) -> dict[str, float]:
         """Means over the held-out sequences of the loss and its parts."""
         sums: dict[str, float] = {}
+        device = next(model.parameters()).device
         for indices in np.array_split(np.arange(len(held_out)), -(-len(held_out) // 32)):
-            _, parts = self._teaching(model, collate(held_out, indices))
+            _, parts = self._teaching(model, collate(held_out, indices, device))
             for key, value in parts.items():
                 sums[key] = sums.get(key, 0.0) + float(value) * len(indices) / len(held_out)
         return {**sums, self.metric: -sums["total"]}

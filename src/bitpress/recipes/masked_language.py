@@ -77,7 +77,7 @@ class MaskedLanguage:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             for indices in np.array_split(np.arange(len(held_out)), -(-len(held_out) // 32)):
-                batch = collate(held_out, indices)
+                batch = collate(held_out, indices, next(model.parameters()).device)
                 ids, chosen = self._masked(batch)
                 logits = model(ids, batch.attention_mask, batch.token_type_ids, chosen)
                 targets = batch.input_ids[chosen]
@@ -95,14 +95,15 @@ class MaskedLanguage:
         return {"model": "masked-language-model head", "parameters": sum(p.numel() for p in trained)}
 
     def _masked(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """(input ids as the model gets them, which are to be predicted [B, T])."""
-        ids = batch.input_ids
-        ordinary = batch.attention_mask & ~torch.isin(ids, self.special)
-        draw = torch.rand(ids.shape)
+        """(input ids as the model gets them, which are to be predicted [B, T]). Drawn on the CPU, so that every device
+        masks the same tokens."""
+        ids, device = batch.input_ids, batch.input_ids.device
+        ordinary = batch.attention_mask & ~torch.isin(ids, self.special.to(device))
+        draw = torch.rand(ids.shape).to(device)
         chosen = ordinary & (draw < self.share)
         if not bool(chosen.any()):  # a batch of a few tokens: at least one
             chosen.view(-1)[int((draw + ~ordinary).argmin())] = True
-        kind = torch.rand(ids.shape)
+        kind = torch.rand(ids.shape).to(device)
         masked = torch.where(chosen & (kind < HIDDEN), self.mask_id, ids)
-        others = torch.randint(self.model.body.config.vocab_size, ids.shape)
+        others = torch.randint(self.model.body.config.vocab_size, ids.shape).to(device)
         return torch.where(chosen & (kind >= HIDDEN) & (kind < HIDDEN + REPLACED), others, masked), chosen

@@ -30,7 +30,7 @@ class Teaching:
     its hidden states need to be compared with wider ones; :meth:`end` takes them away.
 
     Args:
-        teacher: in eval mode.
+        teacher: in eval mode; it is moved to where the batches are.
         kept_heads: of each layer the indices of those of the teacher's heads that a narrowed student kept; None: all,
             or the teacher is the student of an earlier stage.
         projections: to go on with, from an earlier stage or a general distillation; None: fresh ones, from ``seed``.
@@ -65,6 +65,7 @@ class Teaching:
     def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         arguments = (batch.input_ids, batch.attention_mask, batch.token_type_ids)
         collect = self.weights.compares_layers
+        self.teacher.to(batch.input_ids.device)  # where the loop has brought the student; nothing once it is there
         with torch.no_grad():
             target = self.teacher(*arguments, collect=collect)
         output = model(*arguments, collect=collect)
