@@ -307,7 +307,7 @@ def _leaves(values: dict[str, Any], path: tuple[str, ...] = (), stage: str | Non
             for part in value:
                 # Only the sections that the stage has: its name is no key, and a section is not set as a whole.
                 yield from _leaves({k: v for k, v in part.items() if isinstance(v, dict)}, (), part["name"])
-        elif isinstance(value, dict):
+        elif isinstance(value, dict) and key != "blocks":  # which maps names of its own
             yield from _leaves(value, (*path, key), stage)
         else:
             yield _Leaf((*path, key), stage, values)
