@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bitpress.sensitivity.blocks import Block, encoder_blocks, find_block
+from bitpress.sensitivity.measure import SensitivityProgress, measure_sensitivity
 from bitpress.sensitivity.report import (
     BlockSensitivity,
     SampleMeasurement,
@@ -15,10 +16,12 @@ __all__ = [
     "Block",
     "BlockSensitivity",
     "SampleMeasurement",
+    "SensitivityProgress",
     "SensitivityReport",
     "SensitivitySettings",
     "encoder_blocks",
     "find_block",
     "load_sensitivity",
+    "measure_sensitivity",
     "save_sensitivity",
 ]

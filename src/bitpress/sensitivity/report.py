@@ -9,6 +9,9 @@ import numpy as np
 
 from bitpress.errors import RecipeError
 
+# With fewer an eigenvalue has nothing to be compared with, so nothing says whether it has converged.
+MIN_ITERATIONS = 2
+
 
 @dataclass(frozen=True)
 class SensitivitySettings:
@@ -43,6 +46,12 @@ class SensitivitySettings:
             value = getattr(self, key)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= most:
                 raise RecipeError(f"{key} is {value!r}; allowed: above 0 and at most {most:g}")
+        least = self.samples * (self.probes + MIN_ITERATIONS)
+        if self.max_products < least:
+            raise RecipeError(
+                f"max_products is {self.max_products}; {self.samples} samples with {self.probes} probes and at least "
+                f"{MIN_ITERATIONS} iterations each need {least}: give more, or fewer samples or probes"
+            )
 
 
 @dataclass(frozen=True)
