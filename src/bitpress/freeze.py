@@ -24,6 +24,7 @@ from bitpress.artifact import (
     TernaryTensor,
     UniformTensor,
     expected_tensors,
+    tensor_bytes,
     write_artifact,
 )
 from bitpress.encoder import SequenceClassifier
@@ -248,6 +249,22 @@ def tensor_spec(quantizer: object, shape: tuple[int, ...], packing: str, split: 
     if isinstance(quantizer, TernaryQuantizer):
         return TensorSpec.ternary(shape, packing, quantizer.group)
     return TensorSpec.fp32(shape)
+
+
+def weight_bytes(model: SequenceClassifier, policy: Policy, packing: str = "2bit") -> dict[str, int]:
+    """Bytes that an artifact needs for each weight that ``policy`` can quantize, by module name: codes with their
+    padding, scales and offsets. ``model`` gives the shapes; nothing is quantized.
+
+    Raises:
+        RecipeError: see :func:`weight_policies`.
+    """
+    sizes = {}
+    for name, wanted in weight_policies(model, policy).items():
+        owner = model.get_submodule(name)
+        assert isinstance(owner, (Linear, WordEmbedding)), "weight_policies takes no others"
+        spec = tensor_spec(wanted.quantizer(), tuple(owner.weight.shape), packing, owner.second_weight is not None)
+        sizes[name] = tensor_bytes(f"{name}.weight", spec)
+    return sizes
 
 
 def _stored(encoded: tuple[Tensor | None, ...], spec: TensorSpec) -> StoredTensor:

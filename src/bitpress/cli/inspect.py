@@ -67,6 +67,13 @@ def _print(path: Path, description: dict[str, Any]) -> None:
         ["ratio", format_ratio(description["ratio"])],
         ["by the paper's accounting", f"{paper['mib']:.2f} MiB, {format_ratio(paper['ratio'])}"],
     ]
+    if "qbert_accounting" in description:
+        paper = description["qbert_accounting"]
+        encoder = f"{paper['encoder_mib']:.2f} MiB, {format_ratio(paper['encoder_ratio'])}"
+        summary += [
+            ["by Q-BERT's accounting", f"{paper['mib']:.2f} MiB, {format_ratio(paper['ratio'])}"],
+            ["… of its layers alone", encoder],
+        ]
     if "binary_accounting" in description:
         paper, work = description["binary_accounting"], description["binary_operations"]
         summary += [

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,8 @@ from bitpress.sensitivity.budget import Budget
 Costs = Mapping[str, Mapping[int, float]]
 
 # Sums of a few hundred fp64 numbers differ from the exact ones by less than this share of their largest partial sum
-# (256 · 2⁻⁵³ = 3e-14): no solution is cut off because two ways of adding disagree.
+# (256 · 2⁻⁵³ = 3e-14): no solution is cut off because two ways of adding disagree. Of bytes, which add up exactly, it
+# is less than one.
 _ROUNDING = 1e-12
 
 
@@ -64,7 +66,8 @@ def allocate_by_rank(
         high = len(costs) // 2
         if budget is not None:
             check_budget(costs, budget)
-            high = max(m for m in range(len(costs) + 1) if _cost(costs, _top(ranking, m, widths)) <= budget.amount)
+            most = budget.amount * (1 + _ROUNDING)
+            high = max(m for m in range(len(costs) + 1) if _cost(costs, _top(ranking, m, widths)) <= most)
     chosen = _top(ranking, high, widths)
     bits = {block: chosen[block] for block in costs}
     return Allocation(bits, _cost(costs, bits))
@@ -84,7 +87,7 @@ def allocate_by_hand(bits: Mapping[str, int], costs: Costs, budget: Budget | Non
     found = Allocation({block: bits[block] for block in costs}, _cost(costs, bits))
     if budget is not None and found.cost > budget.amount:
         raise RecipeError(
-            f"these bits take {budget.shown(found.cost)}, the budget is {budget.shown(budget.amount)}; lower some of them"
+            f"these bits take {budget.shown(found.cost)}, the budget is {budget.shown(budget.amount)}; lower some"
         )
     return found
 
@@ -125,13 +128,14 @@ def allocate_by_loss(losses: Costs, costs: Costs, budget: Budget) -> Allocation:
     check_budget(costs, budget)
     blocks = [_Choices.of(block, costs[block], losses[block]) for block in costs]
     rest = [_Relaxation.of(blocks[i:]) for i in range(len(blocks) + 1)]
-    limit = rest[0].greedy(budget.amount)
+    most = budget.amount * (1 + _ROUNDING)
+    limit = rest[0].greedy(most)
     limit += _ROUNDING * sum(float(np.abs(block.loss).max()) for block in blocks)
     cost, loss = np.zeros(1), np.zeros(1)
     steps: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
     for block, following in zip(blocks, rest[1:], strict=True):
         extended_cost, extended_loss = cost[:, None] + block.cost, loss[:, None] + block.loss
-        left = budget.amount - extended_cost
+        left = most - extended_cost
         hopeful = (left >= following.least_cost) & (extended_loss + following.least_loss(left) <= limit)
         before, choice = np.nonzero(hopeful)
         cost, loss = extended_cost[hopeful], extended_loss[hopeful]
@@ -153,7 +157,7 @@ def check_budget(costs: Costs, budget: Budget) -> None:
     """RecipeError where not even the cheapest choices keep the budget; names the smallest and largest possible cost."""
     cheapest = sum(min(choices.values()) for choices in costs.values())
     dearest = sum(max(choices.values()) for choices in costs.values())
-    if cheapest > budget.amount:
+    if cheapest > budget.amount * (1 + _ROUNDING):
         raise RecipeError(
             f"the budget is {budget.shown(budget.amount)}; the {len(costs)} blocks take from "
             f"{budget.shown(cheapest)} to {budget.shown(dearest)} with the widths given. Raise the budget, or allow "
@@ -208,11 +212,15 @@ class _Relaxation:
         pieces = []
         for number, block in enumerate(blocks):
             hull = block.hull()
-            for i, j in zip(hull, hull[1:], strict=False):
-                pieces.append((block._slope(i, j), number, block.cost[j] - block.cost[i], block.loss[j] - block.loss[i]))
+            for i, j in pairwise(hull):
+                pieces.append(
+                    (block._slope(i, j), number, block.cost[j] - block.cost[i], block.loss[j] - block.loss[i])
+                )
         pieces.sort(key=lambda piece: piece[0])  # stable: pieces of a block stay in order, since its hull is convex
         base = sum(float(block.cost[0]) for block in blocks), sum(float(block.loss[0]) for block in blocks)
-        cost, loss = (np.cumsum([start, *(piece[k] for piece in pieces)]) for start, k in zip(base, (2, 3), strict=True))
+        cost, loss = (
+            np.cumsum([start, *(piece[k] for piece in pieces)]) for start, k in zip(base, (2, 3), strict=True)
+        )
         return cls(base[0], cost, loss, [piece[1] for piece in pieces])
 
     def least_loss(self, budget: NDArray[np.float64]) -> NDArray[np.float64]:

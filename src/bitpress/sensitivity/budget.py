@@ -10,7 +10,9 @@ from fractions import Fraction
 from bitpress.errors import RecipeError
 
 _UNITS = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
-_ALLOWED = "bytes such as 30.5MB, 12MiB or 1000000, milliseconds such as 40ms, or a share of fp32 such as 1/13, 8% or 0.08"
+_ALLOWED = (
+    "bytes such as 30.5MB, 12MiB or 1000000, milliseconds such as 40ms, or a share of fp32 such as 1/13, 8% or 0.08"
+)
 _AMOUNT = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([a-zA-Z]+)")
 _SHARE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(?:/\s*(\d+(?:\.\d*)?|\.\d+)|(%))?")
 
