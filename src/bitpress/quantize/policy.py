@@ -157,6 +157,7 @@ class ActivationPolicy:
     bits: 8 or 4 (uniform); 1, 2 or 4 (elastic); unused with others.
     symmetric, range, clip: of :class:`ActivationQuantizer`, unused with others. range "learned":
     :class:`LearnedRangeQuantizer`, not symmetric and without a clip, what is never negative not signed.
+    momentum: with range "static", of its running average, unused with others.
     attention: with binary activations, "bool" (Bi-Attention) or "all" (the baseline, which attends to every key);
     with others attention is softmax.
     scale, threshold: of :class:`ElasticQuantizer`, unused with others.
@@ -171,6 +172,7 @@ class ActivationPolicy:
     range: str = "token"
     clip: float | None = None
     attention: str = "bool"
+    momentum: float = 0.99
     scale: str = "learned"
     threshold: str = "channel"
 
@@ -183,6 +185,7 @@ class ActivationPolicy:
         _check_choice("activations.symmetric", self.symmetric, (False, True))
         _check_choice("activations.range", self.range, (*RANGES, "learned"))
         _check_clip("activations.clip", self.clip)
+        _check_share("activations.momentum", self.momentum)
         if self.range == "learned":  # the range is what it learns: nothing is left for these to say
             _check_choice("activations.symmetric", self.symmetric, (False,))
             _check_choice("activations.clip", self.clip, (None,))
@@ -215,7 +218,9 @@ class ActivationPolicy:
             return None if kind == "rows" else self._elastic(signed, None, "none")
         if self.range == "learned":
             return LearnedRangeQuantizer(self.bits, signed)
-        return ActivationQuantizer(bits=self.bits, symmetric=self.symmetric, range=self.range, clip=self.clip)
+        return ActivationQuantizer(
+            bits=self.bits, symmetric=self.symmetric, range=self.range, clip=self.clip, momentum=self.momentum
+        )
 
     def input_quantizer(self, inputs: int, signed: bool) -> ElasticQuantizer | None:
         """A new quantizer for the inputs of one linear, where every linear has its own; None where its activation
@@ -265,6 +270,12 @@ class Policy:
         is_embedding = is_within(name, WORD_EMBEDDING) or is_within(WORD_EMBEDDING, name)
         return replace(self.word_embedding if is_embedding else self.weights, **keys)
 
+    def with_bits(self, bits: Mapping[str, int]) -> Policy:
+        """The same with so many bits for each of these blocks, but where ``blocks`` says otherwise of it, or of a part
+        of it."""
+        own = {block: _keys_of(wanted, block) for block, wanted in self.blocks.items()}
+        return replace(self, blocks=own | {block: {"bits": n} | own.get(block, {}) for block, n in bits.items()})
+
 
 def is_within(name: str, block: str) -> bool:
     """Whether a module or parameter belongs to a block: "layers.1" has "layers.1.ffn" and not "layers.10"."""
@@ -295,3 +306,8 @@ def _check_bound(key: str, value: object, without: str) -> None:
         return
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
         raise RecipeError(f"{key} is {value!r}; allowed: a number above 0, or null for {without}")
+
+
+def _check_share(key: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+        raise RecipeError(f"{key} is {value!r}; allowed: at least 0 and below 1")
