@@ -24,24 +24,27 @@ from bitpress.artifact import (
     TernaryTensor,
     UniformTensor,
     expected_tensors,
+    tensor_bytes,
     write_artifact,
 )
 from bitpress.encoder import SequenceClassifier
-from bitpress.encoder.layers import Linear, is_quantizers
+from bitpress.encoder.layers import Linear, WordEmbedding, is_quantizers
 from bitpress.errors import RecipeError, UnsupportedModelError
 from bitpress.quantize import (
+    WORD_EMBEDDING,
     ActivationPolicy,
     BinaryQuantizer,
     Policy,
+    TernaryQuantizer,
     UniformWeightQuantizer,
     WeightPolicy,
     activation_ranges,
     elastic_quantizers,
     encode_weights,
+    weight_policies,
 )
 
 PACKINGS = ("2bit", "trits")
-WORD_EMBEDDING = "embeddings.word.weight"
 
 
 def is_side_data(name: str) -> bool:
@@ -82,24 +85,10 @@ def check_freezable(model: SequenceClassifier, policy: Policy) -> None:
             "the texts beside it and on padding, and no artifact can reproduce it. Use range=token (default) or "
             "range=static; to compare in training only, set freeze=false"
         )
-    scheme = policy.weights.scheme
-    if scheme != "fp32" and policy.activations.scheme == "fp32":
-        raise RecipeError(
-            f"weights.scheme is {scheme!r} with activations.scheme 'fp32': the engine multiplies {scheme} weights by "
-            "quantized activations only. Set activations.scheme=uniform; to compare in training only, set freeze=false"
-        )
-    if scheme == "fp32" and policy.activations.scheme == "uniform":
-        raise RecipeError(
-            "activations.scheme is 'uniform' with weights.scheme 'fp32': the engine quantizes activations only where "
-            "the weights are quantized too. Set weights.scheme=uniform or ternary, or activations.scheme=fp32; to "
-            "compare in training only, set freeze=false"
-        )
-    _check_bits(model.config.hidden_act, policy)
-    if scheme == "ternary" and policy.weights.group != "matrix":
-        raise RecipeError(
-            f"weights.group is {policy.weights.group!r}: the engine's ternary layers take one scale a matrix. "
-            "Set weights.group=matrix; to compare in training only, set freeze=false"
-        )
+    for name, weights in weight_policies(model, policy).items():
+        if name != WORD_EMBEDDING:
+            where = "" if weights.scheme == policy.weights.scheme else f"{name}: "
+            _check_scheme(where, weights, policy.activations, model.config.hidden_act)
     if model.config.position_embedding_type != "absolute":
         raise UnsupportedModelError(
             f"position_embedding_type is {model.config.position_embedding_type!r}; the engine runs 'absolute' only"
@@ -107,14 +96,36 @@ def check_freezable(model: SequenceClassifier, policy: Policy) -> None:
     expected_tensors(model.config.to_hf())  # raises for a hidden_act or a shape that the engine does not run
 
 
-def _check_bits(hidden_act: str, policy: Policy) -> None:
+def _check_scheme(where: str, weights: WeightPolicy, activations: ActivationPolicy, hidden_act: str) -> None:
+    """What the engine multiplies: weights of a linear, ``where`` it is if it differs from others, and activations."""
+    scheme = weights.scheme
+    if scheme != "fp32" and activations.scheme == "fp32":
+        raise RecipeError(
+            f"{where}weights.scheme is {scheme!r} with activations.scheme 'fp32': the engine multiplies {scheme} "
+            "weights by quantized activations only. Set activations.scheme=uniform; to compare in training only, set "
+            "freeze=false"
+        )
+    if scheme == "fp32" and activations.scheme == "uniform":
+        raise RecipeError(
+            f"{where}activations.scheme is 'uniform' with weights.scheme 'fp32': the engine quantizes activations only "
+            "where the weights are quantized too. Set weights.scheme=uniform or ternary, or activations.scheme=fp32; "
+            "to compare in training only, set freeze=false"
+        )
+    _check_bits(where, scheme, activations, hidden_act)
+    if scheme == "ternary" and weights.group != "matrix":
+        raise RecipeError(
+            f"{where}weights.group is {weights.group!r}: the engine's ternary layers take one scale a matrix. "
+            "Set weights.group=matrix; to compare in training only, set freeze=false"
+        )
+
+
+def _check_bits(where: str, scheme: str, activations: ActivationPolicy, hidden_act: str) -> None:
     """What a model of one-bit weights or activations may be."""
-    scheme, activations = policy.weights.scheme, policy.activations
     if activations.scheme in ("binary", "elastic") and scheme != "binary":
         raise RecipeError(
-            f"activations.scheme is {activations.scheme!r} with weights.scheme {scheme!r}: the engine multiplies 1-bit "
-            "activations by 1-bit weights only. Set weights.scheme=binary, or activations.scheme=uniform; to compare "
-            "in training only, set freeze=false"
+            f"{where}activations.scheme is {activations.scheme!r} with weights.scheme {scheme!r}: the engine "
+            "multiplies 1-bit activations by 1-bit weights only. Set weights.scheme=binary, or "
+            "activations.scheme=uniform; to compare in training only, set freeze=false"
         )
     if activations.scheme == "elastic" and activations.bits != 1:
         raise RecipeError(
@@ -170,8 +181,10 @@ def freeze(
         if is_quantizers(name) or name.endswith(".second_weight"):  # the latter is stored with the first
             continue
         if name in encoded:
-            wanted = policy.word_embedding if name == WORD_EMBEDDING else policy.weights
-            tensors[name], specs[name] = _stored(encoded[name], wanted, shape, packing)
+            owner = model.get_submodule(name.removesuffix(".weight"))
+            assert isinstance(owner, (Linear, WordEmbedding)), "encode_weights takes no others"
+            specs[name] = tensor_spec(owner.weight_quantizer, shape, packing, split=owner.second_weight is not None)
+            tensors[name] = _stored(encoded[name], specs[name])
         elif side_data == "fp16" and is_side_data(name):
             tensors[name] = parameter.detach().cpu().numpy().astype(np.float16)
             specs[name] = TensorSpec.fp16(shape)
@@ -226,20 +239,43 @@ def _elastic(model: SequenceClassifier) -> dict[str, np.ndarray]:
     return entries
 
 
-def _stored(
-    encoded: tuple[Tensor | None, ...], wanted: WeightPolicy, shape: tuple[int, ...], packing: str
-) -> tuple[StoredTensor, TensorSpec]:
+def tensor_spec(quantizer: object, shape: tuple[int, ...], packing: str, split: bool = False) -> TensorSpec:
+    """How an artifact stores a weight of that shape with that quantizer (None: fp32); ``split``: as two terms."""
+    if isinstance(quantizer, BinaryQuantizer):
+        return TensorSpec.binary(shape, quantizer.group, quantizer.scale_bits, 2 if split else 1)
+    if isinstance(quantizer, UniformWeightQuantizer):
+        bits, symmetric = quantizer.bits, quantizer.symmetric
+        return TensorSpec.uniform(shape, bits, symmetric, quantizer.group, quantizer.group_size)
+    if isinstance(quantizer, TernaryQuantizer):
+        return TensorSpec.ternary(shape, packing, quantizer.group)
+    return TensorSpec.fp32(shape)
+
+
+def weight_bytes(model: SequenceClassifier, policy: Policy, packing: str = "2bit") -> dict[str, int]:
+    """Bytes that an artifact needs for each weight that ``policy`` can quantize, by module name: codes with their
+    padding, scales and offsets. ``model`` gives the shapes; nothing is quantized.
+
+    Raises:
+        RecipeError: see :func:`weight_policies`.
+    """
+    sizes = {}
+    for name, wanted in weight_policies(model, policy).items():
+        owner = model.get_submodule(name)
+        assert isinstance(owner, (Linear, WordEmbedding)), "weight_policies takes no others"
+        spec = tensor_spec(wanted.quantizer(), tuple(owner.weight.shape), packing, owner.second_weight is not None)
+        sizes[name] = tensor_bytes(f"{name}.weight", spec)
+    return sizes
+
+
+def _stored(encoded: tuple[Tensor | None, ...], spec: TensorSpec) -> StoredTensor:
     """What a weight quantizer encoded, as the artifact takes it."""
     codes, scale, *rest = (None if part is None else part.detach().cpu().numpy() for part in encoded)
     assert codes is not None  # only an offset may be absent
     assert scale is not None
-    quantizer = wanted.quantizer()
-    if isinstance(quantizer, BinaryQuantizer):
-        scale = scale.astype(np.float16) if wanted.scale_bits == 16 else scale  # exact: they are such numbers
-        terms = len(codes) if codes.ndim == 3 else 1
-        return BinaryTensor(codes, scale), TensorSpec.binary(shape, wanted.group, wanted.scale_bits, terms)
-    if not isinstance(quantizer, UniformWeightQuantizer):
-        return TernaryTensor(codes, scale), TensorSpec.ternary(shape, packing, wanted.group)
-    bits, symmetric, group, group_size = quantizer.bits, quantizer.symmetric, quantizer.group, quantizer.group_size
-    spec = TensorSpec.uniform(shape, bits, symmetric, group, group_size)
-    return UniformTensor(codes, scale, rest[0], bits, group, group_size), spec
+    if spec.scheme == "binary":
+        # Half precision is exact: the scales are such numbers.
+        return BinaryTensor(codes, scale.astype(np.float16) if spec.scale_bits == 16 else scale)
+    if spec.scheme == "ternary":
+        return TernaryTensor(codes, scale)
+    assert spec.group is not None  # uniform has one
+    return UniformTensor(codes, scale, rest[0], spec.code_bits, spec.group, spec.group_size)

@@ -57,20 +57,38 @@ def test_from_encoder_to_prediction_and_again(tmp_path: Path, data: tuple[object
 def test_estimate_of_every_recipe(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bitpress.bench.latency.PAUSE_SECONDS", 0.0)
     rows = run("estimate", checkpoint, "--length", 8, "--repeats", 1)["rows"]
-    first = ["bibert-baseline", "bibert", "binarybert-a4", "binarybert", "bit-single", "bit", "distilbert"]
-    rest = ["int3", "int4", "int8", "ternarybert", "tinybert"]
+    first = ["bibert-baseline", "bibert", "binarybert-a4", "binarybert", "bit-single", "bit", "directq"]
+    rest = ["distilbert", "int3", "int4", "int8", "q-bert", "q8bert", "ternarybert", "tinybert"]
     assert [row["recipe"] for row in rows] == ["teacher (PyTorch fp32)", *first, *rest]
     assert rows[0]["ratio"] == 1
+    assert [row["recipe"] for row in rows if row["paper"] is None] == [rows[0]["recipe"]]
     assert all(row["median_ms"] > 0 for row in rows)
     # A student of 312 columns is no smaller than this teacher of 24.
     assert [row["recipe"] for row in rows[1:] if row["ratio"] <= 1] == ["tinybert"]
+
+
+def test_estimate_of_overrides(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What two layers at 2 and 4 bits weigh is between all at 2 and all at 4, in bytes and as the paper counts. Nothing
+    is timed."""
+
+    def untimed(models: dict[str, Path], *_: object, **__: object) -> dict[str, object]:
+        rows = [{"model": name, "median_ms": 1.0, "threads": 1} for name in models]
+        return {"rows": rows, "machine": {}, "busy_elsewhere": 0.0}
+
+    monkeypatch.setattr("bitpress.bench.latency.measure", untimed)
+    found = []
+    for bits in ("2", "2/4", "4"):
+        row = run("estimate", checkpoint, "--recipe", "q-bert", "--set", f"bits={bits}", "--length", 8)["rows"][1]
+        found.append((row["bytes"], row["paper"]["mib"]))
+        assert row["paper"]["label"].startswith("Q-BERT paper's accounting")
+    assert found == sorted(set(found))
 
 
 def test_estimate_leaves_out_what_does_not_suit(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Unless it was asked for by name."""
     pack = runner.post_training_artifact
 
-    def only_int8(teacher: Path, recipe: str, out: Path) -> None:
+    def only_int8(teacher: Path, recipe: str, out: Path, overrides: dict[str, object]) -> None:
         if recipe != "int8":
             raise RecipeError("it does not suit")
         pack(teacher, recipe, out)

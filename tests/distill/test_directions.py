@@ -138,12 +138,17 @@ def test_worked_example_of_the_logits() -> None:
     assert total.item() == pytest.approx(0.56147, abs=1e-5)
 
 
-def test_regression_takes_no_label_term() -> None:
+def test_regression_takes_labels_only_without_a_teacher() -> None:
     student, teacher = EncoderOutput(torch.tensor([[0.2]])), EncoderOutput(torch.tensor([[1.2]]))
     _, parts = distillation_loss(student, teacher, None, LossWeights(0, 0, 1, labels=0.5))
     assert parts.keys() == {"prediction", "total"}
-    with pytest.raises(RecipeError, match="a regression takes none"):
-        distillation_loss(student, teacher, None, LossWeights(0, 0, 0, labels=0.5))
+    alone = LossWeights(0, 0, 0, labels=0.5)
+    assert not alone.needs_teacher
+    total, parts = distillation_loss(student, None, None, alone, labels=torch.tensor([0.5]))
+    assert parts.keys() == {"labels", "total"}
+    assert float(total) == pytest.approx(0.5 * 0.3**2)
+    with pytest.raises(ValueError, match="there is no teacher, but terms that compare with one have weight"):
+        distillation_loss(student, None, None, LossWeights(0, 0, 1))
 
 
 def test_arguments_are_checked() -> None:

@@ -3,6 +3,8 @@ parameter list, and the weights that the forward pass used."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -10,7 +12,7 @@ from torch import Tensor, nn
 from bitpress.encoder.config import EncoderConfig
 from bitpress.encoder.layers import ActivationPoint, Linear
 from bitpress.encoder.model import SequenceClassifier
-from bitpress.errors import TrainingError
+from bitpress.errors import RecipeError, TrainingError
 from bitpress.quantize import (
     ActivationPolicy,
     ActivationQuantizer,
@@ -243,3 +245,41 @@ def test_what_stands_in_the_padding_changes_no_bit(symmetric: bool) -> None:
         model.embeddings.word.weight[17] *= 50  # would widen every range that it had a part in
         assert torch.equal(model(IDS, MASK).logits, model(other, MASK).logits)
         assert not torch.equal(model(IDS).logits[1], model(other).logits[1])
+
+
+MIXED = Policy(
+    WeightPolicy(scheme="uniform", bits=2, symmetric=False, group="row_block", groups=4),
+    EmbeddingPolicy(scheme="uniform", bits=4),
+    blocks={"layers.1": 4, "layers.1.ffn": {"bits": 3, "group": "matrix"}, "pooler": {"bits": 8, "groups": 12}},
+)
+
+
+def test_blocks_have_bits_of_their_own() -> None:
+    model = tiny()
+    applied = apply_policy(model, MIXED)
+    found = {row.name: (row.bits, row.group) for row in applied.report() if row.scheme == "uniform"}
+    assert found["layers.0.attention.query.weight"] == (2, "block of 3 rows")
+    assert found["layers.0.ffn.intermediate.weight"] == (2, "block of 5 rows")
+    assert found["layers.1.attention.query.weight"] == (4, "block of 3 rows")
+    assert found["layers.1.ffn.output.weight"] == (3, "matrix")
+    assert found["pooler.dense.weight"] == (8, "row")
+    assert found["embeddings.word.weight"] == (4, "row")
+    for name, (codes, _, _) in encode_weights(model).items():
+        assert int(codes.max()) < 2 ** found[name][0]
+
+
+@pytest.mark.parametrize(
+    ("policy", "text"),
+    [
+        (Policy(blocks={"layers.2": {"bits": 4}}), "blocks has 'layers.2', which the model does not have; allowed: "),
+        (Policy(blocks={"classifier": 4}), r"embeddings, embeddings.word, layers, layers.0…1, layers.0…1.attention, "),
+        (Policy(blocks={"layers.1.ff": 4}), r"layers.0…1.ffn.output, pooler, pooler.dense$"),
+        (
+            replace(MIXED, blocks={"layers.1.attention.key": {"groups": 5}}),
+            "layers.1.attention.key.weight: groups is 5",
+        ),
+    ],
+)
+def test_blocks_that_the_model_does_not_have(policy: Policy, text: str) -> None:
+    with pytest.raises(RecipeError, match=text):
+        apply_policy(tiny(), policy)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -38,6 +39,40 @@ def test_uniform_weights_get_every_setting() -> None:
         WeightPolicy(scheme="uniform", group="row", group_size=64).quantizer()
         == WeightPolicy(scheme="uniform", group="row").quantizer()
     )
+
+
+def blocks(**keys: Any) -> WeightPolicy:
+    return WeightPolicy(scheme="uniform", group="row_block", symmetric=False, **keys)
+
+
+def test_groups_by_count_follow_the_rows_of_a_matrix() -> None:
+    """Q-BERT's 128 groups are 6 rows of 768 and 24 of 3,072."""
+    paper = blocks(groups=128, bits=4, bounds="mse")
+    assert paper.shares_scale == "one of 128 blocks of rows"
+    for rows, size in ((768, 6), (3072, 24)):
+        quantizer = paper.of_rows(rows).quantizer()
+        assert quantizer == UniformWeightQuantizer(4, False, "row_block", size, bounds="mse")
+    assert blocks(groups=128).of_rows(128).quantizer() == UniformWeightQuantizer(8, False, "row")
+    assert blocks(groups=1).of_rows(128).shares_scale == "matrix"
+    with pytest.raises(RecipeError, match="groups is 128, which does not divide 312 rows"):
+        paper.of_rows(312)
+    assert blocks(groups=128, group_fit="below").of_rows(312).group_size == 3
+    assert blocks(group_size=6).of_rows(768).group_size == 6
+    # Of another group the number is left out, so that group=matrix is one override.
+    assert WeightPolicy(scheme="uniform", group="matrix", groups=128).of_rows(312).shares_scale == "matrix"
+
+
+def test_blocks_have_what_they_say_and_the_rest_from_weights() -> None:
+    base = WeightPolicy(scheme="uniform", bits=2, group="row")
+    policy = Policy(
+        base,
+        EmbeddingPolicy(scheme="uniform"),
+        blocks={"layers.3.ffn.output": {"bits": 8}, "layers.3": {"bits": 4, "group": "matrix"}, "embeddings": 4},
+    )
+    assert policy.weights_of("layers.3.ffn.output") == replace(base, bits=8, group="matrix")
+    assert policy.weights_of("layers.3.ffn.intermediate") == replace(base, bits=4, group="matrix")
+    assert policy.weights_of("layers.31.ffn.output") == policy.weights_of("layers.2.ffn.output") == base
+    assert policy.weights_of("embeddings.word") == EmbeddingPolicy(scheme="uniform", bits=4)
 
 
 def test_fp32_has_no_quantizer() -> None:
@@ -75,6 +110,15 @@ def test_quantizers_get_every_setting() -> None:
             "word_embedding.group_size is 0; allowed with group 'row_block': an integer up to 65536",
         ),
         (lambda: WeightPolicy(bits=5), "weights.bits is 5; allowed: 8, 4, 3, 2"),
+        (lambda: WeightPolicy(bounds="kl"), "weights.bounds is 'kl'; allowed: minmax, percentile, mse"),
+        (lambda: WeightPolicy(percentile=40), "weights.percentile is 40; allowed: a number above 50"),
+        (lambda: blocks(groups=0), "weights.groups is 0; allowed: an integer of at least 1, or null"),
+        (lambda: blocks(groups=128, group_size=6), "weights.groups is 128 and group_size is 6; one says the other"),
+        (lambda: blocks(group_fit="above"), "weights.group_fit is 'above'; allowed: exact, below"),
+        (lambda: Policy(blocks={"layers.0": {"bit": 4}}), "blocks.layers.0 has the unknown key 'bit'; allowed: scheme"),
+        (lambda: Policy(blocks={"layers.0": {"bits": 5}}), "blocks.layers.0: weights.bits is 5; allowed: 8, 4, 3, 2"),
+        (lambda: Policy(blocks={"embeddings": 5}), "blocks.embeddings: word_embedding.bits is 5; allowed: 8, 4, 3, 2"),
+        (lambda: Policy(blocks={"layers.0": "4"}), "blocks.layers.0 is '4'; allowed: a number of bits, or keys"),
         (lambda: WeightPolicy(symmetric=cast(Any, 1)), "weights.symmetric is 1; allowed: False, True"),
         (lambda: WeightPolicy(pair_bound=cast(Any, None)), "weights.pair_bound is None; allowed: False, True"),
         (lambda: WeightPolicy(method="lat"), "weights.method is 'lat'; allowed: twn, twn-exact"),

@@ -146,6 +146,11 @@ def test_every_choice_freezes_and_the_engine_follows_the_student(
         ("int4", {}),
         ("int4", {"weights.group_size": 32, "weights.symmetric": False, "word_embedding.group_size": 32}),
         ("int4", {"weights.group": "row_block", "weights.group_size": 6}),
+        (
+            "int4",
+            {"weights.group": "row_block", "weights.group_size": None, "weights.groups": 8, "blocks": {"layers.1": 2}},
+        ),
+        ("int4", {"weights.bounds": "mse", "word_embedding.bounds": "percentile", "word_embedding.percentile": 90}),
         ("int3", {}),
         ("int3", {"weights.bits": 2, "word_embedding.bits": 2}),
         ("bibert", {}),

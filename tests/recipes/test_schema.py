@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bitpress.errors import RecipeError, TrainingError
+from bitpress.quantize import UniformWeightQuantizer
 from bitpress.recipes.schema import list_recipes, load_recipe, recipe_text
 
 
@@ -41,6 +42,105 @@ def test_recipes_without_training() -> None:
     assert trained.trains
     assert trained.stages[0].schedule is not None
     assert trained.stages[0].schedule.seed == 7
+
+
+def test_qbert_and_its_baseline() -> None:
+    """Q-BERT §4: 128 groups, embeddings and activations of 8 bits, no teacher. DirectQ differs in groups only."""
+    qbert, directq = load_recipe("q-bert").as_dict(), load_recipe("directq").as_dict()
+    policy = load_recipe("q-bert").policy
+    weights = policy.weights_of("layers.0.ffn.output")
+    assert (weights.bits, weights.symmetric, weights.group, weights.groups) == (4, False, "row_block", 128)
+    assert (weights.of_rows(768).group_size, weights.of_rows(384).group_size, weights.of_rows(312).group_size) == (
+        6,
+        3,
+        3,
+    )
+    assert policy.weights_of("pooler.dense").bits == policy.word_embedding.bits == policy.activations.bits == 8
+    assert (policy.activations.range, policy.activations.momentum) == ("static", 0.95)
+    distill = load_recipe("q-bert").stages[0].distill
+    assert distill is not None
+    assert not distill.weights().needs_teacher
+    for part in (qbert, directq):
+        for key in ("name", "summary"):
+            part.pop(key)
+        for key in ("group", "groups", "group_fit"):
+            part["stages"][0]["quantize"]["weights"].pop(key)
+    paper = qbert.pop("paper")
+    assert directq.pop("paper") == f"{paper}, DirectQ"
+    assert qbert == directq
+    assert load_recipe("directq").policy.weights.group == "matrix"
+
+
+def test_q8bert_is_symmetric_with_running_ranges() -> None:
+    recipe = load_recipe("q8bert")
+    assert recipe.policy.weights.quantizer() == UniformWeightQuantizer(8, True, "matrix")
+    activations = recipe.policy.activations
+    assert (activations.symmetric, activations.range, activations.momentum) == (True, "static", 0.99)
+    assert load_recipe("q8bert", {"compat": "reference"}).policy.activations.momentum == 0.9999
+
+
+@pytest.mark.parametrize("recipe", ["q-bert", "directq", "q8bert", "int4", "tinybert+q-bert"])
+@pytest.mark.parametrize("bits", [8, 4, 3, 2])
+def test_bits_sets_the_weights_of_every_uniform_stage(recipe: str, bits: int) -> None:
+    """The key of the recipe wins over quantize.weights.bits and its kin, which end in it too."""
+    found = load_recipe(recipe, {"bits": bits})
+    assert (found.policy.weights.bits, found.widths, found.bits) == (bits, (), bits)
+    assert found.policy.word_embedding.bits == load_recipe(recipe).policy.word_embedding.bits
+    assert [s.quantize.weights.scheme for s in found.stages[:-1]] == ["fp32"] * (len(found.stages) - 1)
+
+
+def test_several_bits_are_to_be_divided() -> None:
+    recipe = load_recipe("q-bert", {"bits": "4/2", "budget": "12MiB"})
+    assert (recipe.bits, recipe.widths, recipe.allocation.budget) == ("2/4", (2, 4), "12MiB")
+    divided = recipe.with_bits({"layers.0": 4, "layers.1": 2, "pooler": 2})
+    policy = divided.policy
+    names = ("layers.0.attention.query", "layers.1.ffn.output", "pooler.dense", "layers.2.ffn.output")
+    # The pooler's own bits stay; what is in no block has the higher ones.
+    assert [policy.weights_of(name).bits for name in names] == [4, 2, 8, 4]
+    assert load_recipe("q-bert", {"bits": "2/3/4", "allocation.rule": "error", "budget": 0.1}).widths == (2, 3, 4)
+    assert load_recipe("tinybert+q-bert", {"bits": "2/4"}).allocated_stage == 2
+
+
+def test_a_weights_own_key_wins_over_what_the_recipe_says() -> None:
+    recipe = load_recipe("q-bert", {"weights.bits": 3})
+    assert (recipe.bits, recipe.policy.weights.bits) == (None, 3)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides", "text"),
+    [
+        ("q-bert", {"bits": 5}, "bits is 5; allowed: one of 8, 4, 3, 2, or several of them, such as 2/4"),
+        ("q-bert", {"bits": "2/2"}, "bits is '2/2'; allowed: one of"),
+        ("q-bert", {"bits": "2/3/4"}, "bits is 2/3/4; rank divides two widths. Set allocation.rule=error for more"),
+        ("q-bert", {"bits": 4, "weights.bits": 3}, "--set bits and --set weights.bits are both given"),
+        ("q-bert", {"budget": "12MiB"}, "allocation.budget is '12MiB', but bits does not name several widths"),
+        ("q-bert", {"bits": "2/4", "budget": "a lot"}, "allocation.budget is 'a lot'; allowed: bytes such as 30.5MB"),
+        ("q-bert", {"bits": "2/4", "budget": 0.1, "high": 2}, "allocation.budget and allocation.high are both given"),
+        ("q-bert", {"bits": "2/4", "rule": "error"}, "allocation.rule is 'error', which needs a limit; set budget"),
+        ("q-bert", {"bits": "2/4", "high": -1}, "allocation.high is -1; allowed: a number of blocks, or null"),
+        ("q-bert", {"bits": "2/4", "by": "head"}, "allocation.by"),
+        ("ternarybert", {"bits": 4}, "bits is 4, which uniform weights have; here they are ternary"),
+        ("int4", {"ternarize": "twn"}, "ternarize is 'twn', but no weights are ternary"),
+        ("ternarybert", {"ternarize": "sign"}, "weights.method is 'sign'; allowed: twn"),
+        (
+            "ternarybert",
+            {"ternarize": "twn", "weights.method": "twn"},
+            "--set ternarize and --set weights.method are both",
+        ),
+        ("q8bert", {"activations.momentum": 1}, "activations.momentum is 1"),
+    ],
+)
+def test_what_the_keys_of_a_recipe_refuse(recipe: str, overrides: dict[str, object], text: str) -> None:
+    with pytest.raises(RecipeError) as error:
+        load_recipe(recipe, overrides)
+    assert text in str(error.value)
+
+
+def test_ternarize_is_the_method_of_all_ternary_weights() -> None:
+    recipe = load_recipe("binarybert", {"ternarize": "twn-exact"})
+    ternary, binary = (stage.quantize for stage in recipe.stages)
+    assert ternary.weights.method == ternary.word_embedding.method == "twn-exact"
+    assert binary.weights.scheme == "binary"
 
 
 def test_bibert_and_its_ablation() -> None:

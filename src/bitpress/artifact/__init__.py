@@ -1,6 +1,13 @@
 """The artifact: a directory of packed weights that needs neither torch nor trust. Format: docs/artifact.md."""
 
-from bitpress.artifact.accounting import binary_accounting, binary_operations, operations, paper_accounting
+from bitpress.artifact.accounting import (
+    binary_accounting,
+    binary_operations,
+    operations,
+    paper_accounting,
+    qbert_accounting,
+    tensor_bytes,
+)
 from bitpress.artifact.bitstring import bit_row_bytes, pack_bits, unpack_bits
 from bitpress.artifact.codec import pack_ternary, row_bytes, unpack_ternary
 from bitpress.artifact.elastic import elastic_entries
@@ -55,10 +62,12 @@ __all__ = [
     "pack_bits",
     "pack_ternary",
     "paper_accounting",
+    "qbert_accounting",
     "read_artifact",
     "read_config",
     "replace_file",
     "row_bytes",
+    "tensor_bytes",
     "unpack_bits",
     "unpack_ternary",
     "verify",

@@ -15,12 +15,22 @@ BIBERT = (
     "BiBERT paper's accounting: bits of the layers' matrices and the word embedding + fp32 biases and LayerNorm, in "
     "MiB of 2^20; no positions, pooler, head or scales"
 )
+QBERT = (
+    "Q-BERT paper's accounting: every number of a layer at the bits of its matrices, biases and LayerNorm included, "
+    "every number of the embeddings at those of the word embedding, and fp32 scales and offsets of the layers, in MiB "
+    "of 2^20; no pooler or head"
+)
 OPERATIONS = "operations of the layers' products, two a multiply-add, as TinyBERT's paper counts them"
 BINARY_OPERATIONS = (
     "theoretical operations of the layers' products, as the papers count them: 64 one-bit ones for one, rounded up to "
     "tenths of 10^9 (BERT-base, 128 tokens: they print 22.5 / 0.4 = 56.3)"
 )
 OPERATION_TOKENS = 128
+
+
+def tensor_bytes(name: str, spec: TensorSpec) -> int:
+    """Bytes of all entries that hold tensor ``name``: packed codes with their padding, scales, offsets, tables."""
+    return sum(math.prod(shape) * DTYPES[dtype].itemsize for dtype, shape in stored.entries(name, spec).values())
 
 
 def paper_accounting(specs: Mapping[str, TensorSpec]) -> dict[str, Any]:
@@ -33,9 +43,50 @@ def paper_accounting(specs: Mapping[str, TensorSpec]) -> dict[str, Any]:
     for name, spec in specs.items():
         size += math.prod(spec.shape) * spec.bits / 8
         if not spec.is_float:
-            beside = [entry for key, entry in stored.entries(name, spec).items() if key != f"{name}.codes"]
-            size += sum(math.prod(shape) * DTYPES[dtype].itemsize for dtype, shape in beside)
+            size += _side_bytes(name, spec)
     return _size(TERNARYBERT, size, specs)
+
+
+def qbert_accounting(specs: Mapping[str, TensorSpec]) -> dict[str, Any]:
+    """The size as Q-BERT's paper counts it (spec: 63.36 MiB for BERT-base at 4 bits and embeddings at 8): see QBERT.
+
+    Biases and LayerNorm of a layer have the bits of the matrix before them in this count only: bitpress stores them in
+    fp32 or fp16.
+
+    Returns:
+        label, mib, ratio (fp32 of the same tensors, over it), encoder_mib and encoder_ratio: the layers alone.
+    """
+    embeddings, layers, numbers = 0.0, 0.0, {"embeddings": 0, "layers": 0}
+    for name, spec in specs.items():
+        part = name.split(".")[0]
+        if part not in numbers:
+            continue
+        count = math.prod(spec.shape)
+        numbers[part] += count
+        if part == "embeddings":
+            embeddings += count * specs["embeddings.word.weight"].bits / 8
+        else:
+            layers += count * specs[_matrix_before(name)].bits / 8
+            layers += 0 if spec.is_float else _side_bytes(name, spec)
+    total = embeddings + layers
+    return {
+        "label": QBERT,
+        "mib": total / 2**20,
+        "ratio": 4 * sum(numbers.values()) / total,
+        "encoder_mib": layers / 2**20,
+        "encoder_ratio": 4 * numbers["layers"] / layers,
+    }
+
+
+def _matrix_before(name: str) -> str:
+    """The matrix of a layer whose bias or LayerNorm ``name`` is, or which it is itself."""
+    return f"{name.rpartition('.')[0]}.weight".replace(".norm.", ".output.")
+
+
+def _side_bytes(name: str, spec: TensorSpec) -> int:
+    """Of a quantized tensor, everything but its codes."""
+    dtype, shape = stored.entries(name, spec)[f"{name}.codes"]
+    return tensor_bytes(name, spec) - math.prod(shape) * DTYPES[dtype].itemsize
 
 
 def binary_accounting(specs: Mapping[str, TensorSpec]) -> dict[str, Any]:

@@ -12,7 +12,14 @@ from typing import Any
 import numpy as np
 
 from bitpress.artifact import stored
-from bitpress.artifact.accounting import binary_accounting, binary_operations, operations, paper_accounting
+from bitpress.artifact.accounting import (
+    binary_accounting,
+    binary_operations,
+    operations,
+    paper_accounting,
+    qbert_accounting,
+)
+from bitpress.artifact.model_config import is_layer_matrix
 from bitpress.artifact.reader import TENSORS_FILE, Artifact, read_artifact, read_file
 from bitpress.artifact.schema import TensorSpec
 from bitpress.artifact.strict_json import parse_object
@@ -33,11 +40,11 @@ def describe(path: str | Path) -> dict[str, Any]:
         path, recipe, task, max_length, total_bytes (model.safetensors on disk), directory_bytes (all files),
         fp32_bytes (4 a parameter), ratio (fp32_bytes / total_bytes), parameters, schemes (tensors, parameters and
         bytes by scheme), tensors (name, scheme, bits, shape, bytes of all its entries, group, group_size, symmetric,
-        packing, terms), activations, paper_accounting (label, mib, ratio), operations (label, tokens, giga),
-        and of binary activations binary_accounting (as paper_accounting) and binary_operations (label, tokens, fp32
-        and binary in 10⁹, ratio). Scales and
-        shifts of elastic activations are listed with the tensors and counted as the scheme "elastic", but are no
-        parameters: no fp32 model has them.
+        packing, terms), activations, paper_accounting (label, mib, ratio), operations (label, tokens, giga), of layers
+        with uniform weights qbert_accounting (as paper_accounting, and encoder_mib and encoder_ratio), and of binary
+        activations binary_accounting (as paper_accounting) and binary_operations (label, tokens, fp32 and binary in
+        10⁹, ratio). Scales and shifts of elastic activations are listed with the tensors and counted as the scheme
+        "elastic", but are no parameters: no fp32 model has them.
 
     Raises:
         ArtifactError: the artifact is malformed.
@@ -77,6 +84,8 @@ def describe(path: str | Path) -> dict[str, Any]:
         "paper_accounting": paper_accounting(specs),
         "operations": operations(*sizes),
     }
+    if all(spec.scheme == "uniform" for name, spec in specs.items() if is_layer_matrix(name)):
+        described["qbert_accounting"] = qbert_accounting(specs)
     if config.activations.scheme == "binary":
         described["binary_accounting"] = binary_accounting(specs)
         described["binary_operations"] = binary_operations(described["operations"])

@@ -160,10 +160,14 @@ def expected_tensors(model: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def is_layer_matrix(name: str) -> bool:
+    """Whether this tensor is a matrix of a layer."""
+    return name.startswith("layers.") and name.endswith(".weight") and ".norm." not in name
+
+
 def can_be_quantized(name: str) -> bool:
     """Whether this tensor may be stored as codes: word embedding, every layer's matrices, pooler."""
-    layer_matrix = name.startswith("layers.") and name.endswith(".weight") and ".norm." not in name
-    return layer_matrix or name in ("embeddings.word.weight", "pooler.dense.weight")
+    return is_layer_matrix(name) or name in ("embeddings.word.weight", "pooler.dense.weight")
 
 
 def enters_a_product(name: str) -> bool:

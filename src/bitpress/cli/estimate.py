@@ -33,6 +33,7 @@ def estimate(
     length: Annotated[
         int | None, typer.Option(min=1, help="Tokens a text.", show_default="128, or what the model takes")
     ] = None,
+    assignments: options.Set = None,
     threads: options.Threads = None,
     repeats: Annotated[int, typer.Option(min=1, help="Measured passes of each.")] = 20,
     as_json: options.Json = False,
@@ -44,21 +45,30 @@ def estimate(
     from bitpress.bench.latency import most_tokens
     from bitpress.recipes.schema import list_recipes
 
+    overrides = options.parse_overrides(assignments)
     length = length or min(128, most_tokens([teacher]))
     names = recipe or [known.name for known in list_recipes()]
     with only_results_on_stdout():
-        result = measure_recipes(teacher, names, batch, length, threads, repeats, quiet, skip=recipe is None)
+        result = measure_recipes(
+            teacher, names, batch, length, threads, repeats, quiet, skip=recipe is None, overrides=overrides
+        )
     if as_json:
         emit_json(result)
         return
     from bitpress.bench.report import busy_warning
 
     rows = [
-        [row["recipe"], format_bytes(row["bytes"]), format_ratio(row["ratio"]), format_ms(row["median_ms"])]
+        [
+            row["recipe"],
+            format_bytes(row["bytes"]),
+            format_ratio(row["ratio"]),
+            "" if row["paper"] is None else f"{row['paper']['mib']:.2f} MiB, {format_ratio(row['paper']['ratio'])}",
+            format_ms(row["median_ms"]),
+        ]
         for row in result["rows"]
     ]
     title = f"{batch} × {length} tokens, {result['rows'][0]['threads']} threads"
-    print_table([title, "weights", "smaller", "median"], rows)
+    print_table([title, "weights", "smaller", "as papers count", "median"], rows)
     note(result["note"])
     if (warning := busy_warning(result["busy_elsewhere"])) is not None:
         note(warning)
@@ -73,33 +83,45 @@ def measure_recipes(
     repeats: int,
     quiet: bool,
     skip: bool = False,
+    overrides: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Rows for the teacher and each recipe: ``recipe``, ``bytes``, ``ratio``, ``median_ms``, ``batch``, ``length``,
-    ``threads``. Sizes are those of the weights file on disk; ``ratio`` is the teacher's over the recipe's. With
-    ``skip``, recipes that do not suit the teacher are left out with a note; otherwise they are errors."""
+    """Rows for the teacher and each recipe: ``recipe``, ``bytes``, ``ratio``, ``paper``, ``median_ms``, ``batch``,
+    ``length``, ``threads``. Sizes are those of the weights file on disk; ``ratio`` is the teacher's over the recipe's;
+    ``paper`` has the size as the recipe's paper counts it (label, mib, ratio), the teacher none. With ``skip``, recipes
+    that do not suit the teacher or the ``overrides`` are left out with a note; otherwise they are errors."""
     from bitpress.bench.latency import Cell, measure
     from bitpress.recipes.runner import post_training_artifact
 
     with tempfile.TemporaryDirectory(prefix="bitpress-estimate-") as folder:
         models: dict[str, str | Path] = {TEACHER: teacher}
+        papers: dict[str, dict[str, Any]] = {}
         for i, name in enumerate(dict.fromkeys(recipes)):
             note(f"packing with {name}", quiet)
             path = Path(folder) / f"{i}"
             try:
-                post_training_artifact(teacher, name, path)
+                post_training_artifact(teacher, name, path, overrides)
             except RecipeError as error:
                 if not skip:
                     raise
                 note(f"{name} is left out: {error}", quiet)
                 continue
             models[name] = path
+            papers[name] = _as_papers_count(path)
         note(f"measuring {batch} × {length} tokens", quiet)
         measured = measure(models, [Cell(batch, length)], threads=threads, repeats=repeats)
         sizes = {name: weight_bytes(path) for name, path in models.items()}
     rows = []
     for row in measured["rows"]:
         name = row.pop("model")
-        rows.append({"recipe": name, "bytes": sizes[name], "ratio": sizes[TEACHER] / sizes[name], **row})
+        rows.append(
+            {
+                "recipe": name,
+                "bytes": sizes[name],
+                "ratio": sizes[TEACHER] / sizes[name],
+                "paper": papers.get(name),
+                **row,
+            }
+        )
     return {
         "rows": rows,
         "machine": measured["machine"],
@@ -107,3 +129,11 @@ def measure_recipes(
         "note": "Bytes and latency were measured on weights packed without training. Accuracy is not estimated: "
         "`bitpress compress` trains, where the recipe does, and measures it.",
     }
+
+
+def _as_papers_count(artifact: Path) -> dict[str, Any]:
+    from bitpress.artifact import describe
+
+    described = describe(artifact)
+    own = next((key for key in ("qbert_accounting", "binary_accounting") if key in described), "paper_accounting")
+    return {key: described[own][key] for key in ("label", "mib", "ratio")}

@@ -68,6 +68,13 @@ def _print(path: Path, description: dict[str, Any]) -> None:
         ["by the paper's accounting", f"{paper['mib']:.2f} MiB, {format_ratio(paper['ratio'])}"],
         [f"operations, {description['operations']['tokens']} tokens", f"{description['operations']['giga']:.2f} G"],
     ]
+    if "qbert_accounting" in description:
+        paper = description["qbert_accounting"]
+        encoder = f"{paper['encoder_mib']:.2f} MiB, {format_ratio(paper['encoder_ratio'])}"
+        summary += [
+            ["by Q-BERT's accounting", f"{paper['mib']:.2f} MiB, {format_ratio(paper['ratio'])}"],
+            ["… of its layers alone", encoder],
+        ]
     if "binary_accounting" in description:
         paper, work = description["binary_accounting"], description["binary_operations"]
         summary += [

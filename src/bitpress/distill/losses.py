@@ -51,6 +51,11 @@ class LossWeights:
             raise RecipeError(f"{', '.join(vars(self))} are all 0; at least one must be above 0")
 
     @property
+    def needs_teacher(self) -> bool:
+        """Whether any term compares with a teacher."""
+        return bool(self.compares_layers or self.prediction)
+
+    @property
     def compares_layers(self) -> bool:
         """Whether any term needs what ``collect=True`` returns."""
         return bool(self.attention or self.similarity or self.hidden)
@@ -58,7 +63,7 @@ class LossWeights:
 
 def distillation_loss(
     student: EncoderOutput,
-    teacher: EncoderOutput,
+    teacher: EncoderOutput | None,
     mask: Tensor | None = None,
     weights: LossWeights | None = None,
     *,
@@ -71,11 +76,13 @@ def distillation_loss(
     """The weighted sum of the terms.
 
     Args:
-        student, teacher: outputs of the same batch, with ``collect=True`` where ``weights.compares_layers``.
+        student, teacher: outputs of the same batch, with ``collect=True`` where ``weights.compares_layers``; the
+            teacher's may be None where nothing is compared with it.
         mask: bool [B, T], True at real tokens; None: no padding.
         weights: factors; None: those of TernaryBERT.
         labels: int64 [B] class ids, where labels have weight; cross-entropy. A model with one label regresses on the
-            teacher's value and takes none, as published.
+            teacher's value and takes none, as published; where the teacher's value has no weight it regresses on them,
+            fp32 [B].
         hidden_distance: "mse" (:func:`hidden_state_loss`), "direction" (:func:`hidden_direction_loss`) or "cosine"
             (:func:`hidden_cosine_loss`).
         temperature, reduction: of :func:`soft_cross_entropy`.
@@ -94,6 +101,10 @@ def distillation_loss(
         raise RecipeError(f"hidden_distance is {hidden_distance!r}; allowed: {', '.join(HIDDEN_DISTANCES)}")
     regresses = student.logits.shape[-1] == 1
     terms: dict[str, tuple[float, Tensor]] = {}
+    if teacher is None:
+        if weights.needs_teacher:
+            raise ValueError("there is no teacher, but terms that compare with one have weight")
+        teacher = student
     if weights.attention:
         loss = attention_score_loss(student.attention_scores, teacher.attention_scores, mask, padding=padding)
         terms["attention"] = (weights.attention, loss)
@@ -116,12 +127,14 @@ def distillation_loss(
         else:
             loss = soft_cross_entropy(student.logits, teacher.logits, temperature, reduction=reduction)
         terms["prediction"] = (weights.prediction, loss)
-    if weights.labels and not regresses:
+    if weights.labels and not (regresses and weights.prediction):
         if labels is None:
             raise ValueError("labels have weight, but none are given")
-        terms["labels"] = (weights.labels, F.cross_entropy(student.logits, labels))
-    if not terms:
-        raise RecipeError("labels alone have weight, but a regression takes none; give logits a factor above 0")
+        if regresses:
+            loss = regression_loss(student.logits, labels.to(student.logits.dtype).unsqueeze(1))
+        else:
+            loss = F.cross_entropy(student.logits, labels)
+        terms["labels"] = (weights.labels, loss)
     total = torch.stack([factor * loss for factor, loss in terms.values()]).sum()
     scalars = {name: loss.detach() for name, (_, loss) in terms.items()}
     return total, {**scalars, "total": total.detach()}
@@ -204,7 +217,7 @@ def soft_cross_entropy(student: Tensor, teacher: Tensor, temperature: float = 1.
 
 
 def regression_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean (z_S − z_T)² over logits [B, 1]."""
+    """Mean (z_S − z_T)² over logits [B, 1]; the teacher's may be the data's own values."""
     return F.mse_loss(student, teacher.detach())
 
 

@@ -10,17 +10,26 @@ from bitpress.quantize.apply import (
     apply_policy,
     elastic_quantizers,
     encode_weights,
+    weight_policies,
 )
 from bitpress.quantize.binary import AllAttention, BinaryQuantizer, BooleanAttention, SignQuantizer
 from bitpress.quantize.elastic import ElasticQuantizer
 from bitpress.quantize.learned_range import LearnedRangeQuantizer
-from bitpress.quantize.policy import ActivationPolicy, EmbeddingPolicy, Policy, WeightPolicy
+from bitpress.quantize.policy import (
+    WORD_EMBEDDING,
+    ActivationPolicy,
+    EmbeddingPolicy,
+    Policy,
+    WeightPolicy,
+    is_within,
+)
 from bitpress.quantize.splitting import split_ternary
 from bitpress.quantize.ternary import TernaryQuantizer
 from bitpress.quantize.uniform import ActivationQuantizer
 from bitpress.quantize.uniform_weights import UniformWeightQuantizer
 
 __all__ = [
+    "WORD_EMBEDDING",
     "ActivationPolicy",
     "ActivationQuantizer",
     "AllAttention",
@@ -41,5 +50,7 @@ __all__ = [
     "apply_policy",
     "elastic_quantizers",
     "encode_weights",
+    "is_within",
     "split_ternary",
+    "weight_policies",
 ]

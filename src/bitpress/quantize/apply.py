@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +12,12 @@ from torch import Tensor, nn
 from bitpress.encoder.activations import ACTIVATIONS
 from bitpress.encoder.layers import ActivationPoint, Linear, WordEmbedding, is_quantizers
 from bitpress.encoder.model import Attention, FeedForward
+from bitpress.errors import RecipeError
 from bitpress.quantize.binary import AllAttention, BinaryQuantizer, BooleanAttention
 from bitpress.quantize.elastic import ElasticQuantizer
 from bitpress.quantize.learned_range import LearnedRangeQuantizer
 from bitpress.quantize.learned_scale import LearnedScale
-from bitpress.quantize.policy import ActivationPolicy, Policy, WeightPolicy
+from bitpress.quantize.policy import ActivationPolicy, Policy, WeightPolicy, is_within
 from bitpress.quantize.ternary import TernaryQuantizer
 from bitpress.quantize.uniform import ActivationQuantizer
 from bitpress.quantize.uniform_weights import UniformWeightQuantizer
@@ -67,8 +69,12 @@ def apply_policy(model: nn.Module, policy: Policy) -> AppliedPolicy:
     continue with the scales and thresholds of those of their kind that they replace.
 
     Position and token-type embeddings, biases, LayerNorm and the classifier stay fp32, as published (TernaryBERT §3).
+
+    Raises:
+        RecipeError: see :func:`weight_policies`.
     """
     activations = policy.activations
+    weights_of = weight_policies(model, policy)
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     never_negative = _never_negative(model)
     attention = {"bool": BooleanAttention, "all": AllAttention}[activations.attention]
@@ -76,9 +82,9 @@ def apply_policy(model: nn.Module, policy: Policy) -> AppliedPolicy:
     linears, points = [], []
     for name, module in list(model.named_modules()):
         if isinstance(module, (Linear, WordEmbedding)):
-            wanted = policy.word_embedding if isinstance(module, WordEmbedding) else policy.weights
-            module.weight_quantizer = None if name == _HEAD else wanted.quantizer()
-            if module.weight_quantizer is not None:
+            wanted = weights_of.get(name)
+            module.weight_quantizer = None if wanted is None else wanted.quantizer()
+            if wanted is not None and module.weight_quantizer is not None:
                 weights |= {f"{name}.weight": wanted, f"{name}.second_weight": wanted}
         if isinstance(module, Linear) and name != _HEAD:
             linears.append(name)
@@ -93,6 +99,44 @@ def apply_policy(model: nn.Module, policy: Policy) -> AppliedPolicy:
     rows, left = _tensor_rows(model, weights)
     _append_activations(rows, left, activations, linears, points)
     return AppliedPolicy(policy, tuple(rows), tuple(left))
+
+
+def weight_policies(model: nn.Module, policy: Policy) -> dict[str, WeightPolicy]:
+    """How the weights of every linear but the classifier and of the word embedding are to be stored, by module name,
+    with groups as their matrices have them.
+
+    Raises:
+        RecipeError: ``policy.blocks`` names what the model does not have, or a matrix cannot have so many groups.
+    """
+    modules = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, (Linear, WordEmbedding)) and name != _HEAD
+    }
+    for block in policy.blocks:
+        if not any(is_within(name, block) for name in modules):
+            raise RecipeError(
+                f"blocks has {block!r}, which the model does not have; allowed: {', '.join(_blocks(modules))}"
+            )
+    wanted = {}
+    for name, module in modules.items():
+        try:
+            wanted[name] = policy.weights_of(name).of_rows(len(module.weight))
+        except RecipeError as error:
+            raise RecipeError(f"{name}.weight: {error}") from error
+    return wanted
+
+
+def _blocks(modules: Iterable[str]) -> list[str]:
+    """What ``blocks`` of a policy can name: the modules and everything they are part of, layers written once."""
+    found: dict[str, None] = {}
+    layers = [int(name.split(".")[1]) for name in modules if name.startswith("layers.")]
+    for name in modules:
+        parts = name.split(".")
+        if parts[0] == "layers":
+            parts[1] = f"0…{max(layers)}"
+        found |= dict.fromkeys(".".join(parts[:end]) for end in range(1, len(parts) + 1))
+    return list(found)
 
 
 def _never_negative(model: nn.Module) -> set[nn.Module]:

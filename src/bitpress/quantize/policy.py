@@ -6,22 +6,27 @@ names the key, the value and what is allowed.
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from dataclasses import dataclass, field
-from typing import ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
 from bitpress.errors import RecipeError
 from bitpress.quantize.binary import BinaryQuantizer, SignQuantizer
 from bitpress.quantize.elastic import ELASTIC_BITS, SCALES, THRESHOLDS, ElasticQuantizer
+from bitpress.quantize.groups import UNIFORM_GROUPS, check_group_size, row_groups
 from bitpress.quantize.learned_range import LearnedRangeQuantizer
 from bitpress.quantize.ternary import GROUPS, METHODS, TernaryQuantizer
 from bitpress.quantize.uniform import ACTIVATION_BITS, RANGES, ActivationQuantizer
-from bitpress.quantize.uniform_weights import BITS, UNIFORM_GROUPS, UniformWeightQuantizer, check_group_size
+from bitpress.quantize.uniform_weights import BITS, BOUNDS, UniformWeightQuantizer, check_percentile
 
 WEIGHT_SCHEMES = ("fp32", "ternary", "uniform", "binary")
 ACTIVATION_SCHEMES = ("fp32", "uniform", "binary", "elastic")
 CENTRES = ("row", "matrix", "none")
 ATTENTIONS = ("bool", "all")
+GROUP_FITS = ("exact", "below")
+WORD_EMBEDDING = "embeddings.word"
 
 
 @dataclass(frozen=True)
@@ -31,8 +36,9 @@ class WeightPolicy:
     scheme: "fp32", "ternary", "uniform" or "binary"; group, clip: what shares a scale, and a bound on the weights
     before they are quantized; unused with fp32. Binary weights have no clip.
     method: of :class:`TernaryQuantizer`, unused with others.
-    bits, symmetric, group_size, pair_bound: of :class:`UniformWeightQuantizer`, unused with others; group_size only
-    with group "row_block" and "input", pair_bound only with 8 bits and symmetric.
+    bits, symmetric, group_size, pair_bound, bounds, percentile: of :class:`UniformWeightQuantizer`, unused with others;
+    group_size only with group "row_block" and "input", pair_bound only with 8 bits, symmetric and bounds "minmax".
+    groups, group_fit: with group "row_block", how many blocks a matrix has, instead of group_size: :func:`row_groups`.
     centre, gradient_range, scale_bits: of :class:`BinaryQuantizer`, unused with others.
 
     Raises:
@@ -48,6 +54,10 @@ class WeightPolicy:
     bits: int = 8
     symmetric: bool = True
     group_size: int | None = None
+    groups: int | None = None
+    group_fit: str = "exact"
+    bounds: str = "minmax"
+    percentile: float = 99.9
     pair_bound: bool = True
     centre: str = "row"
     gradient_range: float | None = 1.0
@@ -62,12 +72,38 @@ class WeightPolicy:
         _check_choice(here + "bits", self.bits, BITS)
         _check_choice(here + "symmetric", self.symmetric, (False, True))
         _check_choice(here + "pair_bound", self.pair_bound, (False, True))
-        check_group_size(self.group, self.group_size, here)
+        _check_choice(here + "bounds", self.bounds, BOUNDS)
+        check_percentile(self.percentile, here)
+        _check_choice(here + "group_fit", self.group_fit, GROUP_FITS)
+        if self.groups is None:
+            check_group_size(self.group, self.group_size, here)
+        elif self.group == "row_block":
+            self._check_groups(here)
         _check_choice(here + "centre", self.centre, CENTRES)
         _check_choice(here + "scale_bits", self.scale_bits, (32, 16))
         _check_bound(here + "gradient_range", self.gradient_range, "the identity")
         if self.scheme == "binary":
             _check_choice(here + "clip", self.clip, (None,))
+
+    def _check_groups(self, here: str) -> None:
+        if type(self.groups) is not int or self.groups < 1:
+            raise RecipeError(f"{here}groups is {self.groups!r}; allowed: an integer of at least 1, or null")
+        if self.group_size is not None:
+            raise RecipeError(
+                f"{here}groups is {self.groups} and group_size is {self.group_size}; one says the other: set one of "
+                "them to null"
+            )
+
+    def of_rows(self, rows: int) -> WeightPolicy:
+        """The same for a matrix of so many rows, with ``group_size`` instead of ``groups``.
+
+        Raises:
+            RecipeError: ``groups`` does not divide the rows, and group_fit is "exact".
+        """
+        if self.scheme != "uniform" or self.group != "row_block" or self.groups is None:
+            return self
+        groups = row_groups(rows, self.groups, self.group_fit)
+        return replace(self, group=groups.kind, group_size=groups.size, groups=None)
 
     @property
     def stored_bits(self) -> int:
@@ -77,11 +113,12 @@ class WeightPolicy:
     @property
     def shares_scale(self) -> str:
         """What shares a scale, in words."""
-        words = {"row_block": f"block of {self.group_size} rows", "input": f"group of {self.group_size} inputs"}
+        blocks = f"block of {self.group_size} rows" if self.groups is None else f"one of {self.groups} blocks of rows"
+        words = {"row_block": blocks, "input": f"group of {self.group_size} inputs"}
         return words.get(self.group, self.group)
 
     def quantizer(self) -> TernaryQuantizer | UniformWeightQuantizer | BinaryQuantizer | None:
-        """The quantizer this asks for; None is fp32."""
+        """The quantizer this asks for; None is fp32. Not of a number of ``groups``: see :meth:`of_rows`."""
         if self.scheme == "fp32":
             return None
         if self.scheme == "ternary":
@@ -93,8 +130,10 @@ class WeightPolicy:
             symmetric=self.symmetric,
             group=self.group,
             group_size=self.group_size if self.group in ("row_block", "input") else None,
-            pair_bound=self.pair_bound and self.bits == 8 and self.symmetric,
+            pair_bound=self.pair_bound and self.bits == 8 and self.symmetric and self.bounds == "minmax",
             clip=self.clip,
+            bounds=self.bounds,
+            percentile=self.percentile,
         )
 
 
@@ -118,6 +157,7 @@ class ActivationPolicy:
     bits: 8 or 4 (uniform); 1, 2 or 4 (elastic); unused with others.
     symmetric, range, clip: of :class:`ActivationQuantizer`, unused with others. range "learned":
     :class:`LearnedRangeQuantizer`, not symmetric and without a clip, what is never negative not signed.
+    momentum: with range "static", of its running average, unused with others.
     attention: with binary activations, "bool" (Bi-Attention) or "all" (the baseline, which attends to every key);
     with others attention is softmax.
     scale, threshold: of :class:`ElasticQuantizer`, unused with others.
@@ -132,6 +172,7 @@ class ActivationPolicy:
     range: str = "token"
     clip: float | None = None
     attention: str = "bool"
+    momentum: float = 0.99
     scale: str = "learned"
     threshold: str = "channel"
 
@@ -144,6 +185,7 @@ class ActivationPolicy:
         _check_choice("activations.symmetric", self.symmetric, (False, True))
         _check_choice("activations.range", self.range, (*RANGES, "learned"))
         _check_clip("activations.clip", self.clip)
+        _check_share("activations.momentum", self.momentum)
         if self.range == "learned":  # the range is what it learns: nothing is left for these to say
             _check_choice("activations.symmetric", self.symmetric, (False,))
             _check_choice("activations.clip", self.clip, (None,))
@@ -176,7 +218,9 @@ class ActivationPolicy:
             return None if kind == "rows" else self._elastic(signed, None, "none")
         if self.range == "learned":
             return LearnedRangeQuantizer(self.bits, signed)
-        return ActivationQuantizer(bits=self.bits, symmetric=self.symmetric, range=self.range, clip=self.clip)
+        return ActivationQuantizer(
+            bits=self.bits, symmetric=self.symmetric, range=self.range, clip=self.clip, momentum=self.momentum
+        )
 
     def input_quantizer(self, inputs: int, signed: bool) -> ElasticQuantizer | None:
         """A new quantizer for the inputs of one linear, where every linear has its own; None where its activation
@@ -191,12 +235,60 @@ class ActivationPolicy:
 class Policy:
     """Weights of the linears (pooler included, classifier never), the word embedding, and the activations.
 
+    ``blocks``: where weights differ from ``weights`` (or, of the word embedding, from ``word_embedding``): the first
+    parts of parameter names ("layers.3", "layers.3.ffn", "layers.3.ffn.output", "pooler") → keys of
+    :class:`WeightPolicy`, or a number, which is ``bits``. Where several apply, the longest name wins, key by key.
+
     The default is TernaryBERT's: one α a matrix, one a row of the word embedding, asymmetric 8-bit activations.
+
+    Raises:
+        RecipeError: a block has an unknown key or a value that is not allowed.
     """
 
     weights: WeightPolicy = field(default_factory=WeightPolicy)
     word_embedding: EmbeddingPolicy = field(default_factory=EmbeddingPolicy)
     activations: ActivationPolicy = field(default_factory=ActivationPolicy)
+    blocks: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        known = [each.name for each in dataclasses.fields(WeightPolicy)]
+        for block, wanted in self.blocks.items():
+            for key in _keys_of(wanted, block):
+                if key not in known:
+                    raise RecipeError(f"blocks.{block} has the unknown key {key!r}; allowed: {', '.join(known)}")
+            try:
+                self.weights_of(block)
+            except RecipeError as error:
+                raise RecipeError(f"blocks.{block}: {error}") from error
+
+    def weights_of(self, name: str) -> WeightPolicy:
+        """How the weights of a linear or the word embedding are stored, by its name in the encoder."""
+        keys: dict[str, Any] = {}
+        for block in sorted(self.blocks, key=len):
+            if is_within(name, block):
+                keys |= _keys_of(self.blocks[block], block)
+        is_embedding = is_within(name, WORD_EMBEDDING) or is_within(WORD_EMBEDDING, name)
+        return replace(self.word_embedding if is_embedding else self.weights, **keys)
+
+    def with_bits(self, bits: Mapping[str, int]) -> Policy:
+        """The same with so many bits for each of these blocks, but where ``blocks`` says otherwise of it, or of a part
+        of it."""
+        own = {block: _keys_of(wanted, block) for block, wanted in self.blocks.items()}
+        return replace(self, blocks=own | {block: {"bits": n} | own.get(block, {}) for block, n in bits.items()})
+
+
+def is_within(name: str, block: str) -> bool:
+    """Whether a module or parameter belongs to a block: "layers.1" has "layers.1.ffn" and not "layers.10"."""
+    return f"{name}.".startswith(f"{block}.")
+
+
+def _keys_of(wanted: object, block: str) -> dict[str, Any]:
+    """What a block says, as keys of a WeightPolicy."""
+    if isinstance(wanted, Mapping):
+        return dict(wanted)
+    if isinstance(wanted, int) and not isinstance(wanted, bool):
+        return {"bits": wanted}
+    raise RecipeError(f"blocks.{block} is {wanted!r}; allowed: a number of bits, or keys of a weight and their values")
 
 
 def _check_choice(key: str, value: object, allowed: tuple[object, ...]) -> None:
@@ -214,3 +306,8 @@ def _check_bound(key: str, value: object, without: str) -> None:
         return
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
         raise RecipeError(f"{key} is {value!r}; allowed: a number above 0, or null for {without}")
+
+
+def _check_share(key: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+        raise RecipeError(f"{key} is {value!r}; allowed: at least 0 and below 1")

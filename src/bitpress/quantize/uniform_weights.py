@@ -16,10 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bitpress.errors import RecipeError
+from bitpress.quantize.groups import UNIFORM_GROUPS, Groups, check_group_size
+from bitpress.quantize.weight_ranges import least_squares_interval, percentile_bound, percentile_interval
 
 BITS = (8, 4, 3, 2)
-UNIFORM_GROUPS = ("matrix", "row", "row_block", "input")
-INPUT_GROUP_MULTIPLE = 32  # docs/artifact.md: a scale never changes within a vector of codes
+BOUNDS = ("minmax", "percentile", "mse")
 
 # Below the smallest normal fp32 number the quotient w / scale may be far off, and with it the bound on the codes.
 _MIN_SCALE = torch.finfo(torch.float32).tiny
@@ -27,16 +28,19 @@ _MIN_SCALE = torch.finfo(torch.float32).tiny
 
 @dataclass(frozen=True)
 class UniformWeightQuantizer:
-    r"""Min–max quantization of weights, symmetric or not, with a straight-through gradient.
+    r"""Uniform quantization of weights, symmetric or not, with a straight-through gradient.
 
     With w' = clamp(w, −c, c) where a clip c is given, b bits, and over one group of w':
 
-        asymmetric   lo = min w', hi = max w',  scale = (hi − lo) / (2^b − 1),  offset = lo
+        asymmetric   scale = (hi − lo) / (2^b − 1),  offset = lo
                      code = clamp(round((w' − lo) / scale), 0, 2^b − 1),        q(w) = scale·code + offset
-        symmetric    M = 2^(b−1) − 1,  scale = max |w'| / M
+        symmetric    M = 2^(b−1) − 1,  scale = hi / M
                      q = clamp(round(w' / scale), −M, M),  code = q + 2^(b−1),  q(w) = scale·q    (code 0 never occurs)
 
-        ∂q/∂w = 1,  and 0 where |w| ≥ c (inclusive, on the unclipped w). scale and offset carry no gradient.
+        bounds       minmax: lo = min w', hi = max w', or max |w'|; percentile, mse: a part of that, weight_ranges.py
+
+        ∂q/∂w = 1,  and 0 where |w| ≥ c (inclusive, on the unclipped w) or w' is outside [lo, hi], or [−hi, hi].
+        scale and offset carry no gradient.
 
     ``pair_bound`` (8 bits, symmetric): AVX2 multiplies unsigned 8-bit activations a by signed 8-bit weights q and adds
     neighbouring products into 16 bits with saturation: a_k·q_k + a_{k+1}·q_{k+1}, k even. With a ≤ 255 it cannot
@@ -62,6 +66,10 @@ class UniformWeightQuantizer:
             with "matrix" and "row".
         pair_bound: see above; only with bits 8 and symmetric.
         clip: c > 0, or None for no clipping.
+        bounds: "minmax"; "percentile": [lo, hi] without the outermost weights of a group, of which ``percentile`` per
+            cent stay; "mse": the [lo, hi] of least squared error, found by quantizing 80 times (symmetric: 32), so for
+            training of few steps or none. Not with ``pair_bound``.
+        percentile: above 50 and at most 100; unused with other bounds.
 
     Raises:
         RecipeError: an argument is none of the above.
@@ -73,6 +81,8 @@ class UniformWeightQuantizer:
     group_size: int | None = None
     pair_bound: bool = False
     clip: float | None = None
+    bounds: str = "minmax"
+    percentile: float = 99.9
 
     def __post_init__(self) -> None:
         if self.bits not in BITS:
@@ -84,6 +94,11 @@ class UniformWeightQuantizer:
             raise RecipeError("pair_bound is True; allowed with bits 8 and symmetric only")
         if self.clip is not None and not self.clip > 0:
             raise RecipeError(f"clip is {self.clip!r}; allowed: a number above 0, or null for no clipping")
+        if self.bounds not in BOUNDS:
+            raise RecipeError(f"bounds is {self.bounds!r}; allowed: {', '.join(BOUNDS)}")
+        if self.pair_bound and self.bounds != "minmax":
+            raise RecipeError(f"pair_bound is True with bounds {self.bounds!r}; allowed with bounds minmax only")
+        check_percentile(self.percentile)
 
     def __call__(self, weight: Tensor) -> Tensor:
         return self.fake_quantize(weight)
@@ -119,51 +134,56 @@ class UniformWeightQuantizer:
 
     def _quantize(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """w' → (codes as fp32, newly allocated; scale and offset by group)."""
-        if self.symmetric:
-            scale = self._symmetric_scale(weight.abs())
-            largest = 2 ** (self.bits - 1) - 1
-            codes = (weight / self._spread(scale, weight)).round_().clamp_(-largest, largest)
-            return codes.add_(largest + 1), scale, None
+        if self.pair_bound:
+            groups, pairs = self._groups.of_pairs(weight.abs())
+            highest = groups.reduce(pairs, _largest)
+            return self._symmetric(weight, _normal(highest / torch.full_like(highest, 127)))
+        return self._within(weight, *self._interval(weight))
+
+    @property
+    def _groups(self) -> Groups:
+        return Groups(self.group, self.group_size)
+
+    def _interval(self, weight: Tensor) -> tuple[Tensor | None, Tensor]:
+        """lo and hi of each group; lo None: symmetric."""
+        groups = self._groups
+        if self.bounds == "percentile" and self.symmetric:
+            return None, percentile_bound(weight.abs(), groups, self.percentile)
+        if self.bounds == "percentile":
+            return percentile_interval(weight, groups, self.percentile)
+        low = None if self.symmetric else groups.reduce(weight, lambda part: part.amin(dim=-1))
+        high = groups.reduce(weight.abs() if self.symmetric else weight, _largest)
+        if self.bounds == "minmax":
+            return low, high
+
+        def fit(low: Tensor | None, high: Tensor) -> Tensor:
+            return self._decode_(*self._within(weight, low, high))
+
+        return least_squares_interval(weight, groups, low, high, fit)
+
+    def _within(self, weight: Tensor, low: Tensor | None, high: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """As ``_quantize``, on the levels between lo and hi."""
+        if low is None:
+            return self._symmetric(weight, _normal(high / torch.full_like(high, 2 ** (self.bits - 1) - 1)))
         # + 0 turns an offset of −0 into +0: with −0, a code computed as −0 would decode to another zero than code 0.
-        offset = self._over_groups(weight, torch.amin) + 0.0
-        scale = _normal((self._over_groups(weight, torch.amax) - offset) / torch.full_like(offset, 2**self.bits - 1))
+        offset = low + 0.0
+        scale = _normal((high - offset) / torch.full_like(offset, 2**self.bits - 1))
         codes = (weight - self._spread(offset, weight)).div_(self._spread(scale, weight))
         return codes.round_().clamp_(0, 2**self.bits - 1), scale, offset
 
-    def _symmetric_scale(self, magnitude: Tensor) -> Tensor:
-        if not self.pair_bound:
-            highest = self._over_groups(magnitude, torch.amax)
-            return _normal(highest / torch.full_like(highest, 2 ** (self.bits - 1) - 1))
-        pairs = F.pad(magnitude, (0, magnitude.shape[1] % 2))
-        # Groups of inputs are a multiple of 32 wide, so no pair belongs to two of them.
-        highest = self._over_groups(pairs[:, 0::2] + pairs[:, 1::2], torch.amax, columns_of=2)
-        return _normal(highest / torch.full_like(highest, 127))
+    def _symmetric(self, weight: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, None]:
+        largest = 2 ** (self.bits - 1) - 1
+        codes = (weight / self._spread(scale, weight)).round_().clamp_(-largest, largest)
+        return codes.add_(largest + 1), scale, None
 
-    def _over_groups(self, values: Tensor, reduce: Any, columns_of: int = 1) -> Tensor:
-        """``torch.amin`` or ``torch.amax`` of each group; a column of ``values`` stands for ``columns_of`` inputs."""
-        if self.group == "input":
-            assert self.group_size is not None  # check_group_size
-            parts = values.split(self.group_size // columns_of, dim=1)
-            whole = values[:, : values.shape[1] - parts[-1].shape[1]]
-            reduced = reduce(whole.unflatten(1, (len(parts) - 1, -1)), dim=2) if len(parts) > 1 else whole
-            return torch.cat([reduced, reduce(parts[-1], dim=1, keepdim=True)], dim=1)
-        by_row: Tensor = reduce(values, dim=1)
-        if self.group == "row":
-            return by_row
-        if self.group == "matrix":
-            return by_row if len(by_row) == 1 else reduce(by_row, dim=0, keepdim=True)
-        assert self.group_size is not None  # check_group_size
-        return torch.cat([reduce(block, dim=0, keepdim=True) for block in by_row.split(self.group_size)])
+    def _inside(self, weight: Tensor, low: Tensor | None, high: Tensor) -> Tensor:
+        """Where w' is in [lo, hi], ends included: bool [rows, cols]."""
+        below = weight <= self._spread(high, weight)
+        return below & (weight >= self._spread(-high if low is None else low, weight))
 
     def _spread(self, values: Tensor, like: Tensor) -> Tensor:
         """A value a group → broadcastable to [rows, cols] of ``like``."""
-        if self.group == "input":
-            assert self.group_size is not None  # check_group_size
-            return values.repeat_interleave(self.group_size, dim=1)[:, : like.shape[1]]
-        if self.group == "row_block":
-            assert self.group_size is not None  # check_group_size
-            values = values.repeat_interleave(self.group_size)[: like.shape[0]]
-        return values.unsqueeze(1)
+        return self._groups.spread(values, like)
 
     def _decode_(self, codes: Tensor, scale: Tensor, offset: Tensor | None) -> Tensor:
         """q(w) in place on the codes: one rounded product, then one rounded sum, never a fused one."""
@@ -173,25 +193,35 @@ class UniformWeightQuantizer:
 
 
 class _StraightThrough(torch.autograd.Function):
-    """Forward q(w), backward the identity. Keeps nothing for the backward pass."""
+    """Forward q(w); backward the identity, or 0 outside an interval that is narrower than the weights. Keeps nothing
+    for the backward pass but that mask."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, quantizer: UniformWeightQuantizer) -> Tensor:
-        return quantizer._decode_(*quantizer._quantize(weight))
+        if quantizer.bounds == "minmax":
+            return quantizer._decode_(*quantizer._quantize(weight))
+        interval = quantizer._interval(weight)
+        if ctx.needs_input_grad[0]:
+            ctx.save_for_backward(quantizer._inside(weight, *interval))
+        return quantizer._decode_(*quantizer._within(weight, *interval))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return grads[0], None
+        gradient = grads[0]
+        for inside in ctx.saved_tensors:
+            gradient = gradient * inside
+        return gradient, None
 
 
-def check_group_size(group: str, group_size: object, where: str = "") -> None:
-    """RecipeError where ``group`` needs a size and ``group_size`` is none that it can have."""
-    if group not in ("row_block", "input"):
-        return
-    multiple = INPUT_GROUP_MULTIPLE if group == "input" else 1
-    if type(group_size) is not int or not 1 <= group_size <= 1 << 16 or group_size % multiple:
-        kind = f"a multiple of {multiple}" if multiple > 1 else "an integer"
-        raise RecipeError(f"{where}group_size is {group_size!r}; allowed with group {group!r}: {kind} up to 65536")
+def check_percentile(percentile: object, where: str = "") -> None:
+    """RecipeError where ``percentile`` is no number above 50 and at most 100."""
+    valid = isinstance(percentile, (int, float)) and not isinstance(percentile, bool) and 50 < percentile <= 100
+    if not valid:
+        raise RecipeError(f"{where}percentile is {percentile!r}; allowed: a number above 50 and at most 100")
+
+
+def _largest(part: Tensor) -> Tensor:
+    return part.amax(dim=-1)
 
 
 def _normal(scale: Tensor) -> Tensor:

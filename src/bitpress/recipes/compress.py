@@ -35,6 +35,7 @@ from bitpress.recipes.inputs import (
     tokenize,
     weights_digest,
 )
+from bitpress.recipes.mixed_precision import as_record, check_division, divide_bits, sensitivity_digest
 from bitpress.recipes.probes import attention_probe
 from bitpress.recipes.replay import is_binarized, replay_logits, replayable, sign_flips
 from bitpress.recipes.run_directory import WEIGHTS, RunDirectory
@@ -54,7 +55,8 @@ class CompressResult:
     """A finished artifact: where it is, its dev score by the engine beside its teacher's by torch, and its bytes.
 
     ``artifact`` is None for a recipe with ``freeze: false``; ``student`` then has all there is to know. Scores are
-    fractions or correlations, ``drop_points`` is teacher minus artifact in hundredths.
+    fractions or correlations, ``drop_points`` is teacher minus artifact in hundredths. ``allocation``: of bits among
+    blocks, where the recipe divides them (:class:`DividedBits`).
     """
 
     out: str
@@ -65,6 +67,7 @@ class CompressResult:
     artifact: dict[str, Any] | None
     drop_points: float
     stages: list[dict[str, Any]]
+    allocation: dict[str, Any] | None = None
     max_drop: float | None = None
 
     @property
@@ -150,6 +153,7 @@ def compress(
             plan_teaching(stage.distill, student.config, teacher_model.config)
     if inputs.recipe.freeze:
         check_freezable(student, inputs.recipe.policy)
+    check_division(inputs.recipe, student)
     run = RunDirectory(out, _settings(inputs, columns, seed))
     finished = run.finished()
     if finished is not None:
@@ -166,8 +170,13 @@ def compress(
 
     kept_heads = narrow_student(student, inputs.recipe.student.width, inputs.train)
     projections = init_projections(inputs.recipe.student, student)
-    stages = []
-    for stage in inputs.recipe.stages:
+    stages, divided = [], None
+    for number in range(len(inputs.recipe.stages)):
+        if inputs.recipe.widths and number == inputs.recipe.allocated_stage:
+            measured = run.path / "sensitivity"
+            divided = divide_bits(inputs.recipe, student, inputs.train, measured, seed, console, quiet)
+            inputs = dataclasses.replace(inputs, recipe=inputs.recipe.with_bits(divided.bits))
+        stage = inputs.recipe.stages[number]
         follows = stage.distill is not None and stage.distill.teacher == "previous"
         stage_teacher = copy.deepcopy(student) if follows else teacher_model
         applied = enter_stage(student, stage)
@@ -190,9 +199,10 @@ def compress(
     if inputs.recipe.side_data == "fp16":
         round_side_data(student)
     student_score = _student_score(student, inputs, stages[-1])
+    allocation = None if divided is None else as_record(divided)
     artifact = None
     if inputs.recipe.freeze:
-        artifact = _write_artifact(student, inputs, run, teacher_score, stages)
+        artifact = _write_artifact(student, inputs, run, teacher_score, stages, allocation)
     reached = artifact["value"] if artifact else student_score["value"]
     result = CompressResult(
         out=str(out),
@@ -203,6 +213,7 @@ def compress(
         artifact=artifact,
         drop_points=round(100 * (teacher_score["value"] - reached), 4),
         stages=stages,
+        allocation=allocation,
         max_drop=max_drop,
     )
     if artifact:
@@ -220,6 +231,11 @@ def _read_inputs(
 ) -> _Inputs:
     if train is None and recipe.trains:
         raise TrainingError(f"recipe {recipe.name!r} trains the student; give labelled text to train on with --train")
+    if train is None and recipe.widths and recipe.allocation.sensitivity is None:
+        raise TrainingError(
+            f"bits is {recipe.bits}, which is divided by a sensitivity that is measured on labelled text; give it with "
+            "--train, or a finished measurement with --set sensitivity=DIR"
+        )
     known = teacher_task(teacher, task)
     train_set = None if train is None else read_split(train, known.task, columns, known.label_names)
     own_names = known.label_names or (train_set.label_names if train_set else None)
@@ -273,6 +289,7 @@ def _settings(inputs: _Inputs, columns: DataOptions | None, seed: int) -> dict[s
         "seed": seed,
         "teacher_sha256": weights_digest(inputs.teacher_path),
         "student_sha256": None if init is None else weights_digest(init),
+        "sensitivity_sha256": sensitivity_digest(inputs.recipe),
         "task": dataclasses.asdict(inputs.known.task),
         "labels": inputs.label_names,
         "train_sha256": None if inputs.train_set is None else inputs.train_set.fingerprint,
@@ -319,6 +336,7 @@ def _write_artifact(
     run: RunDirectory,
     teacher_score: dict[str, Any],
     stages: list[dict[str, Any]],
+    allocation: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """Freeze, measure what was written, and put the measurements into its card and provenance."""
     task = inputs.known.task
@@ -348,6 +366,7 @@ def _write_artifact(
         "teacher_score": teacher_score,
         "artifact_score": measured,
         "stages": stages,
+        "allocation": allocation,
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         WEIGHTS_DIGEST_KEY: file_digest(run.out / WEIGHTS),

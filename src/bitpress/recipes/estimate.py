@@ -9,11 +9,14 @@ from typing import Any
 import torch
 
 from bitpress.artifact import TaskSpec
+from bitpress.encoder import SequenceClassifier
 from bitpress.freeze import freeze, round_side_data
 from bitpress.recipes.inputs import teacher_task
-from bitpress.recipes.schema import load_recipe
+from bitpress.recipes.mixed_precision import Division
+from bitpress.recipes.schema import Recipe, load_recipe
 from bitpress.recipes.student import enter_stage, make_student, narrow_student
 from bitpress.runtime.tokenization import Tokenizer
+from bitpress.sensitivity import load_sensitivity
 
 
 def post_training_artifact(
@@ -22,8 +25,9 @@ def post_training_artifact(
     """Quantize ``teacher`` by the policy of ``recipe`` without training and write the artifact to ``out``.
 
     Where the recipe trains, bytes and speed are those of the trained artifact, whose codes differ and whose shapes do
-    not. The accuracy is not: low-bit weights need training, and static ranges and learned scales come from random
-    tokens here. Where it does not, this is the artifact that ``compress`` would write, not measured.
+    not. The accuracy is not: low-bit weights need training, static ranges and learned scales come from random tokens
+    here, and bits are divided among blocks as if all were equally sensitive. Where it does not, this is the artifact
+    that ``compress`` would write, not measured.
 
     Raises:
         RecipeError, UnsupportedModelError, ArtifactError: as for ``compress``.
@@ -32,8 +36,10 @@ def post_training_artifact(
     known = teacher_task(teacher)
     model = make_student(parsed.student, teacher, None, seed=0)
     narrow_student(model, parsed.student.width, None)
-    for stage in parsed.stages:
-        enter_stage(model, stage)
+    for number in range(len(parsed.stages)):
+        if parsed.widths and number == parsed.allocated_stage:
+            parsed = parsed.with_bits(_unmeasured(parsed, model))
+        enter_stage(model, parsed.stages[number])
     if parsed.policy.activations.starts_from_data:
         model.train()  # running ranges move in training mode only
         ids = torch.randint(model.config.vocab_size, (4, 32), generator=torch.Generator().manual_seed(0))
@@ -55,3 +61,10 @@ def post_training_artifact(
         card="Packed without training, to estimate bytes and speed. Its predictions were not measured.\n",
         provenance={"recipe": parsed.as_dict(), "trained": False},
     )
+
+
+def _unmeasured(recipe: Recipe, student: SequenceClassifier) -> dict[str, int]:
+    """Bits of the blocks by a finished measurement if the recipe names one; else as if all were equally sensitive."""
+    finished = recipe.allocation.sensitivity
+    report = None if finished is None else load_sensitivity(finished)
+    return Division(recipe, student).divide(report).bits

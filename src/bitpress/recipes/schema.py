@@ -20,6 +20,7 @@ from bitpress.encoder import SequenceClassifier
 from bitpress.encoder.activations import ACTIVATIONS
 from bitpress.errors import RecipeError
 from bitpress.quantize import Policy
+from bitpress.recipes.bits import BitAllocation, parse_widths, set_bits, set_method
 from bitpress.train import Schedule
 
 FOLDER = Path(__file__).parent
@@ -147,6 +148,9 @@ class Recipe(BaseModel):
     packing: Literal["2bit", "trits"] = "2bit"
     side_data: Literal["fp32", "fp16"] = "fp32"
     max_length: int | None = None
+    bits: int | str | None = None  # of uniform weights, in every stage that has them; "2/4": divided by `allocation`
+    ternarize: str | None = None  # `method` of ternary weights, in every stage that has them
+    allocation: BitAllocation = BitAllocation()
     student: StudentChanges = StudentChanges()
     reference: dict[str, Any] = {}  # overrides of `compat: reference`: the release where it differs
     stages: tuple[Stage, ...]
@@ -157,6 +161,24 @@ class Recipe(BaseModel):
         return self.student.width < 1 or any(stage.schedule is not None for stage in self.stages)
 
     @property
+    def widths(self) -> tuple[int, ...]:
+        """The numbers of bits that are divided among blocks, ascending; none where every block has the same."""
+        return parse_widths(self.bits) if isinstance(self.bits, str) else ()
+
+    @property
+    def allocated_stage(self) -> int | None:
+        """The first stage that has uniform weights, before which their bits are divided."""
+        return next((i for i, stage in enumerate(self.stages) if _is_uniform(stage.quantize)), None)
+
+    def with_bits(self, bits: Mapping[str, int]) -> Recipe:
+        """With bits of their own for blocks, in every stage that has uniform weights."""
+        stages = []
+        for stage in self.stages:
+            policy = stage.quantize.with_bits(bits) if _is_uniform(stage.quantize) else stage.quantize
+            stages.append(stage.model_copy(update={"quantize": policy}))
+        return self.model_copy(update={"stages": tuple(stages)})
+
+    @property
     def policy(self) -> Policy:
         """The quantizers of the finished student: those of the last stage."""
         return self.stages[-1].quantize
@@ -164,6 +186,10 @@ class Recipe(BaseModel):
     def as_dict(self) -> dict[str, Any]:
         """Every key with its value, as JSON types."""
         return self.model_dump(mode="json")
+
+
+def _is_uniform(policy: Policy) -> bool:
+    return policy.weights.scheme == "uniform"
 
 
 def list_recipes() -> list[Recipe]:
@@ -198,6 +224,7 @@ def load_recipe(name: str | Path, overrides: Mapping[str, Any] | None = None, se
     Args:
         overrides: key → value. A key is the end of a dotted path ("epochs", "activations.range"); stages are not part
             of it, so "epochs" sets the epochs of every stage; "ternary.epochs" those of the stage "ternary" only.
+            A key of the recipe itself ("bits") is that one, whatever paths end in it.
         seed: of every stage that trains.
 
     Raises:
@@ -215,6 +242,8 @@ def load_recipe(name: str | Path, overrides: Mapping[str, Any] | None = None, se
             _override(values, key, value)
     for key, value in overrides.items():
         _override(values, key, value)
+    set_bits(values, overrides, where)
+    set_method(values, overrides, where)
     if values["side_data"] == "fp16":  # scales of one-bit weights are side data too
         for section in ("weights", "word_embedding"):
             _override(values, f"{section}.scale_bits", 16)
@@ -275,7 +304,7 @@ def _validated(document: Mapping[str, Any], where: str) -> Recipe:
 
 
 def _override(values: dict[str, Any], key: str, value: Any) -> None:
-    """Set every leaf of ``values`` whose path ends in ``key``.
+    """Set every leaf of ``values`` whose path ends in ``key``, or the one whose path it is, outside the stages.
 
     Raises:
         RecipeError: no leaf does, or leaves of different meaning do.
@@ -283,6 +312,8 @@ def _override(values: dict[str, Any], key: str, value: Any) -> None:
     leaves = list(_leaves(values))
     wanted = key.split(".")
     hits = [leaf for leaf in leaves if leaf.is_meant_by(wanted)]
+    if own := [leaf for leaf in hits if leaf.stage is None and list(leaf.path) == wanted]:
+        hits = own
     paths = sorted({".".join(leaf.path) for leaf in hits})
     known = sorted({".".join(leaf.path) for leaf in leaves})
     if not hits:
@@ -321,7 +352,7 @@ def _leaves(values: dict[str, Any], path: tuple[str, ...] = (), stage: str | Non
             for part in value:
                 # Only the sections that the stage has: its name is no key, and a section is not set as a whole.
                 yield from _leaves({k: v for k, v in part.items() if isinstance(v, dict)}, (), part["name"])
-        elif isinstance(value, dict):
+        elif isinstance(value, dict) and key != "blocks":  # which maps names of its own
             yield from _leaves(value, (*path, key), stage)
         else:
             yield _Leaf((*path, key), stage, values)

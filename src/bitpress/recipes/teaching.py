@@ -65,9 +65,11 @@ class Teaching:
     def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         arguments = (batch.input_ids, batch.attention_mask, batch.token_type_ids)
         collect = self.weights.compares_layers
-        self.teacher.to(batch.input_ids.device)  # where the loop has brought the student; nothing once it is there
-        with torch.no_grad():
-            target = self.teacher(*arguments, collect=collect)
+        target = None
+        if self.weights.needs_teacher:
+            self.teacher.to(batch.input_ids.device)  # where the loop has brought the student; nothing once it is there
+            with torch.no_grad():
+                target = self.teacher(*arguments, collect=collect)
         output = model(*arguments, collect=collect)
         if self.matching is not None:
             output, target = self.matching(output, target, self.projections)

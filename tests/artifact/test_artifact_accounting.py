@@ -1,0 +1,99 @@
+"""Sizes from a config alone. Oracle: the size columns of the Q-BERT paper, reproduced in its specification (§7)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from bitpress.artifact import TensorSpec, expected_tensors, qbert_accounting, tensor_bytes
+from bitpress.artifact.model_config import is_layer_matrix
+
+BASE = {
+    "model_type": "bert",
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "max_position_embeddings": 512,
+    "type_vocab_size": 2,
+    "vocab_size": 30522,
+}
+MIB = 2**20
+
+
+def specs(config: dict[str, Any], bits: list[int], embedding: int = 8, groups: int = 128) -> dict[str, TensorSpec]:
+    """``bits`` of the layers in turn, in ``groups`` of rows; the word embedding with one range."""
+    found = {}
+    for name, shape in expected_tensors(config).items():
+        found[name] = TensorSpec.fp32(shape)
+        if is_layer_matrix(name):
+            layer = int(name.split(".")[1])
+            found[name] = TensorSpec.uniform(shape, bits[layer], False, "row_block", shape[0] // groups)
+        elif name == "embeddings.word.weight":
+            found[name] = TensorSpec.uniform(shape, embedding, False, "matrix")
+        elif name == "pooler.dense.weight":
+            found[name] = TensorSpec.uniform(shape, 8, False, "matrix")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("bits", "encoder", "total", "published"),
+    [
+        ([8] * 12, 81.18, 103.92, (103.9, 81.2)),
+        ([4] * 12, 40.63, 63.36, (63.4, 40.6)),
+        ([3] * 12, 30.49, 53.22, (53.2, 30.5)),
+        ([4] * 6 + [2] * 6, 30.49, 53.22, (53.2, 30.5)),
+        ([2, 3] * 6, 25.42, 48.15, (48.1, 25.4)),
+        ([2] * 12, 20.35, 43.08, (43.1, 20.4)),
+    ],
+)
+def test_the_published_sizes(bits: list[int], encoder: float, total: float, published: tuple[float, float]) -> None:
+    """T7. The paper prints MB for 2^20 bytes."""
+    found = qbert_accounting(specs(BASE, bits))
+    # The embeddings' range is not in the specification's count: 8 bytes.
+    assert found["encoder_mib"] == pytest.approx(encoder, abs=0.005)
+    assert found["mib"] == pytest.approx(total, abs=0.005 + 1e-5)
+    assert (found["mib"], found["encoder_mib"]) == (
+        pytest.approx(published[0], abs=0.06),
+        pytest.approx(published[1], abs=0.06),
+    )
+    assert found["ratio"] == pytest.approx(415.39 / found["mib"], rel=1e-4)
+    assert found["encoder_ratio"] == pytest.approx(324.46 / found["encoder_mib"], rel=1e-4)
+
+
+def test_the_published_ratios() -> None:
+    """12.8 of the encoder, the paper's 13×; 8.6 in all."""
+    found = qbert_accounting(specs(BASE, [2, 3] * 6))
+    assert found["encoder_ratio"] == pytest.approx(12.8, abs=0.05)
+    assert found["ratio"] == pytest.approx(8.6, abs=0.05)
+
+
+def test_fp32_and_another_vocabulary() -> None:
+    for vocabulary, total in ((30522, 415.39), (28996, 410.92)):
+        tensors = {
+            n: TensorSpec.fp32(shape) for n, shape in expected_tensors(BASE | {"vocab_size": vocabulary}).items()
+        }
+        found = qbert_accounting(tensors)
+        assert (found["mib"], found["encoder_mib"]) == (
+            pytest.approx(total, abs=0.005),
+            pytest.approx(324.46, abs=0.005),
+        )
+        assert found["ratio"] == 1
+
+
+def test_what_is_stored_has_biases_in_fp32() -> None:
+    """§7: 20.78 MiB at 2 bits, where the paper's count has 20.35."""
+    found = specs(BASE, [2] * 12)
+    layers = sum(tensor_bytes(name, spec) for name, spec in found.items() if name.startswith("layers."))
+    assert layers / MIB == pytest.approx(20.78, abs=0.005)
+
+
+def test_padding_of_3_bits_is_counted() -> None:
+    """10 codes of 3 bits are 30 bits, in 4 bytes a row."""
+    spec = TensorSpec.uniform((5, 10), 3, False, "row")
+    assert tensor_bytes("layers.0.ffn.output.weight", spec) == 5 * 4 + 2 * 5 * 4
+    assert tensor_bytes("layers.0.ffn.output.bias", TensorSpec.fp32((5,))) == 20
+    assert tensor_bytes("embeddings.position.weight", TensorSpec.fp16((5, 3))) == 30
+    assert math.prod((5, 10)) * 3 / 8 < 5 * 4
