@@ -220,13 +220,18 @@ def test_padding_and_the_cut_into_batches_change_nothing(monkeypatch: pytest.Mon
     together = tiny_curves.hessians(model, blocks, data)
     assert len(together._batches) == 1
     whole = together(vectors)
-    monkeypatch.setattr("bitpress.sensitivity.losses.GRAPH_TOKENS", 20)
+    monkeypatch.setattr("bitpress.sensitivity.losses.BATCH_TOKENS", 20)
     cut = tiny_curves.hessians(model, blocks, data)
     assert len(cut._batches) > 3
-    for name, product in cut(vectors).items():
+    monkeypatch.setattr("bitpress.sensitivity.losses.KEPT_TOKENS", 20)
+    rebuilt = tiny_curves.hessians(model, blocks, data)
+    parts = cut(vectors)
+    for name, product in parts.items():
         torch.testing.assert_close(product, whole[name], rtol=1e-3, atol=1e-5 * float(whole[name].abs().max()))
-    again = together(vectors)
-    assert all(torch.equal(again[name], whole[name]) for name in whole), "the kept graph gives the same"
+    for hessians, expected in ((together, whole), (cut, parts), (rebuilt, parts), (rebuilt, parts)):
+        again = hessians(vectors)
+        assert all(torch.equal(again[name], expected[name]) for name in expected), "kept or built again: the same"
+    assert (len(cut._kept), len(rebuilt._kept)) == (len(cut._batches), 0)
     assert all(parameter.grad is None for parameter in model.parameters())
 
 

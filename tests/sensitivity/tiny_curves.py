@@ -12,7 +12,7 @@ from bitpress.encoder import EncoderConfig, SequenceClassifier
 from bitpress.sensitivity import Block
 from bitpress.sensitivity.blocks import block_tensors
 from bitpress.sensitivity.hessian import BlockHessians
-from bitpress.sensitivity.losses import sample_batches, summed_loss
+from bitpress.sensitivity.losses import sample_batches, sample_hessians
 from bitpress.train import EncodedDataset
 
 
@@ -44,8 +44,7 @@ def texts(count: int, seed: int = 0, labels: int = 3) -> EncodedDataset:
 
 def hessians(model: SequenceClassifier, blocks: Sequence[Block], data: EncodedDataset) -> BlockHessians:
     """Of the mean loss over all of ``data``."""
-    batches = sample_batches(data, np.arange(len(data)))
-    return BlockHessians(model, blocks, batches, summed_loss(model.config.is_regression), len(data))
+    return sample_hessians(model, blocks, sample_batches(data, np.arange(len(data))))
 
 
 def explicit_hessian(model: nn.Module, block: Block, loss: Tensor) -> Tensor:

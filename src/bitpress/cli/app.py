@@ -30,11 +30,12 @@ from bitpress.cli import (
     predict,
     pretrain,
     recipes,
+    sensitivity,
 )
 from bitpress.errors import BitpressError, EngineError
 
 # Commands that keep checkpoints while they run, so that the same command goes on where it was stopped.
-_RESUMABLE = {"finetune", "pretrain", "augment", "compress", "demo"}
+_RESUMABLE = {"finetune", "pretrain", "augment", "compress", "demo", "sensitivity"}
 # The extra that installs a package, by the name under which it is imported.
 _EXTRAS = {
     **dict.fromkeys(("torch", "transformers", "accelerate", "safetensors", "pydantic", "yaml"), "train"),
@@ -117,6 +118,7 @@ app.command("finetune")(finetune.finetune)
 app.command("pretrain")(pretrain.pretrain)
 app.command("augment")(augment.augment)
 app.command("compress")(compress.compress)
+app.command("sensitivity")(sensitivity.sensitivity)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("inspect")(inspect.inspect)

@@ -10,6 +10,8 @@ from bitpress.recipes.evaluation import evaluate_checkpoint
 from bitpress.recipes.finetune import FinetuneResult, finetune
 from bitpress.recipes.inputs import DataOptions
 from bitpress.recipes.pretrain import PretrainResult, pretrain
+from bitpress.recipes.sensitivity import Probes, SensitivityResult, sensitivity
+from bitpress.sensitivity import SensitivitySettings
 
 __all__ = [
     "AugmentResult",
@@ -17,6 +19,9 @@ __all__ = [
     "DataOptions",
     "FinetuneResult",
     "PretrainResult",
+    "Probes",
+    "SensitivityResult",
+    "SensitivitySettings",
     "Variation",
     "augment",
     "compress",
@@ -24,4 +29,5 @@ __all__ = [
     "finetune",
     "post_training_artifact",
     "pretrain",
+    "sensitivity",
 ]

@@ -25,11 +25,14 @@ from bitpress.train import EncodedDataset
 SMALLEST = 1e-12
 
 
-def attention_kl(full: SequenceClassifier, student: SequenceClassifier, data: EncodedDataset) -> np.ndarray:
-    """Mean KL(P‖P') in nats, float64 [L, h], over the query rows of every real token of ``data``.
+def attention_kl(
+    full: SequenceClassifier, student: SequenceClassifier, data: EncodedDataset, indices: np.ndarray | None = None
+) -> np.ndarray:
+    """Mean KL(P‖P') in nats, float64 [L, h], over the query rows of every real token.
 
     Args:
         full, student: of one tokenizer, with as many layers and heads; put in eval mode.
+        indices: which texts of ``data``, int64; None: all.
 
     Raises:
         RecipeError: shapes that cannot be compared, or attention weights that are no probabilities.
@@ -43,7 +46,8 @@ def attention_kl(full: SequenceClassifier, student: SequenceClassifier, data: En
     full.eval()
     student.eval()
     total, rows = torch.zeros(shapes[0], dtype=torch.float64), 0
-    for batch in sample_batches(data, np.arange(len(data)), next(full.parameters()).device):
+    chosen = np.arange(len(data)) if indices is None else indices
+    for batch in sample_batches(data, chosen, next(full.parameters()).device):
         arguments = (batch.input_ids, batch.attention_mask, batch.token_type_ids)
         with torch.inference_mode(), _observed(full) as expected, _observed(student) as found:
             full(*arguments)
@@ -63,7 +67,7 @@ def _row_divergence(p: Tensor, q: Tensor) -> Tensor:
 
 @contextmanager
 def _observed(model: SequenceClassifier) -> Iterator[list[Tensor]]:
-    """While it lasts, the attention weights of each layer [B, h, T, T] are added to a list, as they enter the product."""
+    """While it lasts, a list gets each layer's attention weights [B, h, T, T] as they enter the product."""
     seen: list[Tensor] = []
     attentions = [module for module in model.modules() if isinstance(module, Attention)]
     if any(attention.weigh is not None for attention in attentions):

@@ -28,8 +28,8 @@ Products = Callable[[Vectors], dict[str, Tensor]]
 class BlockHessians(Generic[B]):
     """H_i·v of every block of a model on one sample: a :data:`Products`.
 
-    The graph of a single batch is kept from call to call. Of several batches each is built again in every call, so
-    that memory is bounded by one batch; with many blocks the products take far longer than the graph.
+    Graphs are kept from call to call, or else built again batch by batch in every call, so that memory is bounded by
+    one batch; with many blocks the products take far longer than the graphs.
 
     Args:
         model: in eval mode, every parameter of the blocks fp32. Fused attention has no second derivative: ``loss``
@@ -37,6 +37,7 @@ class BlockHessians(Generic[B]):
         batches: the sample.
         loss: (model, batch) → the sum of the losses of a batch's texts, a scalar.
         count: texts in all batches; L is the mean over them.
+        keep: whether graphs are kept.
     """
 
     def __init__(
@@ -46,18 +47,19 @@ class BlockHessians(Generic[B]):
         batches: Sequence[B],
         loss: Callable[[nn.Module, B], Tensor],
         count: int,
+        keep: bool = True,
     ) -> None:
-        self._model, self._batches, self._loss, self._count = model, batches, loss, count
+        self._model, self._batches, self._loss, self._count, self._keep = model, batches, loss, count, keep
         self._parameters = {block.name: block_tensors(model, block) for block in blocks}
-        self._kept: dict[str, list[Tensor | None]] | None = None
+        self._kept: dict[int, dict[str, list[Tensor | None]]] = {}
 
     def __call__(self, vectors: Vectors) -> dict[str, Tensor]:
         """H_i·v of each block named, fp32 [size]."""
         totals = {name: torch.zeros_like(vector) for name, vector in vectors.items()}
-        for batch in self._batches:
-            gradients = self._kept or self._gradients(batch)
-            if len(self._batches) == 1:
-                self._kept = gradients
+        for number, batch in enumerate(self._batches):
+            gradients = self._kept.get(number) or self._gradients(batch)
+            if self._keep:
+                self._kept[number] = gradients
             for name, vector in vectors.items():
                 self._add_product(totals[name], gradients[name], self._parameters[name], vector)
         return totals

@@ -21,8 +21,9 @@ from bitpress.encoder import SequenceClassifier
 from bitpress.errors import RecipeError
 from bitpress.sensitivity.blocks import Block, block_tensors
 from bitpress.sensitivity.hessian import BlockHessians, Eigenpair, power_iteration, random_normal
-from bitpress.sensitivity.losses import Loss, sample_batches, sample_indices, summed_loss
+from bitpress.sensitivity.losses import Loss, sample_batches, sample_hessians, sample_indices, summed_loss
 from bitpress.sensitivity.measure import check_full_precision
+from bitpress.sensitivity.report import SensitivitySettings
 from bitpress.train import Batch, EncodedDataset
 from bitpress.train.schedule import derive_seed
 
@@ -74,7 +75,7 @@ def landscape(
         progress: (points done, points in all).
 
     Raises:
-        RecipeError: a grid of fewer than 3 points or even (the model itself is the middle), a span that is not positive.
+        RecipeError: a grid that is even or below 3, a span that is not positive.
     """
     check_full_precision(model)
     if type(grid) is not int or grid < 3 or grid % 2 == 0:
@@ -84,10 +85,10 @@ def landscape(
     if not 0 < span < float("inf"):
         raise RecipeError(f"span is {span!r}; allowed: a number above 0")
     model.eval()
-    indices = sample_indices(len(data), 1.0, texts, 0, seed)
+    indices = sample_indices(data.lengths, 0, SensitivitySettings(share=1.0, texts=texts, seed=seed))
     batches = sample_batches(data, indices, next(model.parameters()).device)
     loss = summed_loss(model.config.is_regression)
-    first, second = _eigenpairs(BlockHessians(model, [block], batches, loss, len(indices)), model, block, seed)
+    first, second = _eigenpairs(sample_hessians(model, [block], batches), model, block, seed)
     steps = np.linspace(-span, span, grid).tolist()
     values = _grid(model, block, batches, loss, len(indices), (first, second), steps, progress)
     return Landscape(

@@ -28,7 +28,7 @@ from bitpress.sensitivity.hessian import (
     random_normal,
     random_signs,
 )
-from bitpress.sensitivity.losses import Loss, sample_batches, sample_indices, summed_loss
+from bitpress.sensitivity.losses import sample_batches, sample_hessians, sample_indices
 from bitpress.sensitivity.report import (
     MIN_ITERATIONS,
     BlockSensitivity,
@@ -131,7 +131,6 @@ class _Measurement:
         self.model, self.data, self.blocks, self.settings, self._progress = model, data, blocks, settings, progress
         self.sizes = {block.name: sum(t.numel() for t in block_tensors(model, block)) for block in blocks}
         self.device = next(model.parameters()).device
-        self.loss: Loss = summed_loss(model.config.is_regression)
         self.weights_sha256 = tensors_digest(model_tensors(model))
         self.data_sha256 = data.digest()
         self.done = self.texts = self.tokens = 0
@@ -166,15 +165,15 @@ class _Measurement:
         """Measure every block on the next sample."""
         begin = time.perf_counter()
         settings, number = self.settings, self.done
-        indices = sample_indices(len(self.data), settings.share, settings.texts, number, settings.seed)
+        indices = sample_indices(self.data.lengths, number, settings)
         batches = sample_batches(self.data, indices, self.device)
         if not self.starts:
             self.starts = {name: self._random("start", name, random_normal) for name in self.sizes}
-        products = self._counted(BlockHessians(self.model, self.blocks, batches, self.loss, len(indices)))
+        products = self._counted(sample_hessians(self.model, self.blocks, batches))
         pairs = power_iteration(products, self.starts, self._limits(), settings.tolerance)
         signs = [
             {name: self._random(f"trace {number} {probe}", name, random_signs) for name in self.sizes}
-            for probe in range(settings.probes)
+            for probe in range(settings.probes_of(number))
         ]
         traces = rademacher_traces(products, signs)
         for name, pair in pairs.items():
@@ -184,7 +183,7 @@ class _Measurement:
                 converged=pair.converged,
                 iterations=pair.iterations,
                 traces=traces.get(name, ()),
-                products=pair.iterations + settings.probes,
+                products=pair.iterations + len(traces.get(name, ())),
             )
             self.measured[name].append(measured)
         self.starts = {name: pair.vector for name, pair in pairs.items()}
@@ -199,10 +198,9 @@ class _Measurement:
         settings, left = self.settings, self.settings.samples - self.done
         limits = {}
         for name, samples in self.measured.items():
-            budget = settings.max_products - sum(sample.products for sample in samples)
-            least = settings.probes + MIN_ITERATIONS
-            mine = budget - (left - 1) * least if self.done == 0 else budget // left
-            limits[name] = mine - settings.probes
+            budget = settings.max_products - settings.probes - sum(sample.iterations for sample in samples)
+            most = budget - (left - 1) * MIN_ITERATIONS
+            limits[name] = most if self.done == 0 else min(most, -(-budget // left))
         return limits
 
     def _random(self, purpose: str, name: str, draw: Callable[[int, int], Tensor]) -> Tensor:

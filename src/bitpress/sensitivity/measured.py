@@ -63,25 +63,35 @@ def group_wise(bits: int, groups: int = GROUPS) -> QuantizerOf:
     return quantizer
 
 
-@contextmanager
-def quantized(model: nn.Module, blocks: Sequence[Block], quantizer_of: QuantizerOf) -> Iterator[float]:
-    """While it lasts, the matrices of ``blocks`` are what their quantizers make of them; gives ‖W − Q(W)‖².
+def quantize_in_place(model: nn.Module, blocks: Sequence[Block], quantizer_of: QuantizerOf) -> float:
+    """Make the matrices of ``blocks`` what their quantizers make of them; ‖W − Q(W)‖².
 
     Vectors of a block (biases, LayerNorm) stay as they are: no policy quantizes them.
     """
-    tensors = [tensor for block in blocks for tensor in block_tensors(model, block) if tensor.dim() == 2]
+    error = 0.0
+    with torch.no_grad():
+        for tensor in _matrices(model, blocks):
+            original = tensor.clone()
+            tensor.copy_(quantizer_of(original)(original))
+            error += float((tensor - original).double().square().sum())
+    return error
+
+
+@contextmanager
+def quantized(model: nn.Module, blocks: Sequence[Block], quantizer_of: QuantizerOf) -> Iterator[float]:
+    """:func:`quantize_in_place` while it lasts; afterwards the weights are as before, bit for bit."""
+    tensors = _matrices(model, blocks)
     kept = [tensor.detach().clone() for tensor in tensors]
     try:
-        error = 0.0
-        with torch.no_grad():
-            for tensor, original in zip(tensors, kept, strict=True):
-                tensor.copy_(quantizer_of(original)(original))
-                error += float((tensor - original).double().square().sum())
-        yield error
+        yield quantize_in_place(model, blocks, quantizer_of)
     finally:
         with torch.no_grad():
             for tensor, original in zip(tensors, kept, strict=True):
                 tensor.copy_(original)
+
+
+def _matrices(model: nn.Module, blocks: Sequence[Block]) -> list[Tensor]:
+    return [tensor for block in blocks for tensor in block_tensors(model, block) if tensor.dim() == 2]
 
 
 def measure_drop(
