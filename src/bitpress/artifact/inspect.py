@@ -68,7 +68,7 @@ def describe(path: str | Path) -> dict[str, Any]:
     parameters = sum(math.prod(spec.shape) for spec in specs.values())
     total = (artifact.path / TENSORS_FILE).stat().st_size
     sizes = (config.num_hidden_layers, config.hidden_size, config.attention_size, config.intermediate_size)
-    described = {
+    described: dict[str, Any] = {
         "path": str(path),
         "recipe": config.recipe,
         "task": asdict(config.task) | {"labels": config.labels},
