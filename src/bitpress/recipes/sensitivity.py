@@ -285,7 +285,7 @@ def _landscape(
     ends = {0: f"{-probes.span:g}", len(found.steps) // 2: "0", len(found.steps) - 1: f"{probes.span:g}"}
     marks = [ends.get(i, "") for i in range(len(found.steps))]
     values = ", ".join(f"{value:.3g}" for value in found.eigenvalues)
-    title = f"loss around {block.name}, along the eigenvectors of λ = {values}"
+    title = f"loss around {block.name} along its eigenvectors, down and across: λ = {values}"
     files.text(f"{name}.svg", heat_map(title, found.loss, marks, marks, CONTOURS))
     return found.as_dict()
 

@@ -42,7 +42,7 @@ def bar_chart(
             parts += [_line(x, middle - 4, x, middle + 4, _LINE) for x in (low, high)]
         if i < len(notes):
             parts.append(_text(end + reach + 6, y + 13, notes[i]))
-    return _svg(left + width + 170, height, parts)
+    return _svg(max(left + width + 170, _width(title)), height, parts)
 
 
 def heat_map(
@@ -78,7 +78,7 @@ def heat_map(
         colour = _colour(1 - (k + 0.5) / steps)
         parts.append(f'<rect x="{scale}" y="{y:.1f}" width="14" height="{tall:.1f}" fill="{colour}"/>')
     parts += [_text(scale + 20, top + 10, f"{high:.4g}"), _text(scale + 20, bottom, f"{low:.4g}")]
-    return _svg(scale + 90, bottom + 30, parts)
+    return _svg(max(scale + 90, _width(title)), bottom + 30, parts)
 
 
 Point = tuple[float, float]
@@ -110,6 +110,11 @@ def _colour(share: float) -> str:
     k = min(int(place), len(_RAMP) - 2)
     mixed = (round(a + (place - k) * (b - a)) for a, b in zip(_RAMP[k], _RAMP[k + 1], strict=True))
     return "#" + "".join(f"{part:02x}" for part in mixed)
+
+
+def _width(title: str) -> float:
+    """Room for a title: at 12 pixels a bold letter is about 7.5 wide."""
+    return 20 + 7.5 * len(title)
 
 
 def _text(x: float, y: float, text: str, anchor: str = "start", weight: str = "normal") -> str:
