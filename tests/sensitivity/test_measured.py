@@ -74,8 +74,8 @@ def test_a_drop_is_a_difference_of_scores() -> None:
     rounded = group_wise(3)(weight)(weight).detach()
     assert found.scores == {"accuracy": float(rounded[0, 0]), "loss": float(rounded[0, 1]), "f1": 0.5}
     assert (found.block, found.bits) == ("layers.0", 3)
-    assert found.drop == pytest.approx(float(weight[0, 0]) - float(rounded[0, 0]))
-    assert found.rise == pytest.approx(float(rounded[0, 1]) - float(weight[0, 1]))
+    assert found.drop == pytest.approx(weight[0, 0].item() - rounded[0, 0].item())
+    assert found.rise == pytest.approx(rounded[0, 1].item() - weight[0, 1].item())
 
 
 def test_fewer_bits_and_fewer_groups_move_weights_more() -> None:

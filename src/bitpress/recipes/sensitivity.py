@@ -52,6 +52,7 @@ from bitpress.sensitivity import (
     quantize_in_place,
     save_sensitivity,
 )
+from bitpress.sensitivity.landscape import check_grid
 from bitpress.sensitivity.measured import GROUPS
 from bitpress.sensitivity.plots import bar_chart, heat_map
 from bitpress.sensitivity.report_file import as_document, write_json
@@ -86,6 +87,7 @@ class Probes:
         if wrong or not self.bits:
             raise RecipeError(f"bits is {wrong[0] if wrong else 'empty'!r}; allowed: {', '.join(map(str, BITS))}")
         group_wise(self.bits[0], self.groups)  # checks the number
+        check_grid(self.grid, self.span)
 
 
 @dataclass(frozen=True)
@@ -320,9 +322,8 @@ def _student(compare: str, teacher: SequenceClassifier, groups: int, tokenizer: 
             raise RecipeError(f"{compare} has another vocabulary than the teacher; its attention cannot be compared")
         return load_classifier(compare)
     if int(compare) not in BITS:
-        raise RecipeError(
-            f"--compare is {compare}; allowed: a checkpoint directory, or bits: {', '.join(map(str, BITS))}"
-        )
+        allowed = ", ".join(map(str, BITS))
+        raise RecipeError(f"compare is {compare}; allowed: a checkpoint directory, or a number of bits: {allowed}")
     student = copy.deepcopy(teacher)
     quantize_in_place(student, encoder_blocks(student, "layer"), group_wise(int(compare), groups))
     return student
