@@ -1,5 +1,5 @@
-"""``bitpress sensitivity`` from the command line, on a random checkpoint. Oracles: the files it wrote, and numbers written
-out by hand."""
+"""``bitpress sensitivity`` from the command line, on a random checkpoint. Oracles: the files it wrote, and numbers
+written out by hand."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_table_json_and_files(checkpoint: Path, tmp_path: Path) -> None:
     assert "loss at 2 bits" in out
     assert "rank agreement at 4 bits (Spearman) of trace·error" in err
     assert "loss around layers.0: eigenvalues" in err
-    assert "KL of attention rows, 3, by layer in nats" in err
+    assert "attention of 3 bits, KL by layer in nats: " in err
     assert all(Path(file).is_file() for file in err.rsplit("written: ", 1)[1].strip().split(", "))
     quiet = run(*common, "--quiet")
     assert (quiet[0], quiet[2]) == (0, "")

@@ -311,7 +311,8 @@ def _attention(
     layers = [f"layer {i}" for i in range(values.shape[0])]
     heads = [str(i) for i in range(values.shape[1])]
     kind = f"{probes.compare} bits" if of_bits else str(probes.compare)
-    files.text("attention-kl.svg", heat_map(f"KL of attention rows, {kind}, by layer and head", values, layers, heads))
+    title = f"KL of attention rows, {kind}, by layer and head"
+    files.text("attention-kl.svg", heat_map(title, values.tolist(), layers, heads))
     return found
 
 
@@ -353,5 +354,5 @@ def _bar(title: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
         disable=quiet,
     )
     with bar:
-        shown = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(shown, completed=done, total=total)
+        shown = bar.add_task(title, total=None, visible=False)  # until there is something to do
+        yield lambda done, total: bar.update(shown, completed=done, total=total, visible=True)
