@@ -115,11 +115,10 @@ def print_result(result: Mapping[str, Any], quiet: bool) -> None:
         notes.append(
             f"loss around {result['landscape']['block']}: eigenvalues {_list(result['landscape']['eigenvalues'])}"
         )
-    if result["attention_kl"]:
-        layers = [sum(heads) / len(heads) for heads in result["attention_kl"]["layers"]]
-        notes.append(
-            f"KL of attention rows with {result['attention_kl']['compared']}, by layer, in nats: {_list(layers)}"
-        )
+    if attention := result["attention_kl"]:
+        layers = [sum(heads) / len(heads) for heads in attention["layers"]]
+        with_what = attention["compared"] if attention["groups"] is None else f"{attention['compared']} bits"
+        notes.append(f"attention of {with_what}, KL by layer in nats: {_list(layers)}")
     for text in [*notes, f"written: {', '.join(result['files'])}"]:
         note(text, quiet)
 

@@ -52,6 +52,7 @@ from bitpress.sensitivity import (
     quantize_in_place,
     save_sensitivity,
 )
+from bitpress.sensitivity.landscape import check_grid
 from bitpress.sensitivity.measured import GROUPS
 from bitpress.sensitivity.plots import bar_chart, heat_map
 from bitpress.sensitivity.report_file import as_document, write_json
@@ -86,6 +87,7 @@ class Probes:
         if wrong or not self.bits:
             raise RecipeError(f"bits is {wrong[0] if wrong else 'empty'!r}; allowed: {', '.join(map(str, BITS))}")
         group_wise(self.bits[0], self.groups)  # checks the number
+        check_grid(self.grid, self.span)
 
 
 @dataclass(frozen=True)
@@ -309,9 +311,8 @@ def _attention(
     layers = [f"layer {i}" for i in range(values.shape[0])]
     heads = [str(i) for i in range(values.shape[1])]
     kind = f"{probes.compare} bits" if of_bits else str(probes.compare)
-    files.text(
-        "attention-kl.svg", heat_map(f"KL of attention rows, {kind}, by layer and head", values.tolist(), layers, heads)
-    )
+    title = f"KL of attention rows, {kind}, by layer and head"
+    files.text("attention-kl.svg", heat_map(title, values.tolist(), layers, heads))
     return found
 
 
@@ -322,9 +323,8 @@ def _student(compare: str, teacher: SequenceClassifier, groups: int, tokenizer: 
             raise RecipeError(f"{compare} has another vocabulary than the teacher; its attention cannot be compared")
         return load_classifier(compare)
     if int(compare) not in BITS:
-        raise RecipeError(
-            f"--compare is {compare}; allowed: a checkpoint directory, or bits: {', '.join(map(str, BITS))}"
-        )
+        allowed = ", ".join(map(str, BITS))
+        raise RecipeError(f"compare is {compare}; allowed: a checkpoint directory, or a number of bits: {allowed}")
     student = copy.deepcopy(teacher)
     quantize_in_place(student, encoder_blocks(student, "layer"), group_wise(int(compare), groups))
     return student
@@ -354,5 +354,5 @@ def _bar(title: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
         disable=quiet,
     )
     with bar:
-        shown = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(shown, completed=done, total=total)
+        shown = bar.add_task(title, total=None, visible=False)  # until there is something to do
+        yield lambda done, total: bar.update(shown, completed=done, total=total, visible=True)

@@ -56,6 +56,16 @@ class Landscape:
         return "\n".join(["e1,e2,loss", *points]) + "\n"
 
 
+def check_grid(grid: int, span: float) -> None:
+    """RecipeError where :func:`landscape` could not draw on such a grid."""
+    if type(grid) is not int or grid < 3 or grid % 2 == 0:
+        raise RecipeError(
+            f"grid is {grid!r}; allowed: an odd integer of at least 3, so that the model is in the middle"
+        )
+    if not 0 < span < float("inf"):
+        raise RecipeError(f"span is {span!r}; allowed: a number above 0")
+
+
 def landscape(
     model: SequenceClassifier,
     data: EncodedDataset,
@@ -78,12 +88,7 @@ def landscape(
         RecipeError: a grid that is even or below 3, a span that is not positive.
     """
     check_full_precision(model)
-    if type(grid) is not int or grid < 3 or grid % 2 == 0:
-        raise RecipeError(
-            f"grid is {grid!r}; allowed: an odd integer of at least 3, so that the model is in the middle"
-        )
-    if not 0 < span < float("inf"):
-        raise RecipeError(f"span is {span!r}; allowed: a number above 0")
+    check_grid(grid, span)
     model.eval()
     indices = sample_indices(data.lengths, 0, SensitivitySettings(share=1.0, texts=texts, seed=seed))
     batches = sample_batches(data, indices, next(model.parameters()).device)

@@ -193,14 +193,16 @@ class _Measurement:
         self.seconds += time.perf_counter() - begin
 
     def _limits(self) -> dict[str, int]:
-        """Iterations that each block may take on the next sample. The first one, which starts from a random vector, may
-        take all that leaves the others :data:`MIN_ITERATIONS`; they share what is left evenly."""
+        """Iterations that each block may take on the next sample: an even share of what is left, on the first sample,
+        which starts from a random vector, at least a quarter; :data:`MIN_ITERATIONS` stay for each later one."""
         settings, left = self.settings, self.settings.samples - self.done
         limits = {}
         for name, samples in self.measured.items():
             budget = settings.max_products - settings.probes - sum(sample.iterations for sample in samples)
-            most = budget - (left - 1) * MIN_ITERATIONS
-            limits[name] = most if self.done == 0 else min(most, -(-budget // left))
+            share = -(-budget // left)
+            if self.done == 0:
+                share = max(share, budget // 4)
+            limits[name] = min(share, budget - (left - 1) * MIN_ITERATIONS)
         return limits
 
     def _random(self, purpose: str, name: str, draw: Callable[[int, int], Tensor]) -> Tensor:
