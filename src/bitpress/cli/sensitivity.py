@@ -111,10 +111,8 @@ def print_result(result: Mapping[str, Any], quiet: bool) -> None:
     if negative:
         notes.append(f"{negative} eigenvalues are negative: there the teacher is at a saddle, not at a minimum")
     notes += _measured_notes(measured) if measured else []
-    if result["landscape"]:
-        notes.append(
-            f"loss around {result['landscape']['block']}: eigenvalues {_list(result['landscape']['eigenvalues'])}"
-        )
+    if shape := result["landscape"]:
+        notes.append(f"loss around {shape['block']}: eigenvalues {_list(shape['eigenvalues'])}")
     if attention := result["attention_kl"]:
         layers = [sum(heads) / len(heads) for heads in attention["layers"]]
         with_what = attention["compared"] if attention["groups"] is None else f"{attention['compared']} bits"
