@@ -31,11 +31,11 @@ from bitpress.encoder import SequenceClassifier
 from bitpress.encoder.layers import Linear, WordEmbedding, is_quantizers
 from bitpress.errors import RecipeError, UnsupportedModelError
 from bitpress.quantize import (
+    TERNARY_QUANTIZERS,
     WORD_EMBEDDING,
     ActivationPolicy,
     BinaryQuantizer,
     Policy,
-    TernaryQuantizer,
     UniformWeightQuantizer,
     WeightPolicy,
     activation_ranges,
@@ -246,7 +246,7 @@ def tensor_spec(quantizer: object, shape: tuple[int, ...], packing: str, split: 
     if isinstance(quantizer, UniformWeightQuantizer):
         bits, symmetric = quantizer.bits, quantizer.symmetric
         return TensorSpec.uniform(shape, bits, symmetric, quantizer.group, quantizer.group_size)
-    if isinstance(quantizer, TernaryQuantizer):
+    if isinstance(quantizer, TERNARY_QUANTIZERS):
         return TensorSpec.ternary(shape, packing, quantizer.group)
     return TensorSpec.fp32(shape)
 
@@ -262,7 +262,9 @@ def weight_bytes(model: SequenceClassifier, policy: Policy, packing: str = "2bit
     for name, wanted in weight_policies(model, policy).items():
         owner = model.get_submodule(name)
         assert isinstance(owner, (Linear, WordEmbedding)), "weight_policies takes no others"
-        spec = tensor_spec(wanted.quantizer(), tuple(owner.weight.shape), packing, owner.second_weight is not None)
+        spec = tensor_spec(
+            wanted.quantizer(len(owner.weight)), tuple(owner.weight.shape), packing, owner.second_weight is not None
+        )
         sizes[name] = tensor_bytes(f"{name}.weight", spec)
     return sizes
 

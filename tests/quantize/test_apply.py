@@ -193,7 +193,7 @@ def test_encoded_uniform_weights_are_those_of_the_forward_pass(
     plain = tiny(seed=1).eval()
     with torch.no_grad():
         for name, (codes, scale, offset) in encoded.items():
-            quantizer = (embedding if name == "embeddings.word.weight" else weights).quantizer()
+            quantizer = (embedding if name == "embeddings.word.weight" else weights).quantizer(32)
             assert isinstance(quantizer, UniformWeightQuantizer)
             assert codes is not None
             assert scale is not None

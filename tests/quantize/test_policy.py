@@ -23,22 +23,23 @@ from bitpress.quantize import (
 
 def test_default_is_ternarybert() -> None:
     policy = Policy()
-    assert policy.weights.quantizer() == TernaryQuantizer("matrix", "twn", None)
-    assert policy.word_embedding.quantizer() == TernaryQuantizer("row", "twn", None)
+    assert policy.weights.quantizer(8) == TernaryQuantizer("matrix", "twn", None)
+    assert policy.word_embedding.quantizer(8) == TernaryQuantizer("row", "twn", None)
     assert policy.activations == ActivationPolicy("uniform", 8, symmetric=False, range="token", clip=None)
 
 
 def test_uniform_weights_get_every_setting() -> None:
-    assert WeightPolicy(scheme="uniform", group="row").quantizer() == UniformWeightQuantizer(8, True, "row", None, True)
-    assert EmbeddingPolicy(scheme="uniform").quantizer() == UniformWeightQuantizer(8, True, "row", None, False)
+    assert WeightPolicy(scheme="uniform", group="row").quantizer(8) == UniformWeightQuantizer(
+        8, True, "row", None, True
+    )
+    assert EmbeddingPolicy(scheme="uniform").quantizer(8) == UniformWeightQuantizer(8, True, "row", None, False)
     four = WeightPolicy(scheme="uniform", bits=4, symmetric=False, group="input", group_size=64, clip=1.5)
-    assert four.quantizer() == UniformWeightQuantizer(4, False, "input", 64, False, 1.5)
+    assert four.quantizer(8) == UniformWeightQuantizer(4, False, "input", 64, False, 1.5)
     assert (four.stored_bits, four.shares_scale) == (4, "group of 64 inputs")
     # A size that the group does not use is left out, so that group=row is one override.
-    assert (
-        WeightPolicy(scheme="uniform", group="row", group_size=64).quantizer()
-        == WeightPolicy(scheme="uniform", group="row").quantizer()
-    )
+    assert WeightPolicy(scheme="uniform", group="row", group_size=64).quantizer(8) == WeightPolicy(
+        scheme="uniform", group="row"
+    ).quantizer(8)
 
 
 def blocks(**keys: Any) -> WeightPolicy:
@@ -50,9 +51,9 @@ def test_groups_by_count_follow_the_rows_of_a_matrix() -> None:
     paper = blocks(groups=128, bits=4, bounds="mse")
     assert paper.shares_scale == "one of 128 blocks of rows"
     for rows, size in ((768, 6), (3072, 24)):
-        quantizer = paper.of_rows(rows).quantizer()
+        quantizer = paper.quantizer(rows)
         assert quantizer == UniformWeightQuantizer(4, False, "row_block", size, bounds="mse")
-    assert blocks(groups=128).of_rows(128).quantizer() == UniformWeightQuantizer(8, False, "row")
+    assert blocks(groups=128).quantizer(128) == UniformWeightQuantizer(8, False, "row")
     assert blocks(groups=1).of_rows(128).shares_scale == "matrix"
     with pytest.raises(RecipeError, match="groups is 128, which does not divide 312 rows"):
         paper.of_rows(312)
@@ -76,12 +77,12 @@ def test_blocks_have_what_they_say_and_the_rest_from_weights() -> None:
 
 
 def test_fp32_has_no_quantizer() -> None:
-    assert WeightPolicy(scheme="fp32").quantizer() is None
+    assert WeightPolicy(scheme="fp32").quantizer(8) is None
     assert ActivationPolicy(scheme="fp32").quantizer("rows") is None
 
 
 def test_quantizers_get_every_setting() -> None:
-    assert WeightPolicy(method="twn-exact", group="row", clip=2.5).quantizer() == TernaryQuantizer(
+    assert WeightPolicy(method="twn-exact", group="row", clip=2.5).quantizer(8) == TernaryQuantizer(
         "row", "twn-exact", 2.5
     )
     quantizer = ActivationPolicy(symmetric=True, range="tensor", clip=2.5).quantizer("rows")
@@ -121,7 +122,7 @@ def test_quantizers_get_every_setting() -> None:
         (lambda: Policy(blocks={"layers.0": "4"}), "blocks.layers.0 is '4'; allowed: a number of bits, or keys"),
         (lambda: WeightPolicy(symmetric=cast(Any, 1)), "weights.symmetric is 1; allowed: False, True"),
         (lambda: WeightPolicy(pair_bound=cast(Any, None)), "weights.pair_bound is None; allowed: False, True"),
-        (lambda: WeightPolicy(method="lat"), "weights.method is 'lat'; allowed: twn, twn-exact"),
+        (lambda: WeightPolicy(method="laq"), "weights.method is 'laq'; allowed: twn, twn-exact, lat, lat-exact"),
         (lambda: WeightPolicy(group="tile"), "weights.group is 'tile'; allowed: matrix, row"),
         (lambda: WeightPolicy(clip=0), "weights.clip is 0; allowed: a number above 0, or null for no clipping"),
         (lambda: WeightPolicy(clip=float("nan")), "weights.clip is nan; allowed: a number above 0"),

@@ -120,9 +120,11 @@ def test_what_stays_fp32_is_listed_before_training(
         {"activations.symmetric": True, "packing": "trits"},
         {"compat": "reference"},
         {"weights.method": "twn-exact", "word_embedding.method": "twn-exact"},
+        {"ternarize": "lat"},
+        {"ternarize": "lat-exact", "packing": "trits"},
         {"weights.scheme": "fp32", "word_embedding.scheme": "fp32", "activations.scheme": "fp32"},
     ],
-    ids=["static", "symmetric-trits", "reference", "exact", "fp32"],
+    ids=["static", "symmetric-trits", "reference", "exact", "lat", "lat-exact", "fp32"],
 )
 def test_every_choice_freezes_and_the_engine_follows_the_student(
     tiny: Any, tmp_path: Path, overrides: dict[str, Any]
@@ -141,6 +143,7 @@ def test_every_choice_freezes_and_the_engine_follows_the_student(
     ("recipe", "overrides"),
     [
         ("ternarybert", {"packing": "trits"}),
+        ("ternarybert", {"ternarize": "lat"}),
         ("int8", {}),
         ("int8", {"weights.pair_bound": False, "weights.group": "matrix", "word_embedding.symmetric": False}),
         ("int4", {}),
@@ -221,7 +224,7 @@ def test_a_fully_binarized_student_runs_as_it_was_trained(
         ("binarybert", {}),
         ("binarybert", {"activations.range": "static", "binary.quantize.weights.group": "row"}),
         ("binarybert", {"student.width": 1, "side_data": "fp16"}),
-        ("binarybert-a4", {}),
+        ("binarybert-a4", {"ternarize": "lat"}),
         ("binarybert-a4", {"compat": "reference", "activations.bits": 8}),
     ],
     ids=["a8", "a8-static", "a8-whole", "a4", "a8-learned"],

@@ -73,7 +73,7 @@ def test_qbert_and_its_baseline() -> None:
 
 def test_q8bert_is_symmetric_with_running_ranges() -> None:
     recipe = load_recipe("q8bert")
-    assert recipe.policy.weights.quantizer() == UniformWeightQuantizer(8, True, "matrix")
+    assert recipe.policy.weights.quantizer(32) == UniformWeightQuantizer(8, True, "matrix")
     activations = recipe.policy.activations
     assert (activations.symmetric, activations.range, activations.momentum) == (True, "static", 0.99)
     assert load_recipe("q8bert", {"compat": "reference"}).policy.activations.momentum == 0.9999

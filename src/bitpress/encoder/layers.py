@@ -120,6 +120,9 @@ class WordEmbedding(nn.Module):
             quantizer = for_table(weight)
         assert quantizer is not None, "the caller asked"
         if getattr(quantizer, "rows_are_independent", False):
+            for_rows = getattr(quantizer, "for_rows", None)
+            if for_rows is not None:  # has numbers of its own for each row
+                quantizer = for_rows(ids)
             return quantizer(F.embedding(ids, weight, self.padding_idx))
         # A scale of several rows depends on some that are not in the batch.
         return F.embedding(ids, quantizer(weight), self.padding_idx)

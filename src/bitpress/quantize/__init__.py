@@ -15,6 +15,7 @@ from bitpress.quantize.apply import (
 from bitpress.quantize.binary import AllAttention, BinaryQuantizer, BooleanAttention, SignQuantizer
 from bitpress.quantize.elastic import ElasticQuantizer
 from bitpress.quantize.learned_range import LearnedRangeQuantizer
+from bitpress.quantize.loss_aware import TERNARY_QUANTIZERS, LossAwareTernaryQuantizer
 from bitpress.quantize.policy import (
     WORD_EMBEDDING,
     ActivationPolicy,
@@ -29,6 +30,7 @@ from bitpress.quantize.uniform import ActivationQuantizer
 from bitpress.quantize.uniform_weights import UniformWeightQuantizer
 
 __all__ = [
+    "TERNARY_QUANTIZERS",
     "WORD_EMBEDDING",
     "ActivationPolicy",
     "ActivationQuantizer",
@@ -40,6 +42,7 @@ __all__ = [
     "EmbeddingPolicy",
     "LearnedRangeQuantizer",
     "LeftFp32",
+    "LossAwareTernaryQuantizer",
     "Policy",
     "ReportRow",
     "SignQuantizer",

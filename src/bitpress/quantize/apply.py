@@ -17,8 +17,8 @@ from bitpress.quantize.binary import AllAttention, BinaryQuantizer, BooleanAtten
 from bitpress.quantize.elastic import ElasticQuantizer
 from bitpress.quantize.learned_range import LearnedRangeQuantizer
 from bitpress.quantize.learned_scale import LearnedScale
+from bitpress.quantize.loss_aware import TERNARY_QUANTIZERS
 from bitpress.quantize.policy import ActivationPolicy, Policy, WeightPolicy, is_within
-from bitpress.quantize.ternary import TernaryQuantizer
 from bitpress.quantize.uniform import ActivationQuantizer
 from bitpress.quantize.uniform_weights import UniformWeightQuantizer
 
@@ -83,7 +83,11 @@ def apply_policy(model: nn.Module, policy: Policy) -> AppliedPolicy:
     for name, module in list(model.named_modules()):
         if isinstance(module, (Linear, WordEmbedding)):
             wanted = weights_of.get(name)
-            module.weight_quantizer = None if wanted is None else wanted.quantizer()
+            quantizer = None if wanted is None else wanted.quantizer(len(module.weight))
+            del module.weight_quantizer  # torch lets nothing but a module take the place of one
+            if isinstance(quantizer, nn.Module):
+                quantizer.to(device).train(module.training)
+            module.weight_quantizer = quantizer
             if wanted is not None and module.weight_quantizer is not None:
                 weights |= {f"{name}.weight": wanted, f"{name}.second_weight": wanted}
         if isinstance(module, Linear) and name != _HEAD:
@@ -124,6 +128,11 @@ def weight_policies(model: nn.Module, policy: Policy) -> dict[str, WeightPolicy]
             wanted[name] = policy.weights_of(name).of_rows(len(module.weight))
         except RecipeError as error:
             raise RecipeError(f"{name}.weight: {error}") from error
+        if wanted[name].is_loss_aware and module.second_weight is not None:
+            raise RecipeError(
+                f"{name}.weight is split in two, which method {wanted[name].method!r} does not read the state of; set "
+                "method=twn in the stages after the split"
+            )
     return wanted
 
 
@@ -188,7 +197,7 @@ def encode_weights(model: nn.Module) -> dict[str, tuple[Tensor | None, ...]]:
     for name, module in model.named_modules():
         if isinstance(module, (Linear, WordEmbedding)):
             quantizer = module.weight_quantizer
-            if not isinstance(quantizer, (TernaryQuantizer, UniformWeightQuantizer, BinaryQuantizer)):
+            if not isinstance(quantizer, (*TERNARY_QUANTIZERS, UniformWeightQuantizer, BinaryQuantizer)):
                 continue
             encoded[f"{name}.weight"] = quantizer.encode(module.weight)
             if module.second_weight is not None:

@@ -10,13 +10,14 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 from bitpress.errors import RecipeError
 from bitpress.quantize.binary import BinaryQuantizer, SignQuantizer
 from bitpress.quantize.elastic import ELASTIC_BITS, SCALES, THRESHOLDS, ElasticQuantizer
 from bitpress.quantize.groups import UNIFORM_GROUPS, check_group_size, row_groups
 from bitpress.quantize.learned_range import LearnedRangeQuantizer
+from bitpress.quantize.loss_aware import LOSS_AWARE_METHODS, LossAwareTernaryQuantizer
 from bitpress.quantize.ternary import GROUPS, METHODS, TernaryQuantizer
 from bitpress.quantize.uniform import ACTIVATION_BITS, RANGES, ActivationQuantizer
 from bitpress.quantize.uniform_weights import BITS, BOUNDS, UniformWeightQuantizer, check_percentile
@@ -27,6 +28,8 @@ CENTRES = ("row", "matrix", "none")
 ATTENTIONS = ("bool", "all")
 GROUP_FITS = ("exact", "below")
 WORD_EMBEDDING = "embeddings.word"
+TERNARY_METHODS = (*METHODS, *LOSS_AWARE_METHODS)
+WeightQuantizer: TypeAlias = TernaryQuantizer | LossAwareTernaryQuantizer | UniformWeightQuantizer | BinaryQuantizer
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class WeightPolicy:
 
     scheme: "fp32", "ternary", "uniform" or "binary"; group, clip: what shares a scale, and a bound on the weights
     before they are quantized; unused with fp32. Binary weights have no clip.
-    method: of :class:`TernaryQuantizer`, unused with others.
+    method: of :class:`TernaryQuantizer` or :class:`LossAwareTernaryQuantizer`, unused with others.
     bits, symmetric, group_size, pair_bound, bounds, percentile: of :class:`UniformWeightQuantizer`, unused with others;
     group_size only with group "row_block" and "input", pair_bound only with 8 bits, symmetric and bounds "minmax".
     groups, group_fit: with group "row_block", how many blocks a matrix has, instead of group_size: :func:`row_groups`.
@@ -66,7 +69,7 @@ class WeightPolicy:
     def __post_init__(self) -> None:
         here = f"{self.SECTION}."
         _check_choice(here + "scheme", self.scheme, WEIGHT_SCHEMES)
-        _check_choice(here + "method", self.method, METHODS)
+        _check_choice(here + "method", self.method, TERNARY_METHODS)
         _check_choice(here + "group", self.group, UNIFORM_GROUPS if self.scheme == "uniform" else GROUPS)
         _check_clip(here + "clip", self.clip)
         _check_choice(here + "bits", self.bits, BITS)
@@ -117,10 +120,24 @@ class WeightPolicy:
         words = {"row_block": blocks, "input": f"group of {self.group_size} inputs"}
         return words.get(self.group, self.group)
 
-    def quantizer(self) -> TernaryQuantizer | UniformWeightQuantizer | BinaryQuantizer | None:
-        """The quantizer this asks for; None is fp32. Not of a number of ``groups``: see :meth:`of_rows`."""
+    @property
+    def is_loss_aware(self) -> bool:
+        """Whether its quantizer reads the optimizer's state of the weight."""
+        return self.scheme == "ternary" and self.method in LOSS_AWARE_METHODS
+
+    def quantizer(self, rows: int) -> WeightQuantizer | None:
+        """A new quantizer for a matrix of so many rows; None is fp32.
+
+        Raises:
+            RecipeError: see :meth:`of_rows`.
+        """
+        wanted = self.of_rows(rows)
+        if wanted is not self:
+            return wanted.quantizer(rows)
         if self.scheme == "fp32":
             return None
+        if self.is_loss_aware:
+            return LossAwareTernaryQuantizer(rows, self.group, self.method, self.clip)
         if self.scheme == "ternary":
             return TernaryQuantizer(group=self.group, method=self.method, clip=self.clip)
         if self.scheme == "binary":

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from bitpress.encoder.layers import Linear, WordEmbedding
 from bitpress.errors import TrainingError
+from bitpress.quantize.loss_aware import TERNARY_QUANTIZERS, LossAwareTernaryQuantizer
 from bitpress.quantize.ternary import TernaryQuantizer
 
 # Above it, w₁ and w₂ of a zero code differ in sign even where a whole group is zero, so that their sum is 0.
@@ -39,7 +40,9 @@ def split_ternary(model: nn.Module) -> int:
     """
     count = 0
     for name, module in model.named_modules():
-        if not isinstance(module, (Linear, WordEmbedding)) or not isinstance(module.weight_quantizer, TernaryQuantizer):
+        if not isinstance(module, (Linear, WordEmbedding)) or not isinstance(
+            module.weight_quantizer, TERNARY_QUANTIZERS
+        ):
             continue
         if module.second_weight is not None:
             raise TrainingError(f"{name}.weight is split already; a stage with split: true follows a ternary one once")
@@ -56,7 +59,7 @@ def split_ternary(model: nn.Module) -> int:
 
 
 @torch.no_grad()
-def split_weight(weight: Tensor, quantizer: TernaryQuantizer) -> tuple[Tensor, Tensor]:
+def split_weight(weight: Tensor, quantizer: TernaryQuantizer | LossAwareTernaryQuantizer) -> tuple[Tensor, Tensor]:
     """weight fp32 [rows, cols], latent → (w₁, w₂), the same.
 
     Raises:

@@ -9,6 +9,7 @@ in fp64, so the mean of k copies of α is α.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,8 +75,7 @@ class TernaryQuantizer:
 
     def fake_quantize(self, weight: Tensor) -> Tensor:
         """weight fp32 [rows, cols] → q(weight) fp32 [rows, cols], equal bit for bit to ``decode(*encode(weight))``."""
-        quantized: Tensor = _StraightThrough.apply(self._clipped(weight), self)
-        return quantized
+        return straight_through(self._clipped(weight), self._ternarize)
 
     @torch.no_grad()
     def encode(self, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -101,34 +101,20 @@ class TernaryQuantizer:
         if weight.dim() != 2:
             raise ValueError(f"a weight of shape {tuple(weight.shape)}; the ternary quantizer takes [rows, cols]")
         magnitude = weight.abs()
-        total = self._sum(magnitude)
+        total = group_sum(self.group, magnitude)
         if self.method == "twn":
             size = weight.shape[1] if self.group == "row" else weight.numel()
             threshold = (total * 0.7 / size).to(torch.float32)
         else:
             threshold = self._exact_threshold(magnitude)
-        # 1 where |w'| > Δ, else 0: an IEEE difference is 0 only between equal numbers.
-        support = (magnitude - threshold).clamp_(min=0).sign_()
-        count = self._over_group(support.sum(dim=1, keepdim=True))  # exact: fp32 counts to 2²⁴ in a row
+        support = support_above(magnitude, threshold)
+        count = over_group(self.group, support.sum(dim=1, keepdim=True))  # exact: fp32 counts to 2²⁴ in a row
         kept = support.mul_(weight)
-        kept_sum = self._sum(torch.abs(kept, out=magnitude))
+        kept_sum = group_sum(self.group, torch.abs(kept, out=magnitude))
         # 0·total is NaN where a weight is NaN or infinite, so that a diverged weight cannot pass as a zero one.
         scale = torch.where(count > 0, kept_sum / count, 1 + 0 * total).to(torch.float32)
         # sign_ also turns −0 (0 times a negative weight) into +0, which is what a decoded zero code is.
         return kept.sign_(), scale
-
-    def _sum(self, values: Tensor) -> Tensor:
-        """Sum over each group in fp64: fp32 [rows, cols] → fp64 [1, 1] or [rows, 1].
-
-        torch converts before it adds; a block at a time, the fp64 copy stays in the cache.
-        """
-        blocks = values.split(max(1, _BLOCK // max(1, values.shape[1])))
-        return self._over_group(torch.cat([block.sum(dim=1, keepdim=True, dtype=torch.float64) for block in blocks]))
-
-    def _over_group(self, row_sums: Tensor) -> Tensor:
-        """[rows, 1] → fp64 [1, 1] for a matrix, [rows, 1] for rows."""
-        row_sums = row_sums.to(torch.float64)
-        return row_sums if self.group == "row" else row_sums.sum(dim=0, keepdim=True)
 
     def _exact_threshold(self, magnitude: Tensor) -> Tensor:
         """The largest |w'| outside the best support (0 if it is everything): |w'| [rows, cols] → Δ [1, 1] or [rows, 1].
@@ -149,12 +135,45 @@ class TernaryQuantizer:
         return left_out.gather(1, support_size)
 
 
+def support_above(magnitude: Tensor, threshold: Tensor) -> Tensor:
+    """1 where |w| > threshold, else 0: [rows, cols] and [1, 1] or [rows, 1] → fp32, newly allocated. An IEEE difference
+    is 0 only between equal numbers."""
+    return (magnitude - threshold).clamp_(min=0).sign_()
+
+
+def group_sum(group: str, values: Tensor, factors: Tensor | None = None) -> Tensor:
+    """Sum over each group, of products where there are ``factors``, in fp64: fp32 [rows, cols] → fp64 [1, 1] or
+    [rows, 1].
+
+    torch converts before it adds; a block at a time, the fp64 copies stay in the cache.
+    """
+    rows = max(1, _BLOCK // max(1, values.shape[1]))
+    if factors is None:
+        sums = [block.sum(dim=1, keepdim=True, dtype=torch.float64) for block in values.split(rows)]
+    else:
+        pairs = zip(values.split(rows), factors.split(rows), strict=True)
+        sums = [(a.double() * b).sum(dim=1, keepdim=True) for a, b in pairs]
+    return over_group(group, torch.cat(sums))
+
+
+def over_group(group: str, row_sums: Tensor) -> Tensor:
+    """[rows, 1] → fp64 [1, 1] for a matrix, [rows, 1] for rows."""
+    row_sums = row_sums.to(torch.float64)
+    return row_sums if group == "row" else row_sums.sum(dim=0, keepdim=True)
+
+
+def straight_through(weight: Tensor, ternarize: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:
+    """α·b with the gradient of the identity. ``ternarize``: w → (b as fp32, newly allocated; α broadcastable to it)."""
+    quantized: Tensor = _StraightThrough.apply(weight, ternarize)
+    return quantized
+
+
 class _StraightThrough(torch.autograd.Function):
     """Forward α·b, backward the identity. Keeps nothing for the backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, quantizer: TernaryQuantizer) -> Tensor:
-        return _scaled_(*quantizer._ternarize(weight))
+    def forward(ctx: Any, weight: Tensor, ternarize: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:
+        return _scaled_(*ternarize(weight))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:

@@ -171,7 +171,8 @@ class Division:
         for width in self.widths:
             each = {}
             for name, wanted in weight_policies(self.student, self._policy(width)).items():
-                weight, quantizer = self.student.get_parameter(f"{name}.weight"), wanted.quantizer()
+                weight = self.student.get_parameter(f"{name}.weight")
+                quantizer = wanted.quantizer(len(weight))
                 each[name] = 0.0 if quantizer is None else _squared_difference(weight, quantizer(weight))
             for block in errors:
                 errors[block][width] = _within(each, block)

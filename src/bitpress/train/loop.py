@@ -32,6 +32,7 @@ from bitpress.train.processes import Processes
 from bitpress.train.progress import ProgressDisplay, ProgressEvent
 from bitpress.train.scalars import NoScalars, ScalarLog
 from bitpress.train.schedule import Schedule, derive_seed, learning_rate_at
+from bitpress.train.second_moments import SecondMoments
 
 # torch gives this module its one attribute through a replaced class, which mypy cannot see.
 _determinism: Any = torch.utils.deterministic
@@ -151,6 +152,7 @@ def run_stage(
                 store=store,
                 scalars=scalars,
             )
+            stack.callback(stage.second_moments.release)
             settings = {
                 **fingerprint,
                 "schedule": {
@@ -228,6 +230,7 @@ class _Stage:
         # Several processes add up gradients themselves (Processes.add_gradients): no wrapper around the model.
         self.model = accelerator.prepare_model(model, evaluation_mode=processes.count > 1)
         self.optimizer = accelerator.prepare_optimizer(self.raw_optimizer)
+        self.second_moments = SecondMoments(self.raw_model, self.raw_optimizer)
 
         self.step = 0
         self.tokens = 0
@@ -425,6 +428,7 @@ class _Stage:
 
     def _evaluate(self) -> None:
         self.model.eval()
+        self.second_moments.settle()
         metrics: dict[str, float] = {}
         if self.processes.is_first:
             with torch.no_grad():

@@ -63,6 +63,10 @@ class FusedAdam(torch.optim.Optimizer):
             state["step"] = torch.tensor(start, dtype=torch.float32, device=parameter.device)
         return state
 
+    def second_moment(self, parameter: nn.Parameter) -> Tensor:
+        """v of ``parameter``, the tensor that every step updates in place; of a frozen one zeros, which stay."""
+        return self._moments(parameter)["exp_avg_sq"] if parameter in self.names else torch.zeros_like(parameter)
+
     def set_learning_rate(self, rate: float) -> None:
         """The rate of the following steps; that of quantizers moves in proportion."""
         for group in self.param_groups:

@@ -14,10 +14,10 @@ from bitpress.encoder import SequenceClassifier
 from bitpress.encoder.layers import ActivationPoint, Linear
 from bitpress.encoder.model import Attention, FeedForward, Layer
 from bitpress.quantize import (
+    TERNARY_QUANTIZERS,
     ActivationQuantizer,
     BinaryQuantizer,
     LearnedRangeQuantizer,
-    TernaryQuantizer,
     UniformWeightQuantizer,
 )
 from bitpress.recipes.replay.arithmetic import apply, fma, lane_sum, layer_norm, product, sqrt
@@ -124,7 +124,7 @@ def _weight(linear: Linear) -> _Weight:
         signs, scales = zip(*(quantizer.encode(part) for part in parts), strict=True)
         by_part = torch.stack([scale.expand(outputs) for scale in scales], dim=1)
         return _Weight(torch.cat(signs, dim=1).float(), by_part, None, inputs)
-    if isinstance(quantizer, TernaryQuantizer):
+    if isinstance(quantizer, TERNARY_QUANTIZERS):
         codes, scale = quantizer.encode(linear.weight)
         return _Weight(codes.float(), scale.unsqueeze(1).expand(outputs, 1), None, inputs)
     assert isinstance(quantizer, UniformWeightQuantizer), "replayable says so"
