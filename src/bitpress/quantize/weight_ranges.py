@@ -74,7 +74,7 @@ def least_squares_interval(
         nonlocal low, high, best
         error = groups.sum((fit(new_low, new_high) - weight).square())
         better = error < best  # False for NaN
-        if new_low is not None:
+        if new_low is not None and low is not None:
             better &= new_low < new_high
             low = torch.where(better, new_low, low)
         high = torch.where(better, new_high, high)
