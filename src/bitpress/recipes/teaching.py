@@ -71,7 +71,8 @@ class Teaching:
             with torch.no_grad():
                 target = self.teacher(*arguments, collect=collect)
         output = model(*arguments, collect=collect)
-        if self.matching is not None and target is not None:
+        if self.matching is not None:
+            assert target is not None, "only layers that are compared are matched"
             output, target = self.matching(output, target, self.projections)
         return distillation_loss(
             output,

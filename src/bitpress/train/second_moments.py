@@ -21,7 +21,7 @@ class SecondMoments:
     def __init__(self, model: nn.Module, optimizer: FusedAdam) -> None:
         self._readers: list[tuple[Any, Tensor]] = []
         for module in model.modules():
-            quantizer = getattr(module, "weight_quantizer", None)
+            quantizer: Any = getattr(module, "weight_quantizer", None)
             weight = getattr(module, "weight", None)
             if getattr(quantizer, "needs_second_moment", False) and isinstance(weight, nn.Parameter):
                 quantizer.second_moment = optimizer.second_moment(weight)
