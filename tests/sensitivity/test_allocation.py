@@ -15,8 +15,6 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 
 from bitpress.errors import RecipeError
 from bitpress.sensitivity.allocation import (
-    Allocation,
-    allocate_by_hand,
     allocate_by_loss,
     allocate_by_rank,
     predicted_losses,
@@ -155,12 +153,6 @@ def test_predicted_losses() -> None:
     assert found == {"a": {2: 3.0, 4: 0.5}, "b": {2: 0.5, 4: 0.125}}
 
 
-def test_by_hand() -> None:
-    bits = {name: 4 if i < 2 else 2 for i, name in enumerate(NAMES)}
-    found = allocate_by_hand(bits, paper(2, 4), Budget(1.0e9))
-    assert found == Allocation(bits, 2 * LAYER[4] + 10 * LAYER[2])
-
-
 COSTS = {"a": {2: 1000.0, 4: 2000.0}, "b": {2: 3000.0, 4: 5000.0}}
 
 
@@ -180,12 +172,6 @@ COSTS = {"a": {2: 1000.0, 4: 2000.0}, "b": {2: 3000.0, 4: 5000.0}}
             "allocation.high is 1 and a budget is given",
         ),
         (lambda: allocate_by_rank({"a": 1, "b": 2}, COSTS, high=3), "allocation.high is 3; allowed: 0 to 2"),
-        (lambda: allocate_by_hand({"a": 2, "b": 3}, COSTS), "block 'b' has 3 bits; allowed: 2, 4"),
-        (lambda: allocate_by_hand({"a": 2}, COSTS), "block 'b' has no number of bits"),
-        (
-            lambda: allocate_by_hand({"a": 4, "b": 4}, COSTS, Budget(6000)),
-            "these bits take 7,000 bytes .* the budget is 6",
-        ),
         (lambda: allocate_by_loss({"a": {2: 1}, "b": {2: 1, 4: 0}}, COSTS, Budget(9999)), "'a' has no loss for 4 bits"),
         (lambda: allocate_by_rank({}, {}), "there is no block to give bits to"),
     ],

@@ -11,8 +11,8 @@ from bitpress.errors import UnsupportedModelError
 
 MODEL_TYPES = ("bert",)
 POSITION_EMBEDDING_TYPES = ("absolute", "relative_key", "relative_key_query")
-# What the classifier reads of the pooler: its tanh (Hugging Face), or relu of that (the TinyBERT release, spec of both
-# its teachers and its students). A checkpoint of one gives wrong logits with the other.
+# What the classifier reads of the pooler: its tanh (Hugging Face), or relu of that (teachers and students of TinyBERT's
+# release). A checkpoint of one gives wrong logits with the other.
 HEADS = ("linear", "relu")
 PROBLEM_TYPES = ("single_label_classification", "regression")
 

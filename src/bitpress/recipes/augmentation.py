@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bitpress.augment import MaskedWords, Sentence, Variation, WordVectors, replaceable, stop_words, variants
 from bitpress.data import SOURCE_ROW, VARIANT, Dataset, get_task
@@ -25,6 +23,7 @@ from bitpress.encoder import MaskedLanguageHead, load_classifier, load_extra_ten
 from bitpress.encoder.masked_lm import PREFIX
 from bitpress.errors import DataError, RecipeError
 from bitpress.recipes.inputs import DataOptions, file_digest, read_split, weights_digest
+from bitpress.recipes.progress import progress_bar
 from bitpress.runtime.tokenization import Tokenizer
 
 ROWS_AT_ONCE = 128  # whose masks share batches, and after which what was written is safe
@@ -104,11 +103,11 @@ def augment(
     if progress.rows < len(data):
         suggest = _suggestions(mlm, vectors, splitter, candidates, masks_per_input)
         write = _rows(data, splitter, suggest, stop_words(stop), variation, seed, progress.rows)
-        with _bar(quiet) as bar:
-            shown = bar.add_task("augment", total=len(data), completed=progress.rows)
+        with progress_bar("augment", quiet) as advance:
+            advance(progress.rows, len(data))
             for rows in write:
                 progress.append([json.dumps(row | {"seed": seed}, ensure_ascii=False) for row in rows.lines], rows.done)
-                bar.update(shown, completed=rows.done)
+                advance(rows.done, len(data))
     return AugmentResult(str(out), len(data), progress.written)
 
 
@@ -204,17 +203,6 @@ def _label(data: Dataset, row: int) -> str | float:
     assert data.labels is not None, "read_split requires labels"
     value = data.labels[row]
     return data.label_names[int(value)] if data.label_names else float(value)
-
-
-def _bar(quiet: bool) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=quiet,
-    )
 
 
 class _Progress:

@@ -17,6 +17,7 @@ from bitpress.errors import RecipeError
 from bitpress.freeze import weight_bytes
 from bitpress.quantize import Policy, is_within, weight_policies
 from bitpress.recipes.inputs import file_digest
+from bitpress.recipes.progress import progress_bar
 from bitpress.recipes.schema import Recipe
 from bitpress.recipes.student import narrow_student
 from bitpress.sensitivity import (
@@ -269,7 +270,15 @@ def _measured(
             soft_wrap=True,
         )
     resume.mkdir(parents=True, exist_ok=True)
-    return measure_sensitivity(student, train, blocks, SensitivitySettings(seed=seed), resume=resume)
+    with progress_bar("Hessian products", quiet) as advance:
+        return measure_sensitivity(
+            student,
+            train,
+            blocks,
+            SensitivitySettings(seed=seed),
+            progress=lambda event: advance(event.products, event.most),
+            resume=resume,
+        )
 
 
 def in_words(found: DividedBits) -> list[str]:

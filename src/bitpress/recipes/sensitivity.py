@@ -12,15 +12,13 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import bitpress
 from bitpress.encoder import SequenceClassifier, load_classifier
@@ -37,6 +35,7 @@ from bitpress.recipes.inputs import (
     weights_digest,
 )
 from bitpress.recipes.measured_sensitivity import measure_drops
+from bitpress.recipes.progress import progress_bar
 from bitpress.recipes.run_directory import RunDirectory
 from bitpress.runtime.tokenization import Tokenizer
 from bitpress.sensitivity import (
@@ -171,7 +170,7 @@ def sensitivity(
     measured = shape = divergence = None
     if measure:
         assert inputs.dev is not None, "asked for above"
-        with _bar("blocks at low bits", quiet) as advance:
+        with progress_bar("blocks at low bits", quiet) as advance:
             measured = measure_drops(
                 model,
                 inputs.known.task,
@@ -258,7 +257,7 @@ def _measure(
     resume: Path,
     quiet: bool,
 ) -> SensitivityReport:
-    with _bar("Hessian products", quiet) as advance:
+    with progress_bar("Hessian products", quiet) as advance:
         return measure_sensitivity(
             model,
             train,
@@ -279,7 +278,7 @@ def _landscape(
     files: _Files,
     quiet: bool,
 ) -> dict[str, Any]:
-    with _bar(f"loss around {block.name}", quiet) as advance:
+    with progress_bar(f"loss around {block.name}", quiet) as advance:
         found = landscape(model, train, block, grid=probes.grid, span=probes.span, seed=seed, progress=advance)
     name = f"landscape-{block.name}"
     files.json(f"{name}.json", found.as_dict())
@@ -340,19 +339,3 @@ def _ranking_plot(report: SensitivityReport, teacher: str) -> str:
         [block.omega_error for block in ranked],
         notes,
     )
-
-
-@contextmanager
-def _bar(title: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on stderr; gives the function that is told (done, total)."""
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=quiet,
-    )
-    with bar:
-        shown = bar.add_task(title, total=None, visible=False)  # until there is something to do
-        yield lambda done, total: bar.update(shown, completed=done, total=total, visible=True)

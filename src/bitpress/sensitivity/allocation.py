@@ -1,5 +1,6 @@
-"""How many bits each block gets: by rank (Q-BERT, Shen et al. 2020, arXiv 1909.05840, §3.1), by predicted loss with an
-exact solver (HAWQ-V2, Dong et al. 2020, arXiv 1911.03852, eq. 6; HAWQ-V3 poses it as an integer program), or by hand.
+"""How many bits each block gets: by rank (Q-BERT, Shen et al. 2020, arXiv 1909.05840, §3.1), or by predicted loss with
+an exact solver (HAWQ-V2, Dong et al. 2020, arXiv 1911.03852, eq. 6; HAWQ-V3 poses it as an integer program). By hand it
+is ``blocks`` of :class:`bitpress.quantize.Policy` that says.
 
 A block's choices have costs: ``costs[block][bits]`` is a number in the unit of the budget, bytes or milliseconds, from
 whatever source. Costs of blocks add up.
@@ -71,25 +72,6 @@ def allocate_by_rank(
     chosen = _top(ranking, high, widths)
     bits = {block: chosen[block] for block in costs}
     return Allocation(bits, _cost(costs, bits))
-
-
-def allocate_by_hand(bits: Mapping[str, int], costs: Costs, budget: Budget | None = None) -> Allocation:
-    """``bits`` as they are, if every block has one of its choices and they keep the budget.
-
-    Raises:
-        RecipeError: a block without bits, bits that are none of its choices, or a cost above the budget.
-    """
-    _check_scores(bits, costs, "number of bits")
-    for block, choices in costs.items():
-        if bits[block] not in choices:
-            allowed = ", ".join(str(width) for width in sorted(choices))
-            raise RecipeError(f"block {block!r} has {bits[block]} bits; allowed: {allowed}")
-    found = Allocation({block: bits[block] for block in costs}, _cost(costs, bits))
-    if budget is not None and found.cost > budget.amount:
-        raise RecipeError(
-            f"these bits take {budget.shown(found.cost)}, the budget is {budget.shown(budget.amount)}; lower some"
-        )
-    return found
 
 
 def predicted_losses(
