@@ -16,16 +16,8 @@ from typing import Any
 
 from bitpress.artifact import ArtifactConfig, read_artifact
 from bitpress.bench.latency import Cell, make_batches
-from bitpress.runtime.engine import Engine, available_isas, machine_limits
+from bitpress.runtime.engine import PROFILED_LINEARS, Engine, available_isas, machine_limits
 from bitpress.runtime.tokenization import Tokenizer
-
-# Operations in the order of a pass, and the tensors that each multiplies by, in layer 0.
-LINEARS = {
-    "query_key_value": ("attention.query", "attention.key", "attention.value"),
-    "attention_output": ("attention.output",),
-    "ffn_up": ("ffn.intermediate",),
-    "ffn_down": ("ffn.output",),
-}
 
 
 def explain(path: str | Path, cells: Sequence[Cell], threads: int | None = None, repeats: int = 20) -> dict[str, Any]:
@@ -102,7 +94,9 @@ def kernel(config: ArtifactConfig, operation: str, engine: Engine) -> str:
     if operation == "head":
         names = ["pooler.dense.weight", "classifier.weight"]
     else:
-        names = [f"layers.{i}.{part}.weight" for i in range(config.num_hidden_layers) for part in LINEARS[operation]]
+        names = [
+            f"layers.{i}.{part}.weight" for i in range(config.num_hidden_layers) for part in PROFILED_LINEARS[operation]
+        ]
     forms = dict.fromkeys(_form(config, name, activations) for name in names)
     counts = [engine.panels(name) for name in names if not config.tensors[name].is_float]
     panels, fast = (sum(column) for column in zip(*counts, strict=True)) if counts else (0, 0)

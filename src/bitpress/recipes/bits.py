@@ -19,7 +19,8 @@ class BitAllocation:
     number the bits of least predicted loss, trace of the Hessian times quantization error (HAWQ-V2).
     ``by``: what a block is: a "layer", a "module" (attention or feed-forward network) or a "matrix".
     ``budget``: what the weights of all blocks may take, with their scales and offsets, as the artifact stores them:
-    "30.5MB", "12MiB", or a share of the same in fp32, "1/13" (:meth:`bitpress.sensitivity.budget.Budget.parse`).
+    "30.5MB", "12MiB", or a share of the same in fp32, "1/13" (:meth:`bitpress.sensitivity.budget.Budget.parse`); or
+    what the engine may take on this machine for one text of ``tokens`` tokens: "40ms".
     ``high``: of rule "rank", how many blocks get the higher width, instead of a budget; with neither, half of them.
     ``sensitivity``: the directory of a finished `bitpress sensitivity`; null: it is measured before the training.
     """
@@ -27,6 +28,7 @@ class BitAllocation:
     rule: Literal["rank", "error"] = "rank"
     by: Literal["layer", "module", "matrix"] = "layer"
     budget: str | int | float | None = None
+    tokens: int = 128
     high: int | None = None
     sensitivity: str | None = None
 
@@ -39,6 +41,8 @@ class BitAllocation:
             raise RecipeError("allocation.budget and allocation.high are both given; one says the other")
         if self.high is not None and (type(self.high) is not int or self.high < 0):
             raise RecipeError(f"allocation.high is {self.high!r}; allowed: a number of blocks, or null")
+        if type(self.tokens) is not int or self.tokens < 1:
+            raise RecipeError(f"allocation.tokens is {self.tokens!r}; allowed: an integer of at least 1")
         if self.budget is not None:
             Budget.parse(self.budget, 1 << 40)
 

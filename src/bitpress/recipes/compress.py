@@ -153,7 +153,7 @@ def compress(
             plan_teaching(stage.distill, student.config, teacher_model.config)
     if inputs.recipe.freeze:
         check_freezable(student, inputs.recipe.policy)
-    check_division(inputs.recipe, student)
+    latency = check_division(inputs.recipe, student)
     run = RunDirectory(out, _settings(inputs, columns, seed))
     finished = run.finished()
     if finished is not None:
@@ -174,7 +174,7 @@ def compress(
     for number in range(len(inputs.recipe.stages)):
         if inputs.recipe.widths and number == inputs.recipe.allocated_stage:
             measured = run.path / "sensitivity"
-            divided = divide_bits(inputs.recipe, student, inputs.train, measured, seed, console, quiet)
+            divided = divide_bits(inputs.recipe, student, inputs.train, measured, seed, console, quiet, latency)
             inputs = dataclasses.replace(inputs, recipe=inputs.recipe.with_bits(divided.bits))
         stage = inputs.recipe.stages[number]
         follows = stage.distill is not None and stage.distill.teacher == "previous"

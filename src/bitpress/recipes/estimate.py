@@ -6,15 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from bitpress.artifact import TaskSpec
 from bitpress.encoder import SequenceClassifier
 from bitpress.freeze import freeze, round_side_data
 from bitpress.recipes.inputs import teacher_task
 from bitpress.recipes.mixed_precision import Division
 from bitpress.recipes.schema import Recipe, load_recipe
-from bitpress.recipes.student import enter_stage, make_student, narrow_student
+from bitpress.recipes.student import enter_stage, make_student, narrow_student, start_from_random_tokens
 from bitpress.runtime.tokenization import Tokenizer
 from bitpress.sensitivity import load_sensitivity
 
@@ -40,12 +38,7 @@ def post_training_artifact(
         if parsed.widths and number == parsed.allocated_stage:
             parsed = parsed.with_bits(_unmeasured(parsed, model))
         enter_stage(model, parsed.stages[number])
-    if parsed.policy.activations.starts_from_data:
-        model.train()  # running ranges move in training mode only
-        ids = torch.randint(model.config.vocab_size, (4, 32), generator=torch.Generator().manual_seed(0))
-        with torch.no_grad():
-            model(ids)
-        model.eval()
+    start_from_random_tokens(model, parsed.policy)
     if parsed.side_data == "fp16":
         round_side_data(model)
     freeze(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ from bitpress.encoder import SequenceClassifier
 from bitpress.errors import RecipeError
 from bitpress.freeze import weight_bytes
 from bitpress.quantize import Policy, is_within, weight_policies
+from bitpress.recipes.block_latency import BlockLatency, measure_block_latency
 from bitpress.recipes.inputs import file_digest
 from bitpress.recipes.progress import progress_bar
 from bitpress.recipes.schema import Recipe
@@ -30,6 +33,7 @@ from bitpress.sensitivity import (
 )
 from bitpress.sensitivity.allocation import (
     Allocation,
+    Costs,
     allocate_by_loss,
     allocate_by_rank,
     check_budget,
@@ -42,7 +46,8 @@ from bitpress.train import EncodedDataset
 
 @dataclass(frozen=True)
 class BlockBits:
-    """One block: its Ω and trace (None: not measured), its bits, and the bytes of its weights with them."""
+    """One block: its Ω and trace (None: not measured), its bits, and the bytes of its weights with them, and under a
+    budget of milliseconds their time."""
 
     name: str
     parameters: int
@@ -50,21 +55,26 @@ class BlockBits:
     trace: float | None
     bits: int
     bytes: int
+    ms: float | None = None
 
 
 @dataclass(frozen=True)
 class DividedBits:
-    """What was decided. Bytes are those of all blocks: ``bytes`` as decided, ``fp32_bytes`` unquantized, ``smallest``
-    and ``largest`` what the widths allow; ``budget`` is None where none was set."""
+    """What was decided. Bytes are those of all blocks: ``bytes`` as decided, ``fp32_bytes`` unquantized. ``cost`` is
+    what the budget limits, in its ``unit``: "bytes", the same, or "ms" of the whole model on one text; ``smallest`` and
+    ``largest`` are what the widths allow, ``budget`` is None where none was set."""
 
     rule: str
     widths: tuple[int, ...]
     blocks: tuple[BlockBits, ...]
     bytes: int
-    budget: int | None
-    smallest: int
-    largest: int
     fp32_bytes: int
+    unit: str
+    cost: float
+    budget: float | None
+    smallest: float
+    largest: float
+    latency: BlockLatency | None = None
 
     @property
     def bits(self) -> dict[str, int]:
@@ -78,29 +88,41 @@ class Division:
 
     Args:
         student: as it enters the first stage with uniform weights; only shapes matter here.
+        latency: of its blocks, where the budget is in milliseconds; None: it is measured, in seconds.
 
     Raises:
         RecipeError: no stage has uniform weights, or a budget that no bits keep.
     """
 
-    def __init__(self, recipe: Recipe, student: SequenceClassifier) -> None:
+    def __init__(self, recipe: Recipe, student: SequenceClassifier, latency: BlockLatency | None = None) -> None:
         assert recipe.allocated_stage is not None, "set_bits asks for uniform weights"
         self.recipe, self.student, self.widths = recipe, student, recipe.widths
         self.policy = recipe.stages[recipe.allocated_stage].quantize
         self.blocks = layer_blocks(student, recipe.allocation.by)
         sizes = {width: weight_bytes(student, self._policy(width), recipe.packing) for width in self.widths}
-        self.costs = {
-            block.name: {width: float(_within(sizes[width], block.name)) for width in self.widths}
+        self.bytes = {
+            block.name: {width: int(_within(sizes[width], block.name)) for width in self.widths}
             for block in self.blocks
         }
         self.parameters = {block.name: _parameters(student, block) for block in self.blocks}
         self.fp32_bytes = 4 * sum(self.parameters.values())
         wanted = recipe.allocation.budget
         self.budget = None if wanted is None else Budget.parse(wanted, self.fp32_bytes)
-        if self.budget is not None:
-            if self.budget.unit != "bytes":
-                raise RecipeError(f"allocation.budget is {wanted!r}; a recipe divides bytes, such as 12MiB or 1/10")
+        self.latency: BlockLatency | None = None
+        self.costs: Costs = self.bytes
+        if self.budget is not None and self.budget.unit == "ms":
+            self.latency = latency or measure_block_latency(
+                student, recipe, {width: self._policy(width) for width in self.widths}, self.blocks
+            )
+            self.costs = self.latency.blocks
+            self.latency.check_budget(self.budget.amount)
+        elif self.budget is not None:
             check_budget(self.costs, self.budget)
+
+    @property
+    def _outside(self) -> float:
+        """What the budget pays for besides the blocks."""
+        return 0.0 if self.latency is None else self.latency.rest
 
     def divide(self, report: SensitivityReport | None) -> DividedBits:
         """The bits of each block.
@@ -114,13 +136,14 @@ class Division:
         """
         omega, trace = self._scores(report)
         rule = self.recipe.allocation.rule
+        budget = None if self.budget is None else Budget(self.budget.amount - self._outside, self.budget.unit)
         found: Allocation
         if rule == "rank":
-            found = allocate_by_rank(omega, self.costs, self.budget, self.recipe.allocation.high)
+            found = allocate_by_rank(omega, self.costs, budget, self.recipe.allocation.high)
         else:
-            assert self.budget is not None, "BitAllocation asks for one"
+            assert budget is not None, "BitAllocation asks for one"
             losses = predicted_losses(trace, self.parameters, self._errors())
-            found = allocate_by_loss(losses, self.costs, self.budget)
+            found = allocate_by_loss(losses, self.costs, budget)
         blocks = tuple(
             BlockBits(
                 name=name,
@@ -128,7 +151,8 @@ class Division:
                 omega=None if report is None else omega[name],
                 trace=None if report is None else trace[name],
                 bits=bits,
-                bytes=int(self.costs[name][bits]),
+                bytes=self.bytes[name][bits],
+                ms=None if self.latency is None else self.latency.blocks[name][bits],
             )
             for name, bits in found.bits.items()
         )
@@ -136,11 +160,14 @@ class Division:
             rule=rule,
             widths=self.widths,
             blocks=blocks,
-            bytes=int(found.cost),
-            budget=None if self.budget is None else int(self.budget.amount),
-            smallest=int(sum(min(choices.values()) for choices in self.costs.values())),
-            largest=int(sum(max(choices.values()) for choices in self.costs.values())),
+            bytes=sum(block.bytes for block in blocks),
             fp32_bytes=self.fp32_bytes,
+            unit="bytes" if self.budget is None else self.budget.unit,
+            cost=self._outside + found.cost,
+            budget=None if self.budget is None else self.budget.amount,
+            smallest=self._outside + sum(min(choices.values()) for choices in self.costs.values()),
+            largest=self._outside + sum(max(choices.values()) for choices in self.costs.values()),
+            latency=self.latency,
         )
 
     def _scores(self, report: SensitivityReport | None) -> tuple[dict[str, float], dict[str, float]]:
@@ -189,14 +216,17 @@ def layer_blocks(model: SequenceClassifier, by: str) -> tuple[Block, ...]:
     return tuple(block for block in encoder_blocks(model, by) if block.name.startswith("layers."))
 
 
-def check_division(recipe: Recipe, student: SequenceClassifier) -> None:
+def check_division(recipe: Recipe, student: SequenceClassifier) -> BlockLatency | None:
     """Refuse, before any training, what cannot be: a budget that no bits keep, a measurement of other blocks.
+
+    Returns:
+        The latency of the blocks, where the budget is in milliseconds.
 
     Raises:
         RecipeError, DataError: see :class:`Division`.
     """
     if not recipe.widths:
-        return
+        return None
     if recipe.student.width < 1:  # which neurons go takes data to decide, how many does not
         student = copy.deepcopy(student)
         narrow_student(student, recipe.student.width, None)
@@ -205,6 +235,7 @@ def check_division(recipe: Recipe, student: SequenceClassifier) -> None:
         division.divide(load_sensitivity(finished))
     elif recipe.allocation.rule == "rank":
         division.divide(None)
+    return division.latency
 
 
 def divide_bits(
@@ -215,6 +246,7 @@ def divide_bits(
     seed: int,
     console: Console,
     quiet: bool,
+    latency: BlockLatency | None = None,
 ) -> DividedBits:
     """The bits of each block by a finished measurement, or by one that is made now.
 
@@ -222,11 +254,13 @@ def divide_bits(
         student: in fp32, as it enters the first stage with uniform weights; its own weights and labels are measured.
         train: labelled texts; needed where the recipe names no finished measurement.
         resume: a directory for the measurement, which goes on there after an interruption.
+        latency: as :func:`check_division` found it. The first one of a run is kept in ``resume``, so that the run
+            goes on with the same bits.
 
     Raises:
         RecipeError, DataError, TrainingError: see :class:`Division` and :func:`measure_sensitivity`.
     """
-    division = Division(recipe, student)
+    division = Division(recipe, student, None if latency is None else latency.kept(resume / "latency.json"))
     directory = recipe.allocation.sensitivity
     if directory is not None:
         report = load_sensitivity(directory)
@@ -283,27 +317,36 @@ def _measured(
 
 def in_words(found: DividedBits) -> list[str]:
     """A table of the blocks, and what they take together."""
-    scored = found.blocks[0].omega is not None
+    scored, timed = found.blocks[0].omega is not None, found.latency is not None
     width = max(len(block.name) for block in found.blocks)
     head = f"  {'block':<{width}}  {'parameters':>12}" + (f"  {'Ω':>10}  {'trace':>10}" if scored else "")
-    lines = [f"bits of the blocks, {'/'.join(map(str, found.widths))} by {found.rule}:", f"{head}  bits  {'bytes':>12}"]
+    head += f"  bits  {'bytes':>12}" + (f"  {'ms':>8}" if timed else "")
+    lines = [f"bits of the blocks, {'/'.join(map(str, found.widths))} by {found.rule}:", head]
     for block in found.blocks:
         line = f"  {block.name:<{width}}  {block.parameters:>12,}"
         if scored:
             line += f"  {block.omega:>10.4g}  {block.trace:>10.4g}"
-        lines.append(f"{line}  {block.bits:>4}  {block.bytes:>12,}")
-    limit = "" if found.budget is None else f" of at most {found.budget:,}"
-    lines.append(
-        f"  together {found.bytes:,} bytes{limit} ({found.fp32_bytes / found.bytes:.1f}× smaller than fp32; possible: "
-        f"{found.smallest:,} to {found.largest:,})"
-    )
+        line += f"  {block.bits:>4}  {block.bytes:>12,}"
+        lines.append(line + (f"  {block.ms:>8.3f}" if timed else ""))
+    smaller = f"{found.fp32_bytes / found.bytes:.1f}× smaller than fp32"
+    if found.latency is not None:
+        lines += [
+            f"  together {found.bytes:,} bytes ({smaller})",
+            f"  one text of {found.latency.tokens} tokens, {found.latency.threads} threads: {found.cost:.3f} ms of at "
+            f"most {found.budget:.3f}, {found.latency.rest:.3f} of them outside the blocks (possible: "
+            f"{found.smallest:.3f} to {found.largest:.3f})",
+        ]
+    else:
+        limit = "" if found.budget is None else f" of at most {found.budget:,.0f}"
+        possible = f"{found.smallest:,.0f} to {found.largest:,.0f}"
+        lines.append(f"  together {found.bytes:,} bytes{limit} ({smaller}; possible: {possible})")
     return lines
 
 
 def as_record(found: DividedBits) -> dict[str, Any]:
     """JSON values, for provenance.json."""
-    blocks = [dict(vars(block)) for block in found.blocks]
-    return {**vars(found), "widths": list(found.widths), "blocks": blocks}
+    record: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(found)))
+    return record
 
 
 def _within(values: Mapping[str, Any], block: str) -> Any:

@@ -13,7 +13,7 @@ from torch import Tensor
 from bitpress.distill import HiddenProjections
 from bitpress.encoder import SequenceClassifier, load_classifier, load_extra_tensors
 from bitpress.errors import TrainingError
-from bitpress.quantize import AppliedPolicy, apply_policy, split_ternary
+from bitpress.quantize import AppliedPolicy, Policy, apply_policy, split_ternary
 from bitpress.recipes.schema import Stage, StudentChanges
 from bitpress.runtime.tokenization import Tokenizer
 from bitpress.slim import Importance, StudentShape, fresh_student, from_layers, importance, narrow
@@ -106,6 +106,16 @@ def enter_stage(student: SequenceClassifier, stage: Stage) -> AppliedPolicy:
     if stage.split:
         split_ternary(student)
     return apply_policy(student, stage.quantize)
+
+
+@torch.no_grad()
+def start_from_random_tokens(student: SequenceClassifier, policy: Policy) -> None:
+    """Give ranges and learned scales that start from data any value, where bytes and speed matter only: in place."""
+    if policy.activations.starts_from_data:
+        ids = torch.randint(student.config.vocab_size, (4, 32), generator=torch.Generator().manual_seed(0))
+        student.train()  # running ranges move in training mode only
+        student(ids)
+        student.eval()
 
 
 def _measured(train: EncodedDataset) -> Iterator[Batch]:

@@ -29,6 +29,7 @@ Floats = NDArray[np.float32]
 TokenIds = Sequence[Sequence[int]]
 
 __all__ = [
+    "PROFILED_LINEARS",
     "Engine",
     "EngineConfig",
     "PackedTensor",
@@ -52,6 +53,15 @@ _RANGES = {"fp32": 0, "token": 1, "static": 2, "binary": 3}
 _ATTENTIONS = {"bool": 0, "all": 1, "softmax": 2}
 _SCHEMES = {"ternary": 0, "uniform": 1, "codebook": 2, "binary": 3}
 _PACKINGS = {"bits": 0, "trits": 1}
+
+# The operations of `Engine.profile` that multiply by weights, in the order of a pass, and the matrices of a layer that
+# each multiplies by.
+PROFILED_LINEARS = {
+    "query_key_value": ("attention.query", "attention.key", "attention.value"),
+    "attention_output": ("attention.output",),
+    "ffn_up": ("ffn.intermediate",),
+    "ffn_down": ("ffn.output",),
+}
 
 
 @dataclass(frozen=True)
