@@ -31,6 +31,7 @@ def test_everything_at_once(tiny: Any, tmp_path: Path) -> None:
     assert sorted(path.name for path in out.iterdir()) == [
         "attention-kl.json",
         "attention-kl.svg",
+        "landscape-layers.1.ffn-3d.svg",
         "landscape-layers.1.ffn.csv",
         "landscape-layers.1.ffn.json",
         "landscape-layers.1.ffn.svg",

@@ -16,7 +16,7 @@ from bitpress.errors import RecipeError
 from bitpress.quantize import ActivationPolicy, EmbeddingPolicy, Policy, WeightPolicy, apply_policy
 from bitpress.sensitivity import attention_kl, encoder_blocks, find_block, group_wise, landscape, quantize_in_place
 from bitpress.sensitivity.losses import sample_batches, summed_loss
-from bitpress.sensitivity.plots import bar_chart, contour, heat_map
+from bitpress.sensitivity.plots import bar_chart, contour, heat_map, surface
 
 
 def test_divergence_of_equal_models_is_zero() -> None:
@@ -130,6 +130,29 @@ def test_heat_map_has_a_cell_a_value() -> None:
     fills = [e.getAttribute("fill") for e in root.getElementsByTagName("rect")][1:7]
     assert (fills[0], fills[5], len(set(fills))) == ("#440154", "#fde725", 6)
     xml.dom.minidom.parseString(heat_map("flat", [[1.0, 1.0], [1.0, 1.0]], ["", ""], ["", ""], 3))
+
+
+def test_a_surface_is_as_high_as_its_values() -> None:
+    """One raised corner: its face is the last but one to be lifted, and the corner nearest to the eye lies lowest."""
+    values = [[0.0, 0.0, 2.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
+    picture = surface("a < b", values, ("down", "across"), ("-1", "1"))
+    root = xml.dom.minidom.parseString(picture)
+    faces = [
+        [tuple(map(float, point.split(","))) for point in e.getAttribute("points").split()]
+        for e in root.getElementsByTagName("polygon")
+    ]
+    assert len(faces) == 4
+    far, right, left, near = faces  # far to near, so that the near ones hide the far ones
+    flat = surface("a < b", [[0.0] * 3] * 3, ("down", "across"), ("-1", "1"))
+    level = [e.getAttribute("points") for e in xml.dom.minidom.parseString(flat).getElementsByTagName("polygon")]
+    lifted = tuple(map(float, level[1].split()[1].split(",")))  # row 0, column 2
+    assert right[1] == (lifted[0], pytest.approx(lifted[1] - 170, abs=0.11))
+    assert far[1] == right[0]
+    assert left[1] == near[0]
+    assert near[2][1] == max(y for face in faces for _, y in face)
+    assert right[1][0] > far[0][0] > left[3][0]  # columns to the right, rows to the left
+    place = {e.firstChild.nodeValue: float(e.getAttribute("x")) for e in root.getElementsByTagName("text")}
+    assert place["across"] < place["1"] < place["down"]
 
 
 def test_contours_lie_where_the_values_are() -> None:

@@ -53,7 +53,7 @@ from bitpress.sensitivity import (
 )
 from bitpress.sensitivity.landscape import check_grid
 from bitpress.sensitivity.measured import GROUPS
-from bitpress.sensitivity.plots import bar_chart, heat_map
+from bitpress.sensitivity.plots import bar_chart, heat_map, surface
 from bitpress.sensitivity.report_file import as_document, write_json
 from bitpress.train import EncodedDataset
 
@@ -288,6 +288,8 @@ def _landscape(
     values = ", ".join(f"{value:.3g}" for value in found.eigenvalues)
     title = f"loss around {block.name} along its eigenvectors, down and across: λ = {values}"
     files.text(f"{name}.svg", heat_map(title, found.loss, marks, marks, CONTOURS))
+    title = f"loss around {block.name} along its eigenvectors e1 and e2: λ = {values}"
+    files.text(f"{name}-3d.svg", surface(title, found.loss, ("e1", "e2"), (marks[0], marks[-1])))
     return found.as_dict()
 
 

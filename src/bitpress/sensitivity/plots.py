@@ -1,4 +1,4 @@
-"""Plots as SVG, written by hand: two kinds of picture need no library, and the same numbers give the same file."""
+"""Plots as SVG, written by hand: three kinds of picture need no library, and the same numbers give the same file."""
 
 from __future__ import annotations
 
@@ -72,13 +72,48 @@ def heat_map(
         for (y1, x1), (y2, x2) in contour(values, level):
             xs, ys = [left + cell * (x + 0.5) for x in (x1, x2)], [top + cell * (y + 0.5) for y in (y1, y2)]
             parts.append(_line(xs[0], ys[0], xs[1], ys[1], "#ffffff"))
-    steps, scale = 32, right + 24
-    for k in range(steps):
-        y, tall = top + (bottom - top) * k / steps, (bottom - top) / steps + 0.5
-        colour = _colour(1 - (k + 0.5) / steps)
-        parts.append(f'<rect x="{scale}" y="{y:.1f}" width="14" height="{tall:.1f}" fill="{colour}"/>')
-    parts += [_text(scale + 20, top + 10, f"{high:.4g}"), _text(scale + 20, bottom, f"{low:.4g}")]
-    return _svg(max(scale + 90, _width(title)), bottom + 30, parts)
+    parts += _scale(right + 24, top, bottom, low, high)
+    return _svg(max(right + 114, _width(title)), bottom + 30, parts)
+
+
+def surface(title: str, values: Sequence[Sequence[float]], axes: tuple[str, str], ends: tuple[str, str]) -> str:
+    """The values as heights over their grid, seen from above the corner of the last row and column; the nearer faces
+    are drawn over the farther ones. A face has the colour of its corners' mean, with the scale beside it.
+
+    Args:
+        axes: what rows and columns are; ends: what the first and the last of each are.
+    """
+    flat = [value for line in values for value in line]
+    low, high = min(flat), max(flat)
+    rows, columns, across, depth, tall = len(values) - 1, len(values[0]) - 1, 260.0, 120.0, 170.0
+
+    def place(i: float, j: float, height: float) -> tuple[float, float]:
+        u, v = i / rows, j / columns
+        return 40 + across * (1 + v - u), 50 + tall + depth * (u + v) - tall * height
+
+    parts = [_text(10, 20, title, weight="bold")]
+    floor = [place(*corner, 0.0) for corner in ((0, 0), (0, columns), (rows, columns), (rows, 0))]
+    parts += [_line(*a, *b, _GRID) for a, b in zip(floor, floor[1:] + floor[:1], strict=True)]
+    faces = sorted(((i, j) for i in range(rows) for j in range(columns)), key=lambda face: (sum(face), face))
+    for i, j in faces:
+        corners = ((i, j), (i, j + 1), (i + 1, j + 1), (i + 1, j))
+        heights = [_share(values[a][b], low, high) for a, b in corners]
+        outline = " ".join(
+            f"{x:.1f},{y:.1f}" for x, y in (place(a, b, h) for (a, b), h in zip(corners, heights, strict=True))
+        )
+        parts.append(
+            f'<polygon points="{outline}" fill="{_colour(sum(heights) / 4)}" stroke="#ffffff" stroke-width="0.4"/>'
+        )
+    # Along the near edges: to the left of the nearest corner only the column changes, to its right only the row.
+    (rows_name, columns_name), (first, last) = axes, ends
+    near = floor[2]
+    for name, far in ((columns_name, floor[3]), (rows_name, floor[1])):
+        parts.append(_text((near[0] + far[0]) / 2, (near[1] + far[1]) / 2 + 34, name, anchor="middle"))
+        parts.append(_text(far[0], far[1] + 18, first, anchor="middle"))
+    parts.append(_text(near[0], near[1] + 18, last, anchor="middle"))
+    right, top, bottom = 2 * across + 70, 50.0, 50 + tall + 2 * depth
+    parts += _scale(right, top, bottom - 40, low, high)
+    return _svg(max(right + 90, _width(title)), bottom + 40, parts)
 
 
 Point = tuple[float, float]
@@ -99,6 +134,16 @@ def contour(values: Sequence[Sequence[float]], level: float) -> list[tuple[Point
             # Two crossings, or four in a saddle, which are joined in the order they are met.
             pieces += [(crossings[k], crossings[k + 1]) for k in range(0, len(crossings), 2)]
     return pieces
+
+
+def _scale(x: float, top: float, bottom: float, low: float, high: float) -> list[str]:
+    """Which colour is which value, from ``top`` to ``bottom``."""
+    steps, parts = 32, []
+    for k in range(steps):
+        y, tall = top + (bottom - top) * k / steps, (bottom - top) / steps + 0.5
+        colour = _colour(1 - (k + 0.5) / steps)
+        parts.append(f'<rect x="{x}" y="{y:.1f}" width="14" height="{tall:.1f}" fill="{colour}"/>')
+    return [*parts, _text(x + 20, top + 10, f"{high:.4g}"), _text(x + 20, bottom, f"{low:.4g}")]
 
 
 def _share(value: float, low: float, high: float) -> float:
