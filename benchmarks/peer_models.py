@@ -253,6 +253,16 @@ PEERS = {
         (WORKER, "onnxruntime"),
         "the fused graph with dynamic int8: signed weights, per channel, reduced range",
     ),
+    "ONNX Runtime int4": Peer(
+        _onnx("int4"),
+        (WORKER, "onnxruntime"),
+        "MatMulNBits: 4-bit weights in blocks of 128 inputs, accuracy level 4 (int8 products), MultiHeadAttention",
+    ),
+    "ONNX Runtime int2": Peer(
+        _onnx("int2"),
+        (WORKER, "onnxruntime"),
+        "as ONNX Runtime int4, with 2-bit weights",
+    ),
     "OpenVINO fp32": Peer(
         _openvino,
         (WORKER, "openvino"),
