@@ -298,7 +298,7 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none\.csv: no such file"):
         read_dataset(tmp_path / "none.csv", CLASSIFICATION)
     (tmp_path / "folder.csv").mkdir()
-    with pytest.raises(DataError, match=r"folder\.csv: cannot be read"):
+    with pytest.raises(DataError, match=r"folder\.csv: is a directory, but not one that"):
         read_dataset(tmp_path / "folder.csv", CLASSIFICATION)
 
 

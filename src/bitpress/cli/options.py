@@ -18,7 +18,9 @@ Json = Annotated[bool, typer.Option("--json", help="Machine-readable output on s
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes; results and errors only.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads of the engine.", show_default="all")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
-Train = Annotated[Path, typer.Option(help="Labelled training data: csv, tsv or jsonl, also .gz.")]
+Train = Annotated[
+    Path, typer.Option(help="Labelled training data: csv, tsv or jsonl, also .gz; a saved dataset, or hub:NAME:SPLIT.")
+]
 Dev = Annotated[Path, typer.Option(help="Labelled data that chooses the best epoch and gives the reported score.")]
 Out = Annotated[Path, typer.Option(help="Directory to write; an unfinished run in it is resumed.")]
 Set = Annotated[

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from bitpress.data.saved import is_saved, read_saved_table
 from bitpress.data.tables import MISSING, Table, check_characters, file_format, read_bytes, read_table
 from bitpress.data.tasks import Task
 from bitpress.errors import DataError
@@ -94,16 +95,16 @@ def read_dataset(
     label_names: list[str] | None = None,
     require_labels: bool = True,
 ) -> Dataset:
-    """Read a csv, tsv or jsonl file (each also ``.gz``) for ``task``.
+    """Read a csv, tsv or jsonl file (each also ``.gz``), or a dataset of the ``datasets`` library
+    (:mod:`bitpress.data.saved`), for ``task``.
 
     Columns given here win over the task's own, which win over common names. With ``label_names`` (a model's, in index
     order) every label must be one of them; without, they are the task's, or the file's own distinct labels, sorted
     (as numbers where all are). ``require_labels=False`` does not read the label column at all. Raises DataError.
     """
-    content = read_bytes(path)
     # A task with its own layout reads the published files, in which a quotation mark is a character like any other.
     own_text = (text_column or task.text_column) if task.text_column is not None else None
-    table = read_table(path, content, task.columns, own_text)
+    table, fingerprint = _load_table(path, task.columns, own_text)
     text, pair = _find_texts(table, task, text_column, pair_column)
     label = _find_label(table, task, label_column) if require_labels else None
     if label is not None and label in (text, pair):
@@ -118,8 +119,15 @@ def read_dataset(
         raw = [_label(table, line, values, label) for line, values in table.rows]
         names = names or _label_names(table, raw, label)
         labels = _class_indices(table, raw, label, names, task)
-    fingerprint = hashlib.sha256(content).hexdigest()
     return Dataset(texts, pairs, labels, names, str(path), fingerprint, _originals(table))
+
+
+def _load_table(path: str | Path, names: tuple[str, ...] = (), text_column: str | None = None) -> tuple[Table, str]:
+    """A file (:func:`read_table`) or a dataset of the ``datasets`` library, and the SHA-256 of what it holds."""
+    if is_saved(path):
+        return read_saved_table(path)
+    content = read_bytes(path)
+    return read_table(path, content, names, text_column), hashlib.sha256(content).hexdigest()
 
 
 def _originals(table: Table) -> NDArray[np.bool_] | None:
@@ -135,18 +143,20 @@ def iter_texts(
 ) -> Iterator[str | tuple[str, str]]:
     """Texts to predict, as ``str`` or, where the file has two text columns, ``(text, pair)``.
 
-    ``source`` is a csv, tsv or jsonl file (each also ``.gz``), any other file as plain text with one text a line, a
-    binary stream of such lines, or ``-`` for standard input. Lines of plain text are yielded as they arrive, empty
-    ones too, so that the n-th result belongs to the n-th line. Raises DataError.
+    ``source`` is a csv, tsv or jsonl file (each also ``.gz``), a dataset (:mod:`bitpress.data.saved`), any other file
+    as plain text with one text a line, a binary stream of such lines, or ``-`` for standard input. Lines of plain text
+    are yielded as they arrive, empty ones too, so that the n-th result belongs to the n-th line. Raises DataError.
     """
     if not isinstance(source, str | Path):
         yield from _iter_lines(source, getattr(source, "name", "<stream>"))
     elif str(source) == "-":
         yield from _iter_lines(sys.stdin.buffer, "<stdin>")
-    elif file_format(source) is None or str(source).lower().removesuffix(".gz").endswith(".txt"):
+    elif not is_saved(source) and (
+        file_format(source) is None or str(source).lower().removesuffix(".gz").endswith(".txt")
+    ):
         yield from _iter_file(Path(source))
     else:
-        table = read_table(source, read_bytes(source))
+        table, _ = _load_table(source)
         text, pair = _find_texts(table, None, text_column, pair_column)
         for line, values in table.rows:
             first = _text(table, line, values, text, allow_empty=True)
