@@ -173,7 +173,7 @@ def test_long_texts_are_cut_and_said_to_be(small: Any, ner: Ner, tmp_path: Path)
 def test_a_text_without_any_token_is_refused(ner: Ner, tmp_path: Path) -> None:
     (tmp_path / "d.jsonl").write_text(json.dumps({"tokens": ["\u200b"], "tags": ["B-hero"]}) + "\n")
     data = read_dataset(tmp_path / "d.jsonl", get_task("ner"), label_names=LABELS)
-    with pytest.raises(DataError, match="text 1, .*makes no token of any of its words; remove it"):
+    with pytest.raises(DataError, match=r"text 1, .*makes no token of any of its words; remove it"):
         tokenize(Tokenizer.from_directory(ner.teacher), data, 64, 0)
 
 
@@ -208,9 +208,9 @@ def test_sensitivity_of_a_token_classifier(ner: Ner, tmp_path: Path) -> None:
 
 
 def test_heads_and_tasks_that_do_not_fit_are_refused(ner: Ner, tiny: Any, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="task 'classification' is classification, but .* has a token_classific"):
+    with pytest.raises(TrainingError, match=r"task 'classification' is classification, but .* has a token_classific"):
         evaluate_checkpoint(ner.teacher, ner.dev, task="classification")
-    with pytest.raises(TrainingError, match="task 'ner' is token_classification, but .* has a classification head"):
+    with pytest.raises(TrainingError, match=r"task 'ner' is token_classification, but .* has a classification head"):
         evaluate_checkpoint(tiny.teacher, ner.dev, task="ner")
     with pytest.raises(RecipeError, match="task 'ner' has tagged words; augment writes variants of texts"):
         augment(train=ner.train, out=tmp_path / "a.jsonl", task="ner", mlm=ner.encoder)
