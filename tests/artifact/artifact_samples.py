@@ -103,9 +103,7 @@ def make_tokens_config(activations: ActivationSpec | None = None) -> ArtifactCon
         id2label={"0": "O", "1": "B-thing", "2": "I-thing"},
         label2id={"O": 0, "B-thing": 1, "I-thing": 2},
     )
-    return make_config(
-        activations=activations, task=TaskSpec("token_classification", "entity_f1", False), model=model
-    )
+    return make_config(activations=activations, task=TaskSpec("token_classification", "entity_f1", False), model=model)
 
 
 def make_mixed_config(activations: ActivationSpec | None = None) -> ArtifactConfig:

@@ -14,6 +14,7 @@ from bitpress.data.scores import word_logits
 NAMES = ["O", "B-per", "I-per", "I-loc", "B-loc"]
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # seqeval's own, where a sample has no entity
 @settings(deadline=None)  # the first call imports scikit-learn
 @given(seed=st.integers(0, 2**31), lengths=st.lists(st.integers(0, 9), min_size=1, max_size=6))
 def test_equal_to_seqeval(seed: int, lengths: list[int]) -> None:

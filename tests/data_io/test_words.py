@@ -19,7 +19,8 @@ from bitpress.data.words import split_words
         ("snake_case 3.5€ x🎉y", ["snake", "_", "case", "3", ".", "5", "€", "x", "🎉", "y"]),
         ("中文 text", ["中", "文", "text"]),
         ("हिन्दी café cafe\u0301", ["हिन्दी", "café", "cafe\u0301"]),
-        ("a\u200bb\u00a0c", ["a", "b", "c"]),
+        ("a\u200bb\u00a0c \u200b \u0001", ["a\u200bb", "c"]),
+        ("می\u200cروم", ["می\u200cروم"]),
     ],
 )
 def test_words(text: str, words: list[str]) -> None:

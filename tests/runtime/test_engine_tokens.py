@@ -70,5 +70,7 @@ def test_nothing_in_nothing_out() -> None:
 def test_a_pooler_is_refused() -> None:
     model = oracle.tiny_model(head="tokens")
     pooler = {"pooler.dense.bias": np.zeros(24, np.float32)}
-    with pytest.raises(EngineError, match="'pooler.dense.bias': unknown name; a model of 2 layers has none of that name"):
+    with pytest.raises(
+        EngineError, match=r"'pooler.dense.bias': unknown name; a model of 2 layers has none of that name"
+    ):
         Engine(model.config, model.tensors() | pooler)

@@ -15,17 +15,17 @@ _IDEOGRAPHS = (
 
 def split_words(text: str) -> list[tuple[int, int]]:
     """[start, end) in characters of every word: a run of letters, marks and digits, or one punctuation mark, symbol or
-    ideograph, as BERT's tokenizer splits before its pieces (Devlin et al. 2018). Whitespace and control characters
-    belong to no word."""
+    ideograph, as BERT's tokenizer splits before its pieces (Devlin et al. 2018). What shows nothing, such as the
+    joiners of Hindi and Persian, may stand in a word but is none alone."""
     words: list[tuple[int, int]] = []
     position = 0
-    for kind, run in groupby(text, _kind):
-        length = sum(1 for _ in run)
-        if kind == "run":
-            words.append((position, position + length))
+    for kind, characters in groupby(text, _kind):
+        run = "".join(characters)
+        if kind == "run" and not all(map(_is_invisible, run)):
+            words.append((position, position + len(run)))
         elif kind == "single":
-            words += [(i, i + 1) for i in range(position, position + length)]
-        position += length
+            words += [(i, i + 1) for i in range(position, position + len(run))]
+        position += len(run)
     return words
 
 
@@ -34,4 +34,8 @@ def _kind(character: str) -> str:
     category = unicodedata.category(character)
     if category[0] in "PS" or any(low <= ord(character) <= high for low, high in _IDEOGRAPHS):
         return "single"
-    return "space" if category[0] in "ZC" else "run"
+    return "space" if category[0] == "Z" or character.isspace() else "run"
+
+
+def _is_invisible(character: str) -> bool:
+    return unicodedata.category(character)[0] == "C"

@@ -86,8 +86,8 @@ def unread_note(dataset: Dataset, encoded: EncodedDataset, max_length: int) -> s
     if not count:
         return None
     return (
-        f"note: {count:,} of {int(dataset.word_counts.sum()):,} words of {dataset.path} are not read (texts are cut to "
-        f"{max_length} tokens, --max-length) and count as no entity"
+        f"note: {count:,} of {int(dataset.word_counts.sum()):,} words of {dataset.path} are not read and count as no "
+        f"entity: they lie beyond {max_length} tokens (--max-length), or the tokenizer drops all of their characters"
     )
 
 
