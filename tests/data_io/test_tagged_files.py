@@ -138,6 +138,8 @@ def test_columns_that_are_not_there(tmp_path: Path) -> None:
             read(tmp_path / "d.conll", content, **{option: value})
     with pytest.raises(DataError, match="one column cannot be both word and tag"):
         read(tmp_path / "d.conll", content, text_column="2")
+    with pytest.raises(DataError, match="--pair-column is '2'; words are tagged in one text, leave it out"):
+        read(tmp_path / "d.conll", content, pair_column="2")
     with pytest.raises(DataError, match="csv cannot hold tagged words; allowed: jsonl, or CoNLL columns"):
         read(tmp_path / "d.csv", content)
 

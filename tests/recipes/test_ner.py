@@ -1,6 +1,6 @@
 """Token classification on a tiny model, from CoNLL columns to entities with character offsets.
 
-Oracles: the student replayed in the engine's arithmetic, every recipe; ``seqeval`` on the CLI's own predictions' words.
+Oracles: the student replayed in the engine's arithmetic, for every recipe; losses by their definition.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ import torch
 
 import bitpress
 from bitpress.artifact import read_artifact
+from bitpress.bench.worker import load_checkpoint
 from bitpress.data import get_task, read_dataset
 from bitpress.encoder import load_classifier, task_loss
 from bitpress.errors import DataError, RecipeError, TrainingError
 from bitpress.recipes.evaluation import evaluate_checkpoint, logits_of
 from bitpress.recipes.inputs import tokenize, unread_note, unread_words
-from bitpress.recipes.runner import augment, compress, finetune, sensitivity
-from bitpress.recipes.schema import Distillation, list_recipes, load_recipe
+from bitpress.recipes.runner import augment, compress, finetune, post_training_artifact, pretrain, sensitivity
+from bitpress.recipes.schema import Distillation, StudentChanges, list_recipes, load_recipe
+from bitpress.recipes.student import make_student
 from bitpress.recipes.teaching import Teaching
 from bitpress.runtime.tokenization import Tokenizer
 from bitpress.sensitivity import SensitivitySettings
@@ -128,8 +130,9 @@ def test_the_artifact_scores_as_the_engine_says(small: Any, ner: Ner) -> None:
     assert small.teacher["value"] == ner.score.value
     assert abs(small.drop_points) <= 5
     check = small.artifact["engine_vs_student"]
-    assert check["arithmetic"] == "engine"
-    assert check["identical_logits"] == check["n"] > small.artifact["n"]  # tokens, not texts
+    assert (check["arithmetic"], check["unit"]) == ("engine", "tokens")
+    assert check["identical_logits"] == check["n"] > small.artifact["n"]
+    assert f"{check['n']} tokens and another prediction for 0" in (Path(small.out) / "README.md").read_text()
     config = read_artifact(small.out).config
     assert (config.task.kind, config.head) == ("token_classification", "tokens")
     assert "pooler.dense.weight" not in config.tensors
@@ -197,6 +200,36 @@ def test_every_recipe(recipe: str, ner: Ner, tmp_path: Path) -> None:
         assert check["identical_logits"] == check["n"]
     else:
         assert check["max_logit_difference"] < 0.25
+
+
+def test_an_estimate_packs_without_training(ner: Ner, tmp_path: Path) -> None:
+    post_training_artifact(ner.teacher, "bibert", tmp_path / "s")
+    with bitpress.load(tmp_path / "s") as model:
+        assert model.task.kind == "token_classification"
+        assert isinstance(model("the superb film"), list)
+
+
+def test_the_teacher_is_timed_as_what_it_is(ner: Ner) -> None:
+    timed = load_checkpoint(ner.teacher, threads=1)
+    assert timed.forward({"ids": [[2, 5, 3], [2, 3]], "type_ids": [[0, 0, 0], [0, 0]]}).shape == (2, 3, 5)
+
+
+def test_a_general_student_of_a_token_classifier(ner: Ner, tmp_path: Path) -> None:
+    """Raw text has no tags, and what is written has no head."""
+    (tmp_path / "corpus.txt").write_text("the superb film was dull\n" * 400)
+    overrides = {"max_steps": 2, "epochs": 1, "batch_tokens": 128}
+    pretrain(
+        ner.teacher,
+        corpus=[str(tmp_path / "corpus.txt")],
+        student="1x16",
+        out=tmp_path / "g",
+        overrides=overrides,
+        quiet=True,
+    )
+    assert load_classifier(tmp_path / "g").config.head == "linear"
+    student = make_student(StudentChanges(init=str(tmp_path / "g")), ner.teacher, None, seed=0)
+    assert student.config.classifies_tokens
+    assert student.config.id2label == dict(enumerate(LABELS))
 
 
 def test_sensitivity_of_a_token_classifier(ner: Ner, tmp_path: Path) -> None:

@@ -92,6 +92,8 @@ def read_dataset(
     Files of token classification: :func:`bitpress.data.tagged.read_tagged`.
     """
     if task.kind == TOKEN_CLASSIFICATION:
+        if pair_column is not None:
+            raise DataError(f"--pair-column is {pair_column!r}; words are tagged in one text, leave it out", path)
         return read_tagged(path, text_column, label_column, label_names)
     content = read_bytes(path)
     # A task with its own layout reads the published files, in which a quotation mark is a character like any other.

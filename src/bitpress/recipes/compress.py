@@ -387,9 +387,9 @@ def engine_vs_student(logits: np.ndarray, student: SequenceClassifier, dev: Enco
 
     Returns:
         ``arithmetic`` "engine" (the student replayed with the engine's roundings: no difference is expected) or
-        "torch" (where no replay exists: bounded, docs/numerics.md), ``n``, ``identical_logits`` (texts, or tokens that
-        are classified, with the same bits), ``different_predictions``, ``max_logit_difference``; of a binarized student
-        ``sign_flips``, what torch's roundings decide otherwise.
+        "torch" (where no replay exists: bounded, docs/numerics.md), ``n`` of ``unit`` ("texts", or "tokens" where those
+        are classified), ``identical_logits`` (how many with the same bits), ``different_predictions``,
+        ``max_logit_difference``; of a binarized student ``sign_flips``, what torch's roundings decide otherwise.
     """
     checked = np.unique(np.linspace(0, len(dev) - 1, min(len(dev), CHECKED_TEXTS)).astype(np.int64))
     exact = replayable(student)
@@ -399,6 +399,7 @@ def engine_vs_student(logits: np.ndarray, student: SequenceClassifier, dev: Enco
     return {
         "arithmetic": "engine" if exact else "torch",
         "n": len(rows),
+        "unit": "texts" if dev.words is None else "tokens",
         "identical_logits": int((found == expected).all(axis=1).sum()),
         "different_predictions": int((found.argmax(axis=1) != expected.argmax(axis=1)).sum()),
         "max_logit_difference": float(np.abs(found - expected).max()),
