@@ -22,7 +22,7 @@ BinaryLayers::BinaryLayers(Arena& arena, const Model& model, const Extent& exten
   intermediate_ = take_panels(model.config.intermediate_size);
   size_t bytes = BitAttentionScratchBytes(extent.longest, head_size);
   const Layer& layer = model.layers[0];
-  for (const Linear* linear : {&model.pooler, &layer.attention_output, &layer.ffn_output}) {  // H, A and I inputs
+  for (const Linear* linear : {&layer.query, &layer.attention_output, &layer.ffn_output}) {  // H, A and I inputs
     bytes = std::max(bytes, BinaryLinearScratchBytes(linear->binary.weights));
   }
   scratch_.stride = RoundUp(bytes, kAlignment);

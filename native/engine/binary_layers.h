@@ -57,7 +57,7 @@ class BinaryLayers {
     const BinaryCall pool[] = {Numbers(pass.model.pooler, hidden_bits_[0], BP_OP_HEAD, &kTanh)};
     steps.Linears(pool);
     ApplyHead(pass, steps, projected_);
-    steps.Linears({{&pass.model.classifier, projected_, nullptr, logits, BP_OP_HEAD}});
+    Classify(pass, steps, projected_, logits);
   }
 
  private:

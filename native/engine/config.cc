@@ -54,8 +54,8 @@ void CheckConfig(const bp_config& c) {
     Refuse("config: hidden_act is " + std::to_string(c.hidden_act) + ", allowed are 0 to " +
            std::to_string(BP_ACT_SILU));
   }
-  if (c.head > BP_HEAD_RELU) {
-    Refuse("config: head is " + std::to_string(c.head) + ", allowed are 0 and 1");
+  if (c.head > BP_HEAD_TOKENS) {
+    Refuse("config: head is " + std::to_string(c.head) + ", allowed are 0 to " + std::to_string(BP_HEAD_TOKENS));
   }
   if (c.activation_range > BP_SIGNS) {
     Refuse("config: activation_range is " + std::to_string(c.activation_range) + ", allowed are 0 to " +

@@ -73,9 +73,10 @@ void RunGroups(const Model& model, Workspace& workspace, ThreadTeam& team, Profi
     const Batch group = {batch.ids + first, batch.type_ids == nullptr ? nullptr : batch.type_ids + first,
                          batch.lengths + s, sequences, tokens};
     LocateTokens(group, b.starts, b.positions);
+    const size_t rows_before = model.classifies_tokens() ? first : s;
     RunGroup(Pass{model, *model.kernels, team, profile, group, b.hidden, b.starts, b.positions}, b.layers,
-             logits + s * model.config.num_labels, hidden_states == nullptr ? nullptr : hidden_states + first * hidden,
-             batch.tokens * hidden);
+             logits + rows_before * model.config.num_labels,
+             hidden_states == nullptr ? nullptr : hidden_states + first * hidden, batch.tokens * hidden);
     s += sequences;
   }
 }

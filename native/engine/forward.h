@@ -18,8 +18,8 @@ struct Batch {
   size_t tokens;            // N
 };
 
-// logits: B x C. hidden_states: NULL or (L+1) x N x H. threads: 0 = all processors.
-// nanoseconds: NULL, or BP_OPERATIONS times summed over threads. Throws std::bad_alloc.
+// logits: B x C, or N x C where the model classifies tokens. hidden_states: NULL or (L+1) x N x H. threads: 0 = all
+// processors. nanoseconds: NULL, or BP_OPERATIONS times summed over threads. Throws std::bad_alloc.
 void Forward(const Model& model, WorkspaceCache& workspaces, const Batch& batch, float* logits, float* hidden_states,
              size_t threads, uint64_t* nanoseconds);
 

@@ -90,8 +90,10 @@ ModelBuilder::ModelBuilder(const bp_config& config, const Kernels* kernels, Mode
     AddScale(name + ".attention.value_states.scale", &layer.states.value);
     AddScale(name + ".attention.probabilities.scale", &layer.states.probabilities);
   }
-  AddPoint("pooler.input", &model_.pooler_input);
-  AddLinear("pooler.dense", hidden, hidden, &model_.pooler);
+  if (!model_.classifies_tokens()) {
+    AddPoint("pooler.input", &model_.pooler_input);
+    AddLinear("pooler.dense", hidden, hidden, &model_.pooler);
+  }
   AddTensor("classifier.weight", Kind::kClassifierWeight, config.num_labels, hidden, &model_.classifier, nullptr);
   AddTensor("classifier.bias", Kind::kLinearBias, 1, config.num_labels, &model_.classifier, nullptr);
 }

@@ -86,6 +86,8 @@ struct Model {
   bool is_binary() const { return config.activation_range == BP_SIGNS; }
   // Of these, BiT's, whose bits have scales and shifts.
   bool is_elastic() const { return config.attention == BP_ATTEND_SOFTMAX; }
+  // The classifier reads every token, and there is no pooler.
+  bool classifies_tokens() const { return config.head == BP_HEAD_TOKENS; }
   size_t head_size() const { return config.head_size; }
   // A: columns of all heads.
   size_t attention_size() const { return size_t{config.num_heads} * config.head_size; }

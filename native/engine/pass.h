@@ -50,6 +50,12 @@ void ApplyHead(const Pass& pass, const Steps& steps, float* pooled) {
   });
 }
 
+// Step: logits = classifier(rows of x).
+template <typename Steps>
+void Classify(const Pass& pass, const Steps& steps, const float* x, float* logits) {
+  steps.Linears({{&pass.model.classifier, x, nullptr, logits, BP_OP_HEAD}});
+}
+
 // Step: hidden = LayerNorm(projected + hidden).
 template <typename Steps>
 void AddAndNormalize(const Pass& pass, const Steps& steps, const float* projected, const Norm& norm) {
@@ -88,8 +94,9 @@ void RunGroup(const Pass& pass, const Layers& kind, float* logits, float* hidden
       std::memcpy(state + begin * hidden, pass.hidden + begin * hidden, (end - begin) * hidden * sizeof(float));
     });
   };
-  // Without hidden states only the first tokens' outputs of the last layer are read.
-  const bool first_only = hidden_states == nullptr;
+  const bool classifies_tokens = pass.model.classifies_tokens();
+  // Otherwise, without hidden states only the first tokens' outputs of the last layer are read.
+  const bool first_only = hidden_states == nullptr && !classifies_tokens;
   const auto project = [&](size_t i, const auto& steps) {
     if (first_only && i + 1 == layers.size()) {
       kind.ProjectForFirst(pass, layers[i], steps);
@@ -124,7 +131,9 @@ void RunGroup(const Pass& pass, const Layers& kind, float* logits, float* hidden
   run(pass.group.tokens, [&](const auto& steps) {
     kind.Finish(pass, last, steps);
     keep(layers.size(), steps);
+    if (classifies_tokens) Classify(pass, steps, pass.hidden, logits);
   });
+  if (classifies_tokens) return;
   GatherFirstTokens(pass, pass.hidden, hidden * sizeof(float));
   run(pass.group.sequences, [&](const auto& steps) { kind.PoolAndClassify(pass, logits, steps); });
 }

@@ -54,7 +54,7 @@ class ValueLayers {
     Quantize(pass, steps, pass.model.pooler_input, pass.hidden, pass.hidden_size(), hidden_codes_);
     steps.Linears({{&pass.model.pooler, pass.hidden, &hidden_codes_, projected_, BP_OP_HEAD, &kTanh}});
     ApplyHead(pass, steps, projected_);
-    steps.Linears({{&pass.model.classifier, projected_, nullptr, logits, BP_OP_HEAD}});
+    Classify(pass, steps, projected_, logits);
   }
 
  private:

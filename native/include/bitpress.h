@@ -17,7 +17,7 @@ extern "C" {
 #endif
 
 #define BP_API __attribute__((visibility("default")))
-#define BP_ABI_VERSION 5
+#define BP_ABI_VERSION 6
 
 typedef enum {
   BP_OK = 0,
@@ -59,8 +59,10 @@ typedef enum { BP_FLOAT = 0, BP_UINT8_TOKEN = 1, BP_UINT8_STATIC = 2, BP_SIGNS =
  * Formulas: docs/numerics.md. */
 typedef enum { BP_ATTEND_BOOL = 0, BP_ATTEND_ALL = 1, BP_ATTEND_SOFTMAX = 2 } bp_attention;
 
-/* What the classifier reads: tanh of the pooler's linear, or relu of that (TinyBERT's release). */
-typedef enum { BP_HEAD_LINEAR = 0, BP_HEAD_RELU = 1 } bp_head;
+/* What the classifier reads. Of each sequence's first token, tanh of the pooler's linear, or relu of that (TinyBERT's
+ * release): one row of logits a sequence. Or, with BP_HEAD_TOKENS, the last hidden state of every token: one row a
+ * token, and a model without pooler. */
+typedef enum { BP_HEAD_LINEAR = 0, BP_HEAD_RELU = 1, BP_HEAD_TOKENS = 2 } bp_head;
 
 /* How the weights of a packed tensor are stored (docs/artifact.md). */
 typedef enum { BP_TERNARY = 0, BP_UNIFORM = 1, BP_CODEBOOK = 2, BP_BINARY = 3 } bp_scheme;
@@ -141,11 +143,11 @@ BP_API void bp_model_free(bp_model* model);
 BP_API bp_status bp_model_panels(const bp_model* model, const char* name, size_t* panels, size_t* fast_panels);
 
 /* Runs a batch without padding. ids and type_ids: the B sequences one after another (N = sum of lengths); type_ids may
- * be NULL (all 0). lengths[B], each 1..max_positions. logits: B x C, written. hidden_states: NULL, or (L+1) x N x H,
- * written (embedding output first). threads: 0 = all processors, otherwise at most that many, this one included; while
- * another call has the worker threads, a call runs on its own thread alone. The result of a sequence depends on neither
- * the rest of the batch nor the threads, bit for bit. Memory is taken on the first call of a size and kept with the
- * model. */
+ * be NULL (all 0). lengths[B], each 1..max_positions. logits: B x C, with BP_HEAD_TOKENS N x C, written. hidden_states:
+ * NULL, or (L+1) x N x H, written (embedding output first). threads: 0 = all processors, otherwise at most that many,
+ * this one included; while another call has the worker threads, a call runs on its own thread alone. The result of a
+ * sequence depends on neither the rest of the batch nor the threads, bit for bit. Memory is taken on the first call of
+ * a size and kept with the model. */
 BP_API bp_status bp_forward(const bp_model* model, const int32_t* ids, const int32_t* type_ids, const uint32_t* lengths,
                             size_t num_sequences, float* logits, float* hidden_states, uint32_t threads);
 
@@ -157,7 +159,7 @@ typedef enum {
   BP_OP_ATTENTION_OUTPUT = 2,
   BP_OP_FFN_UP = 3,
   BP_OP_FFN_DOWN = 4,
-  BP_OP_HEAD = 5,      /* pooler and classifier */
+  BP_OP_HEAD = 5,      /* pooler, if there is one, and classifier */
   BP_OP_ATTENTION = 6, /* without its softmax */
   BP_OP_SOFTMAX = 7,
   BP_OP_ACTIVATION = 8,

@@ -117,6 +117,12 @@ inline bp_config ElasticConfig() {
   return c;
 }
 
+// The same with a classifier of tokens, which has no pooler.
+inline bp_config OfTokens(bp_config c) {
+  c.head = BP_HEAD_TOKENS;
+  return c;
+}
+
 inline size_t AttentionSize(const bp_config& c) { return size_t{c.num_heads} * c.head_size; }
 
 // What BP_ATTEND_SOFTMAX adds, with its sizes.
@@ -131,7 +137,7 @@ inline std::map<std::string, size_t> ElasticNumbers(const bp_config& c) {
     add("layers.0." + std::string(part), part == std::string("attention.output") ? AttentionSize(c) : c.hidden_size);
   }
   add("layers.0.ffn.output", c.intermediate_size);
-  add("pooler.dense", c.hidden_size);
+  if (c.head != BP_HEAD_TOKENS) add("pooler.dense", c.hidden_size);
   for (const char* state : {"query_states", "key_states", "value_states", "probabilities"}) {
     sizes["layers.0.attention." + std::string(state) + ".scale"] = 1;
   }
@@ -152,7 +158,7 @@ inline std::vector<uint8_t> Rows(uint8_t byte, size_t rows, size_t bits) {
 inline ModelPtr Filled(const bp_config& c, float scale = 0.5f) {
   ModelPtr model = Create(c);
   const size_t attention = AttentionSize(c);
-  const std::map<std::string, std::pair<size_t, size_t>> floats = {
+  std::map<std::string, std::pair<size_t, size_t>> floats = {
       {"embeddings.word.weight", {c.vocab_size, c.hidden_size}},
       {"embeddings.position.weight", {c.max_positions, c.hidden_size}},
       {"embeddings.token_type.weight", {c.type_vocab_size, c.hidden_size}},
@@ -168,22 +174,23 @@ inline ModelPtr Filled(const bp_config& c, float scale = 0.5f) {
       {"layers.0.ffn.output.bias", {1, c.hidden_size}},
       {"layers.0.ffn.norm.weight", {1, c.hidden_size}},
       {"layers.0.ffn.norm.bias", {1, c.hidden_size}},
-      {"pooler.dense.bias", {1, c.hidden_size}},
       {"classifier.weight", {c.num_labels, c.hidden_size}},
       {"classifier.bias", {1, c.num_labels}}};
+  const bool has_pooler = c.head != BP_HEAD_TOKENS;
+  if (has_pooler) floats["pooler.dense.bias"] = {1, c.hidden_size};
   for (const auto& [name, shape] : floats) {
     std::vector<float> data(shape.first * shape.second);
     for (size_t i = 0; i < data.size(); ++i) data[i] = 0.1f * static_cast<float>(i % 13) - 0.5f;
     CHECK_MSG(bp_model_set_float(model.get(), name.c_str(), data.data(), shape.first, shape.second) == BP_OK, name);
   }
-  const std::map<std::string, std::pair<size_t, size_t>> matrices = {
+  std::map<std::string, std::pair<size_t, size_t>> matrices = {
       {"layers.0.attention.query.weight", {attention, c.hidden_size}},
       {"layers.0.attention.key.weight", {attention, c.hidden_size}},
       {"layers.0.attention.value.weight", {attention, c.hidden_size}},
       {"layers.0.attention.output.weight", {c.hidden_size, attention}},
       {"layers.0.ffn.intermediate.weight", {c.intermediate_size, c.hidden_size}},
-      {"layers.0.ffn.output.weight", {c.hidden_size, c.intermediate_size}},
-      {"pooler.dense.weight", {c.hidden_size, c.hidden_size}}};
+      {"layers.0.ffn.output.weight", {c.hidden_size, c.intermediate_size}}};
+  if (has_pooler) matrices["pooler.dense.weight"] = {c.hidden_size, c.hidden_size};
   for (const auto& [name, shape] : matrices) {
     const auto [rows, cols] = shape;
     if (c.activation_range == BP_FLOAT) {

@@ -20,7 +20,7 @@ TEST(CreateRefusesOtherVersionsAndNull) {
   bp_config config = TinyConfig();
   bp_model* model = nullptr;
   config.abi_version = 7;
-  CHECK_REFUSED(bp_model_create(&config, &model), BP_INVALID_ARGUMENT, "abi_version is 7, this library has 5");
+  CHECK_REFUSED(bp_model_create(&config, &model), BP_INVALID_ARGUMENT, "abi_version is 7, this library has 6");
   CHECK(model == nullptr);
   CHECK_REFUSED(bp_model_create(nullptr, &model), BP_INVALID_ARGUMENT, "config is NULL");
   config = TinyConfig();
@@ -45,8 +45,8 @@ TEST(CreateRefusesEverySizeOfZero) {
 TEST(CreateRefusesUnknownEnums) {
   bp_model* model = nullptr;
   bp_config config = TinyConfig();
-  config.head = 2;
-  CHECK_REFUSED(bp_model_create(&config, &model), BP_INVALID_ARGUMENT, "head is 2, allowed are 0 and 1");
+  config.head = 3;
+  CHECK_REFUSED(bp_model_create(&config, &model), BP_INVALID_ARGUMENT, "head is 3, allowed are 0 to 2");
   config.head = BP_HEAD_RELU;
   config.hidden_act = 4;
   CHECK_REFUSED(bp_model_create(&config, &model), BP_INVALID_ARGUMENT, "hidden_act is 4, allowed are 0 to 3");

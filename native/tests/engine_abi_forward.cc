@@ -78,8 +78,9 @@ void CheckWrites(const bp_config& config) {
   ModelPtr model = Finished(config);
   const std::vector<int32_t> ids = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 0, 3};
   const std::vector<uint32_t> lengths = {9, 1, 2};
+  const size_t rows = config.head == BP_HEAD_TOKENS ? ids.size() : lengths.size();
   // Exactly as large as documented, on the heap: AddressSanitizer sees a write beyond.
-  std::vector<float> logits(3 * 2, NAN), same(3 * 2, NAN), hidden(2 * 12 * 6, NAN);
+  std::vector<float> logits(rows * 2, NAN), same(rows * 2, NAN), hidden(2 * 12 * 6, NAN);
   const auto forward = [&](float* out, float* states, uint32_t threads) {
     return bp_forward(model.get(), ids.data(), nullptr, lengths.data(), 3, out, states, threads);
   };
@@ -102,6 +103,39 @@ TEST(ForwardWritesWhatItSaysAndNothingElse) {
   bp_config all = BinaryConfig();
   all.attention = BP_ATTEND_ALL;
   CheckWrites(all);
+  for (const bp_config& config : {FloatConfig(), TinyConfig(), four_bits, BinaryConfig(), ElasticConfig(), all}) {
+    CheckWrites(OfTokens(config));
+  }
+}
+
+// Filled gives classifier.weight[c][h] = 0.1 * ((6c + h) % 13) - 0.5, and classifier.bias[c] = 0.1 * c - 0.5.
+TEST(TokenLogitsAreTheClassifierOfTheLastHiddenStates) {
+  const int32_t ids[] = {1, 10, 3, 7};
+  const uint32_t lengths[] = {1, 3};
+  for (const bp_config& base : {FloatConfig(), TinyConfig(), BinaryConfig(), ElasticConfig()}) {
+    ModelPtr model = Finished(OfTokens(base));
+    float logits[4 * 2], states[2 * 4 * 6];
+    CHECK(bp_forward(model.get(), ids, nullptr, lengths, 2, logits, states, 1) == BP_OK);
+    for (size_t token = 0; token < 4; ++token) {
+      for (size_t c = 0; c < 2; ++c) {
+        double expected = 0.1 * static_cast<double>(c) - 0.5;
+        for (size_t h = 0; h < 6; ++h) {
+          expected += (0.1 * static_cast<double>((6 * c + h) % 13) - 0.5) * states[4 * 6 + token * 6 + h];
+        }
+        // Weights and states are a few units: fp32 roundings of six products stay far below this.
+        CHECK(std::fabs(logits[token * 2 + c] - expected) < 1e-5);
+      }
+    }
+  }
+}
+
+TEST(AModelOfTokensHasNoPooler) {
+  const std::vector<float> values(36);
+  ModelPtr model = Create(OfTokens(TinyConfig()));
+  CHECK_REFUSED(bp_model_set_float(model.get(), "pooler.dense.weight", values.data(), 6, 6), BP_INVALID_ARGUMENT,
+                "'pooler.dense.weight': unknown name");
+  CHECK_REFUSED(bp_model_set_range(model.get(), "pooler.input", 1.0f, 0.0f), BP_INVALID_ARGUMENT,
+                "'pooler.input': unknown activation point");
 }
 
 // One column for each head, fewer than the hidden size; a head of 4 or 8 columns, and of 70 with bits in two panels.

@@ -63,7 +63,7 @@ def hf_config(**changes: Any) -> dict[str, Any]:
 
 
 def ternary_names(model: dict[str, Any]) -> list[str]:
-    """What the recipe ternarybert ternarizes: word embedding, all layer matrices, pooler (spec: 2-2-8)."""
+    """What the recipe ternarybert ternarizes: word embedding, all layer matrices, pooler if any (spec: 2-2-8)."""
     parts = [
         "attention.query",
         "attention.key",
@@ -73,7 +73,7 @@ def ternary_names(model: dict[str, Any]) -> list[str]:
         "ffn.output",
     ]
     layers = [f"layers.{n}.{part}.weight" for n in range(model["num_hidden_layers"]) for part in parts]
-    return ["embeddings.word.weight", *layers, "pooler.dense.weight"]
+    return ["embeddings.word.weight", *layers, *(["pooler.dense.weight"] if model.get("head") != "tokens" else [])]
 
 
 def make_config(
@@ -93,6 +93,17 @@ def make_config(
     activations = activations or ActivationSpec()
     task = task or TaskSpec("classification", "accuracy", False)
     return ArtifactConfig(model, "ternarybert", activations, task, max_length, tensors)
+
+
+def make_tokens_config(activations: ActivationSpec | None = None) -> ArtifactConfig:
+    """A classifier of tokens, which has no pooler."""
+    model = hf_config(
+        architectures=["BertForTokenClassification"],
+        head="tokens",
+        id2label={"0": "O", "1": "B-thing", "2": "I-thing"},
+        label2id={"O": 0, "B-thing": 1, "I-thing": 2},
+    )
+    return make_config(activations=activations, task=TaskSpec("token_classification", "entity_f1", False), model=model)
 
 
 def make_mixed_config(activations: ActivationSpec | None = None) -> ArtifactConfig:

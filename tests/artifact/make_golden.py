@@ -19,6 +19,7 @@ from artifact_samples import (
     make_mixed_config,
     make_ranges,
     make_tensors,
+    make_tokens_config,
 )
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
@@ -46,6 +47,7 @@ def golden_configs() -> dict[str, ArtifactConfig]:
         "binary": make_binary_config(),
         "elastic": make_binary_config("softmax"),
         "binarybert": make_binarybert_config(),
+        "tokens": make_tokens_config(ActivationSpec(range="static")),
     }
 
 

@@ -14,9 +14,11 @@ from artifact_samples import (
     edit_config,
     edit_header,
     join_container,
+    make_tokens_config,
     quantization,
     refused,
     split_container,
+    write_sample,
 )
 
 from bitpress.artifact import read_artifact
@@ -111,7 +113,7 @@ def test_unknown_activation_quantizer(artifact: Path, key: str, value: Any, matc
 @pytest.mark.parametrize(
     ("key", "value", "match"),
     [
-        ("kind", "tagging", "allowed are classification, regression"),
+        ("kind", "tagging", "allowed are classification, regression, token_classification"),
         ("kind", "regression", "the model has 3 labels; regression has exactly 1"),
         ("metric", "", "metric is ''"),
         ("pair", 1, "pair is 1"),
@@ -192,7 +194,26 @@ def test_unsupported_hidden_act(artifact: Path, act: Any) -> None:
 @pytest.mark.parametrize("head", ["tanh", "hf", None, 1, ["relu"]])
 def test_unsupported_head(artifact: Path, head: Any) -> None:
     edit_config(artifact, lambda d: d.update(head=head))
-    refused(artifact, "head is .*; the engine runs linear, relu")
+    refused(artifact, "head is .*; the engine runs linear, relu, tokens")
+
+
+def test_head_disagrees_with_task(artifact: Path, tmp_path: Path) -> None:
+    task = {"kind": "token_classification"}
+    edit_config(artifact, lambda d: quantization(d)["task"].update(task))
+    refused(artifact, "kind is 'token_classification' but head is 'linear'; 'tokens' goes with 'token_classification'")
+    write_sample(tmp_path / "tokens", make_tokens_config())
+    read_artifact(tmp_path / "tokens")
+    edit_config(tmp_path / "tokens", lambda d: quantization(d)["task"].update(pair=True))
+    refused(tmp_path / "tokens", "pair is true; token classification reads one text")
+    edit_config(tmp_path / "tokens", lambda d: quantization(d)["task"].update(kind="classification", pair=False))
+    refused(tmp_path / "tokens", "kind is 'classification' but head is 'tokens'")
+
+
+def test_classifier_of_tokens_has_no_pooler(tmp_path: Path) -> None:
+    write_sample(tmp_path / "tokens", make_tokens_config())
+    pooler = {"scheme": "fp32", "bits": 32, "shape": [22]}
+    edit_config(tmp_path / "tokens", lambda d: quantization(d)["tensors"].update({"pooler.dense.bias": pooler}))
+    assert refused(tmp_path / "tokens", "a model of this config has no such tensor").tensor == "pooler.dense.bias"
 
 
 @pytest.mark.parametrize("position", ["relative_key", "relative_key_query", None, 0])

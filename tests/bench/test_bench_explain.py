@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tiny_models import make_artifact
 
 from bitpress.artifact import read_artifact
 from bitpress.bench.explain import explain, multiply_adds
@@ -42,3 +43,19 @@ def test_multiply_adds_by_hand(artifact: Path) -> None:
     assert work["attention_output"] == ((layers - 1) * 14 + 2) * h * h
     assert work["ffn_up"] == work["ffn_down"] == ((layers - 1) * 14 + 2) * h * i
     assert work["head"] == 2 * (h * h + h * config.num_labels)
+
+
+def test_multiply_adds_of_a_classifier_of_tokens_by_hand(tmp_path: Path) -> None:
+    """2 layers of 24 columns and 36 inside, 3 classes; 5 texts of 7 tokens, all of which go to the end."""
+    tagger = make_artifact(tmp_path / "tagger", tokens=True)
+    assert multiply_adds(read_artifact(tagger).config, Cell(5, 7)) == {
+        "query_key_value": 2 * 3 * 35 * 24 * 24,
+        "attention": 2 * 5 * 2 * 7 * 7 * 24,
+        "attention_output": 2 * 35 * 24 * 24,
+        "ffn_up": 2 * 35 * 24 * 36,
+        "ffn_down": 2 * 35 * 24 * 36,
+        "head": 35 * 24 * 3,
+    }
+    result = explain(tagger, [Cell(2, 5)], threads=1, repeats=1)
+    kernels = {row["operation"]: row["kernel"] for row in result["rows"] if "kernel" in row}
+    assert kernels["head"] == "fp32 × fp32"

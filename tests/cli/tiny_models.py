@@ -16,7 +16,7 @@ VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *"abcdefghij
 LABELS = ("negative", "positive")
 
 
-def hf_config(regression: bool = False, labels: tuple[str, ...] = LABELS) -> dict[str, Any]:
+def hf_config(regression: bool = False, labels: tuple[str, ...] = LABELS, tokens: bool = False) -> dict[str, Any]:
     """A BERT of two layers, 24 columns and 40 positions."""
     config: dict[str, Any] = {
         "architectures": ["BertForSequenceClassification"],
@@ -32,9 +32,11 @@ def hf_config(regression: bool = False, labels: tuple[str, ...] = LABELS) -> dic
         "layer_norm_eps": 1e-12,
         "pad_token_id": 0,
     }
-    names = ("score",) if regression else labels
+    names = ("score",) if regression else ("O", "B-thing", "I-thing") if tokens else labels
     config["id2label"] = {str(i): name for i, name in enumerate(names)}
     config["label2id"] = {name: i for i, name in enumerate(names)}
+    if tokens:
+        config |= {"architectures": ["BertForTokenClassification"], "head": "tokens"}
     return config | ({"problem_type": "regression"} if regression else {})
 
 
@@ -47,7 +49,9 @@ def tokenizer_json() -> bytes:
     return text.encode()
 
 
-def make_artifact(path: Path, *, pair: bool = False, regression: bool = False, seed: int = 0) -> Path:
+def make_artifact(
+    path: Path, *, pair: bool = False, regression: bool = False, tokens: bool = False, seed: int = 0
+) -> Path:
     """An artifact with random ternary matrices, written without torch."""
     from bitpress.artifact import (
         ActivationSpec,
@@ -61,7 +65,7 @@ def make_artifact(path: Path, *, pair: bool = False, regression: bool = False, s
     from bitpress.artifact.model_config import can_be_quantized
 
     rng = np.random.default_rng(seed)
-    model = hf_config(regression)
+    model = hf_config(regression, tokens=tokens)
     specs: dict[str, TensorSpec] = {}
     tensors: dict[str, Any] = {}
     for name, shape in expected_tensors(model).items():
@@ -73,7 +77,8 @@ def make_artifact(path: Path, *, pair: bool = False, regression: bool = False, s
         else:
             specs[name] = TensorSpec.fp32(shape)
             tensors[name] = rng.normal(0, 0.5, shape).astype(np.float32)
-    task = TaskSpec(*(("regression", "pearson") if regression else ("classification", "accuracy")), pair)
+    kind = ("regression", "pearson") if regression else ("classification", "accuracy")
+    task = TaskSpec(*(("token_classification", "entity_f1") if tokens else kind), pair)
     config = ArtifactConfig(model, "ternarybert", ActivationSpec(), task, 32, specs)
     write_artifact(path, config, tensors, {}, {"tokenizer.json": tokenizer_json()}, "# tiny\n", {})
     return path

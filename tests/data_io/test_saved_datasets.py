@@ -59,6 +59,21 @@ def test_values_of_a_regression(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.labels, np.array([0.0, 0.5, 1.0], np.float32))
 
 
+def test_tagged_words_as_hub_datasets_store_them(tmp_path: Path) -> None:
+    names = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
+    features = datasets.Features(
+        {
+            "tokens": datasets.List(datasets.Value("string")),
+            "ner_tags": datasets.List(datasets.ClassLabel(names=names)),
+        }
+    )
+    rows = {"tokens": [["Ada", "Lovelace", "lived", "in", "London"]], "ner_tags": [[1, 2, 0, 0, 3]]}
+    datasets.Dataset.from_dict(rows, features=features).save_to_disk(tmp_path / "saved")
+    found = read_dataset(tmp_path / "saved", get_task("ner"))
+    assert found.texts == ["Ada Lovelace lived in London"]
+    assert [found.label_names[i] for i in found.labels] == ["B-PER", "I-PER", "O", "O", "B-LOC"]
+
+
 def test_a_hub_name_goes_to_load_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same call reaches a hub; here its name is a directory of data files."""
     folder = tmp_path / "reviews"

@@ -55,7 +55,7 @@ def test_head_with_relu(make_checkpoint, batch):
         torch.testing.assert_close(model(ids, mask, types).logits, expected, rtol=0, atol=TOLERANCE)
     assert model.config.head == "linear"
     assert "head" not in model.config.to_hf()
-    with pytest.raises(UnsupportedModelError, match="head is 'mlp'; bitpress runs 'linear', 'relu'"):
+    with pytest.raises(UnsupportedModelError, match="'linear' cannot become 'mlp'; allowed: linear, relu"):
         model.set_head("mlp")
 
 

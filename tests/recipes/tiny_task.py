@@ -64,6 +64,22 @@ def write_sentiment(path: Path, rows: int, seed: int) -> Path:
     return path
 
 
+def write_tagged(path: Path, rows: int, seed: int) -> Path:
+    """CoNLL columns: a good word, and maybe one of the last two good ones behind it, is an entity "hero"; of bad words
+    it is a "villain". So each word says which tag it has."""
+    rng = np.random.default_rng(seed)
+    lines = []
+    for _ in range(rows):
+        for _ in range(int(rng.integers(1, 4))):
+            lines += [f"{word} O" for word in rng.choice(FILLER, rng.integers(1, 5))]
+            label, names = ("hero", GOOD) if rng.integers(2) else ("villain", BAD)
+            run = [rng.choice(names[:3]), *rng.choice(names[3:], rng.integers(2))]
+            lines += [f"{word} {'I' if i else 'B'}-{label}" for i, word in enumerate(run)]
+        lines.append("")
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
 def write_scores(path: Path, rows: int, seed: int) -> Path:
     """Pairs of sentences with the share of telling words that are good, for regression."""
     rng = np.random.default_rng(seed)

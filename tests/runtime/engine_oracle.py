@@ -99,9 +99,10 @@ def packed_ternary(codes: Array, scale: Array, packing: str) -> PackedTensor:
     return PackedTensor("ternary", 2, packed, codes.shape[1], scale, packing=engine_packing, group_rows=rows)
 
 
-def linear_names(layers: int) -> list[str]:
+def linear_names(layers: int, head: str = "linear") -> list[str]:
     parts = [f"attention.{part}" for part in ("query", "key", "value", "output")] + ["ffn.intermediate", "ffn.output"]
-    return [f"layers.{i}.{part}" for i in range(layers) for part in parts] + ["pooler.dense"]
+    pooler = [] if head == "tokens" else ["pooler.dense"]
+    return [f"layers.{i}.{part}" for i in range(layers) for part in parts] + pooler
 
 
 def tiny_model(
@@ -163,7 +164,7 @@ def tiny_model(
     model.dense["embeddings.position.weight"] = normal(0.5, positions, hidden)
     model.dense["embeddings.token_type.weight"] = normal(0.5, 2, hidden)
     norm("embeddings.norm")
-    for name in linear_names(layers):
+    for name in linear_names(layers, engine_config.head):
         rows = {"intermediate": intermediate, "output": hidden, "dense": hidden}.get(name.rsplit(".")[-1], attention)
         cols = {"ffn.output": intermediate, "attention.output": attention}.get(name.split(".", 2)[-1], hidden)
         if ternary and name not in fp32_linears:
@@ -253,7 +254,9 @@ def head_size(model: TinyModel) -> int:
 
 
 def classify(model: TinyModel, hidden: Array, lengths: Sequence[int]) -> Array:
-    """Logits [B, C] of the last hidden states [N, H]."""
+    """Logits of the last hidden states [N, H]: [B, C], or with head "tokens" [N, C]."""
+    if model.config.head == "tokens":
+        return _class_scores(model, hidden)
     first = hidden[np.cumsum([0, *lengths[:-1]])]
     return logits_of(model, _linear(model, "pooler.dense", first, "pooler.input"))
 
@@ -263,7 +266,11 @@ def logits_of(model: TinyModel, pooler: Array) -> Array:
     pooled = np.tanh(pooler)
     if model.config.head == "relu":
         pooled = np.maximum(pooled, 0)
-    return pooled @ model.dense["classifier.weight"].T.astype(np.float64) + model.dense["classifier.bias"]
+    return _class_scores(model, pooled)
+
+
+def _class_scores(model: TinyModel, features: Array) -> Array:
+    return features @ model.dense["classifier.weight"].T.astype(np.float64) + model.dense["classifier.bias"]
 
 
 def hidden_states(model: TinyModel, ids: Sequence[Sequence[int]], types: Sequence[Sequence[int]]) -> list[Array]:
@@ -376,7 +383,8 @@ def _choose_ranges(model: TinyModel, rng: np.random.Generator) -> None:
         _choose_range(model, f"layers.{i}.ffn.activation", -0.17, 2.5, rng)
         top = F32(0.6) / F32(highest_code(model.config))
         model.ranges[f"layers.{i}.attention.probabilities"] = float(top), 0.0
-    _choose_range(model, "pooler.input", -1.9, 2.0, rng)
+    if model.config.head != "tokens":
+        _choose_range(model, "pooler.input", -1.9, 2.0, rng)
 
 
 def _choose_range(model: TinyModel, point: str, low: float, high: float, rng: np.random.Generator) -> None:
@@ -397,6 +405,7 @@ def _choose_elastic(model: TinyModel, rng: np.random.Generator) -> None:
         "attention_head_size": head_size(model),
         "intermediate_size": model.config.intermediate_size,
         "num_hidden_layers": model.config.num_layers,
+        "head": model.config.head,
     }
     for name, shape in elastic_entries(hf).items():
         if name.endswith(".shift"):

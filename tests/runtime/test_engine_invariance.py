@@ -206,6 +206,16 @@ engine = model.engine()
     assert len({logits for _, logits in outputs.values()}) == 1
 
 
+@pytest.mark.parametrize("form", ["fp32", "token", "elastic"])
+def test_every_isa_gives_the_same_bits_for_every_token(form: str) -> None:
+    body = f"""
+model = oracle.tiny_model(11, head="tokens", **{FORMS[form]})
+engine = model.engine()
+"""
+    outputs = {name: run(body + PRINT, BITPRESS_ISA=name).split() for name in available_isas()}
+    assert len({logits for _, logits in outputs.values()}) == 1
+
+
 def test_unknown_isa_is_refused() -> None:
     with pytest.raises(AssertionError, match=r"EngineError: .*sparc.*reference"):
         run(PRINT, BITPRESS_ISA="sparc")

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as Backend
 from tokenizers import models, pre_tokenizers
 
+from bitpress.data.words import split_words
 from bitpress.errors import UnsupportedModelError
-from bitpress.runtime.tokenization import Tokenizer, longest_first
+from bitpress.runtime.tokenization import Tokenizer, begun_words, longest_first
 
 WORDS = [
     "the",
@@ -198,6 +199,39 @@ def test_one_tokenizer_serves_many_threads_and_lengths(tmp_path: Path) -> None:
     expected = [tokenizer.encode(TEXTS, TEXTS, length) for length in lengths]
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(lambda length: tokenizer.encode(TEXTS, TEXTS, length), lengths)) == expected
+
+
+@pytest.mark.parametrize(
+    ("offsets", "words", "begun"),
+    [
+        ([], [], []),
+        ([(0, 0), (0, 2), (2, 5), (6, 9), (0, 0)], [(0, 5), (6, 9)], [-1, 0, -1, 1, -1]),
+        ([(0, 3), (3, 7)], [(0, 3), (4, 7)], [0, 1]),  # a token with the space before its word
+        ([(0, 3), (6, 7)], [(0, 3), (4, 5), (6, 7)], [0, 2]),  # a word that has no token
+        ([(0, 7), (8, 9)], [(0, 6), (6, 7), (8, 9)], [0, 2]),  # a token over two words is the first one's
+        ([(0, 3)], [], [-1]),
+    ],
+)
+def test_begun_words(offsets: list[tuple[int, int]], words: list[tuple[int, int]], begun: list[int]) -> None:
+    assert begun_words(offsets, words) == begun
+
+
+@given(text=st.text(st.sampled_from("ab é中.'\u200b "), max_size=25), max_length=st.sampled_from([5, 9, 64]))
+@settings(deadline=None)
+def test_words_begin_at_the_token_that_transformers_numbers_first(
+    text: str, max_length: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Oracle: ``word_ids`` of transformers on the words themselves, whose tokens are the same."""
+    folder = vocabulary(tmp_path_factory.getbasetemp() / "words", None)
+    places = split_words(text)
+    found = Tokenizer.from_directory(folder).encode([text], None, max_length, [places])[0]
+    theirs = oracle(folder)(
+        [text[start:end] for start, end in places], is_split_into_words=True, truncation=True, max_length=max_length
+    )
+    assert found.ids == theirs["input_ids"]
+    numbers = theirs.word_ids()
+    first = [-1 if n is None or n in numbers[:i] else n for i, n in enumerate(numbers)]
+    assert found.words == first
 
 
 def test_empty_list(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitpress.artifact import stored
-from bitpress.artifact.model_config import attention_size
+from bitpress.artifact.model_config import attention_size, has_pooler
 from bitpress.errors import ArtifactError
 
 STATES = ("query_states", "key_states", "value_states", "probabilities")
@@ -36,7 +36,7 @@ def elastic_inputs(model: Mapping[str, Any]) -> dict[str, int]:
         inputs |= {f"layers.{n}.attention.{part}": h for part in ("query", "key", "value")}
         inputs[f"layers.{n}.attention.output"] = a
         inputs |= {f"layers.{n}.ffn.intermediate": h, f"layers.{n}.ffn.output": i}
-    return inputs | {"pooler.dense": h}
+    return inputs | ({"pooler.dense": h} if has_pooler(model) else {})
 
 
 def elastic_entries(model: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:

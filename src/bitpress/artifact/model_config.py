@@ -26,7 +26,8 @@ MAX_HEAD_SIZE = 1 << 14
 MAX_ATTENTION_SIZE = 1 << 16
 MAX_LABELS = 1 << 15
 MAX_LABEL_LENGTH = 1 << 10
-HEADS = ("linear", "relu")  # the classifier reads the pooler's tanh, or relu of it (TinyBERT)
+# What the classifier reads: the pooler's tanh, relu of it (TinyBERT), or without a pooler every last hidden state.
+HEADS = ("linear", "relu", "tokens")
 ACTIVATIONS = ("gelu", "gelu_new", "relu", "silu", "swish")
 
 
@@ -82,6 +83,11 @@ def _check_heads(model: Mapping[str, Any], where: str) -> None:
             f"{where}: num_attention_heads {heads} of attention_head_size {size} have {heads * size} columns; at most "
             f"{MAX_ATTENTION_SIZE} are allowed"
         )
+
+
+def has_pooler(model: Mapping[str, Any]) -> bool:
+    """Whether the classifier reads a pooler; otherwise every token. Argument as `head_size`."""
+    return bool(model.get("head", "linear") != "tokens")
 
 
 def head_size(model: Mapping[str, Any]) -> int:
@@ -155,7 +161,8 @@ def expected_tensors(model: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         shapes |= {f"{ffn}.output.weight": (h, i), f"{ffn}.output.bias": (h,)}
         shapes |= {f"{ffn}.norm.weight": (h,), f"{ffn}.norm.bias": (h,)}
     classes = len(labels_of(model))
-    shapes |= {"pooler.dense.weight": (h, h), "pooler.dense.bias": (h,)}
+    if has_pooler(model):
+        shapes |= {"pooler.dense.weight": (h, h), "pooler.dense.bias": (h,)}
     shapes |= {"classifier.weight": (classes, h), "classifier.bias": (classes,)}
     return shapes
 
@@ -189,7 +196,7 @@ def activation_points(model: Mapping[str, Any]) -> dict[str, str]:
             f"layers.{n}.ffn.input": "rows",
             f"layers.{n}.ffn.activation": "rows",
         }
-    return points | {"pooler.input": "rows"}
+    return points | ({"pooler.input": "rows"} if has_pooler(model) else {})
 
 
 def check_int(value: Any, low: int, high: int, what: str) -> int:

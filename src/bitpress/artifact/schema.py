@@ -20,6 +20,7 @@ from bitpress.artifact.model_config import (
     check_model,
     enters_a_product,
     expected_tensors,
+    has_pooler,
     head_size,
     is_number,
     labels_of,
@@ -45,7 +46,7 @@ VERSION = 1
 UNIFORM_BITS = (8, 4)
 RANGES = ("token", "static")
 ATTENTIONS = ("bool", "all", "softmax")
-TASK_KINDS = ("classification", "regression")
+TASK_KINDS = ("classification", "regression", "token_classification")
 MAX_CLIP = 1e6  # clips in use are near 2.5; the bound keeps (2·clip)/255 and its products far from overflow
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _./+-]{0,99}")
 
@@ -80,7 +81,8 @@ class ActivationSpec:
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """``kind`` "classification" or "regression"; ``metric`` is the one the recipe selected by; ``pair``: two texts."""
+    """``kind`` "classification", "regression" or "token_classification"; ``metric`` is the one the recipe selected by;
+    ``pair``: two texts."""
 
     kind: str
     metric: str
@@ -160,7 +162,8 @@ class ArtifactConfig:
 
     @property
     def head(self) -> str:
-        """What the classifier reads of the pooler: "linear", its tanh, or "relu", relu of that (TinyBERT)."""
+        """What the classifier reads: "linear", the pooler's tanh, "relu", relu of that (TinyBERT), or "tokens", every
+        token's last hidden state."""
         return str(self.model.get("head", "linear"))
 
     @property
@@ -267,6 +270,13 @@ def _parse_task(value: Any, model: Mapping[str, Any], here: str) -> TaskSpec:
     count = len(labels_of(model))
     if kind == "regression" and count != 1:
         raise ArtifactError(f"{here}.kind is 'regression' but the model has {count} labels; regression has exactly 1")
+    if (kind == "token_classification") == has_pooler(model):
+        head = shown(model.get("head", "linear"))
+        raise ArtifactError(
+            f"{here}.kind is {shown(kind)} but head is {head}; 'tokens' goes with 'token_classification'"
+        )
+    if kind == "token_classification" and value["pair"]:
+        raise ArtifactError(f"{here}.pair is true; token classification reads one text")
     problem = model.get("problem_type")
     if problem is not None and (problem == "regression") != (kind == "regression"):
         raise ArtifactError(f"{here}.kind is {shown(kind)} but problem_type is {shown(problem)}; make them agree")

@@ -71,17 +71,20 @@ def _isa_reason() -> str:
 
 
 def multiply_adds(config: ArtifactConfig, cell: Cell) -> dict[str, int]:
-    """Multiply-adds of a pass by operation. Of the last layer, first tokens only, keys and values aside."""
+    """Multiply-adds of a pass by operation. Of the last layer, where a pooler reads it, first tokens only, keys and
+    values aside."""
     tokens, layers = cell.batch * cell.length, config.num_hidden_layers
     h, a, i = config.hidden_size, config.attention_size, config.intermediate_size
-    after_attention = (layers - 1) * tokens + cell.batch
+    pooled = config.head != "tokens"
+    read = 1 if pooled else cell.length  # of each text in the last layer
+    after_attention = (layers - 1) * tokens + cell.batch * read
     return {
-        "query_key_value": ((3 * layers - 1) * tokens + cell.batch) * h * a,
-        "attention": cell.batch * 2 * cell.length * ((layers - 1) * cell.length + 1) * a,
+        "query_key_value": ((3 * layers - 1) * tokens + cell.batch * read) * h * a,
+        "attention": cell.batch * 2 * cell.length * ((layers - 1) * cell.length + read) * a,
         "attention_output": after_attention * h * a,
         "ffn_up": after_attention * h * i,
         "ffn_down": after_attention * h * i,
-        "head": cell.batch * h * (h + config.num_labels),
+        "head": cell.batch * read * h * (h * pooled + config.num_labels),
     }
 
 
@@ -92,7 +95,7 @@ def kernel(config: ArtifactConfig, operation: str, engine: Engine) -> str:
     if operation == "attention":
         return f"{activations} × {activations}"
     if operation == "head":
-        names = ["pooler.dense.weight", "classifier.weight"]
+        names: list[str] = [name for name in ("pooler.dense.weight", "classifier.weight") if name in config.tensors]
     else:
         names = [
             f"layers.{i}.{part}.weight" for i in range(config.num_hidden_layers) for part in PROFILED_LINEARS[operation]

@@ -67,7 +67,8 @@ def load_artifact(path: Path, threads: int) -> LoadedModel:
 
 
 def load_checkpoint(path: Path, threads: int) -> LoadedModel:
-    """``transformers`` on a checkpoint: fp32, eval, inference mode, scaled-dot-product attention.
+    """``transformers`` on a checkpoint, a classifier of texts or tokens: fp32, eval, inference mode, scaled-dot-product
+    attention.
 
     The attention mask is given only where a batch is ragged: without it torch may choose its faster attention.
     """
@@ -75,9 +76,12 @@ def load_checkpoint(path: Path, threads: int) -> LoadedModel:
     import transformers
 
     torch.set_num_threads(threads)
-    model = transformers.AutoModelForSequenceClassification.from_pretrained(
-        path, dtype=torch.float32, attn_implementation="sdpa", local_files_only=True
-    ).eval()
+    config = transformers.AutoConfig.from_pretrained(path, local_files_only=True)
+    of_tokens = any(name.endswith("ForTokenClassification") for name in config.architectures or ())
+    kind = (
+        transformers.AutoModelForTokenClassification if of_tokens else transformers.AutoModelForSequenceClassification
+    )
+    model = kind.from_pretrained(path, dtype=torch.float32, attn_implementation="sdpa", local_files_only=True).eval()
 
     def forward(batch: Batch) -> Any:
         lengths = [len(ids) for ids in batch["ids"]]

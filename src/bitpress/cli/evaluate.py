@@ -15,7 +15,7 @@ from bitpress.errors import DataError
 
 def evaluate(
     model: Annotated[Path, typer.Argument(help="An artifact, or a Hugging Face checkpoint (needs PyTorch).")],
-    data: Annotated[Path, typer.Option(help="Labelled text: csv, tsv or jsonl, also .gz.")],
+    data: Annotated[Path, typer.Option(help="Labelled text: csv, tsv or jsonl, CoNLL columns for ner; also .gz.")],
     task: Annotated[
         str | None, typer.Option(help="Layout and metric, such as glue/sst2.", show_default="the model's own")
     ] = None,
@@ -40,6 +40,8 @@ def evaluate(
     metric = result["metric"]
     rows = [[name, format_metric(name, value)] for name, value in result["metrics"].items()]
     rows.append([f"majority class ({metric})", format_metric(metric, result["majority"])])
+    if result.get("unread_words"):
+        rows.append(["words not read, as texts are cut", f"{result['unread_words']:,}"])
     print_table([str(model), f"{result['n']:,} rows"], rows)
 
 
@@ -72,6 +74,6 @@ def evaluate_artifact(
         text_column=text_column,
         pair_column=pair_column,
         label_column=label_column,
-        label_names=model.labels if task.kind == "classification" else None,
+        label_names=model.labels if task.kind != "regression" else None,
     )
     return model.evaluate(dataset, task=task)

@@ -17,7 +17,7 @@ def finetune(
     dev: options.Dev,
     out: options.Out,
     task: Annotated[
-        str, typer.Option(help="classification, regression, or a GLUE task such as glue/sst2.")
+        str, typer.Option(help="classification, regression, ner (entities), or a GLUE task such as glue/sst2.")
     ] = "classification",
     text_column: options.TextColumn = None,
     pair_column: options.PairColumn = None,

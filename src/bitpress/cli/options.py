@@ -19,7 +19,11 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no n
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads of the engine.", show_default="all")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Train = Annotated[
-    Path, typer.Option(help="Labelled training data: csv, tsv or jsonl, also .gz; a saved dataset, or hub:NAME:SPLIT.")
+    Path,
+    typer.Option(
+        help="Labelled training data: csv, tsv or jsonl, CoNLL columns for ner, also .gz; a saved dataset, or "
+        "hub:NAME:SPLIT."
+    ),
 ]
 Dev = Annotated[Path, typer.Option(help="Labelled data that chooses the best epoch and gives the reported score.")]
 Out = Annotated[Path, typer.Option(help="Directory to write; an unfinished run in it is resumed.")]
@@ -34,9 +38,13 @@ BatchSize = Annotated[int | None, typer.Option(help="Texts a step, instead of to
 MaxLength = Annotated[
     int | None, typer.Option(help="Tokens a text, special ones included; longer texts are cut.", show_default=False)
 ]
-TextColumn = Annotated[str | None, typer.Option(help="Column of the text.", show_default="by common names")]
+TextColumn = Annotated[
+    str | None, typer.Option(help="Column of the text; of CoNLL columns a number.", show_default="by common names")
+]
 PairColumn = Annotated[str | None, typer.Option(help="Column of the second text of a pair.", show_default=False)]
-LabelColumn = Annotated[str | None, typer.Option(help="Column of the label.", show_default="by common names")]
+LabelColumn = Annotated[
+    str | None, typer.Option(help="Column of the label; of CoNLL columns a number.", show_default="by common names")
+]
 
 
 def parse_overrides(assignments: Sequence[str] | None, **shorthands: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""``bitpress predict``: texts in, labels out, by the engine."""
+"""``bitpress predict``: texts in, labels or entities out, by the engine."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def predict(
     threads: options.Threads = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a text, one a line.")] = False,
 ) -> None:
-    """Classify texts: arguments, a file, or the lines of stdin."""
+    """Classify texts, or find the entities in them: arguments, a file, or the lines of stdin."""
     items = _texts(texts, pair, input_file, text_column, pair_column)
     require_artifact(model, "predict")
     import bitpress
@@ -45,13 +45,11 @@ def predict(
     while batch := list(islice(items, BATCH)):
         for item in batch:
             _check_shape(item, loaded.task.pair, model)
-        results = loaded(batch, batch_size=BATCH)
-        assert isinstance(results, list)  # a list in, a list out
-        for result in results:
+        for result in loaded.predict(batch, batch_size=BATCH):
             if as_json:
                 emit_json(result, indent=None)
             else:
-                print(_line(result))
+                print(_lines(result))
         sys.stdout.flush()
 
 
@@ -96,9 +94,19 @@ def _check_shape(item: Text, wants_pair: bool, model: Path) -> None:
         )
 
 
-def _line(result: dict[str, Any]) -> str:
-    """``positive  0.987  a film that lingers``, tabs between; a regression has no label."""
+def _lines(result: dict[str, Any]) -> str:
+    """``positive  0.987  a film that lingers``, tabs between; a regression has no label. Of entities first the text,
+    then a line each: ``  person  0.991  0  12  Ada Lovelace``."""
+    if "entities" in result:
+        found = (
+            f"  {one['entity']}\t{one['score']:.3f}\t{one['start']}\t{one['end']}\t{one['text']}"
+            for one in result["entities"]
+        )
+        return "\n".join([result["text"] + _cut(result), *found])
     label = "" if result["label"] is None else f"{result['label']}\t"
     pair = f"\t{result['pair']}" if "pair" in result else ""
-    cut = "\t(cut to the model's length)" if result.get("truncated") else ""
-    return f"{label}{result['score']:.3f}\t{result['text']}{pair}{cut}"
+    return f"{label}{result['score']:.3f}\t{result['text']}{pair}{_cut(result)}"
+
+
+def _cut(result: dict[str, Any]) -> str:
+    return "\t(cut to the model's length)" if result.get("truncated") else ""

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from bitpress.data import bundled
+from bitpress.data.dataset import Dataset
 from bitpress.data.metrics import compute_metrics, majority_baseline
-from bitpress.data.readers import SOURCE_ROW, VARIANT, Dataset, iter_texts, read_dataset
-from bitpress.data.tasks import TASK_NAMES, Task, get_task
+from bitpress.data.readers import SOURCE_ROW, VARIANT, iter_texts, read_dataset
+from bitpress.data.scores import headline, score, summarize
+from bitpress.data.tasks import TASK_NAMES, TOKEN_CLASSIFICATION, Task, get_task
 
 __all__ = [
     "SOURCE_ROW",
     "TASK_NAMES",
+    "TOKEN_CLASSIFICATION",
     "VARIANT",
     "Dataset",
     "Task",
     "bundled",
     "compute_metrics",
     "get_task",
+    "headline",
     "iter_texts",
     "majority_baseline",
     "read_dataset",
+    "score",
+    "summarize",
 ]

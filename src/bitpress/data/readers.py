@@ -12,16 +12,27 @@ import math
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bitpress.data.dataset import Dataset
 from bitpress.data.saved import is_saved, read_saved_table
-from bitpress.data.tables import MISSING, Table, check_characters, file_format, read_bytes, read_table
-from bitpress.data.tasks import Task
+from bitpress.data.tables import (
+    Table,
+    check_characters,
+    field_value,
+    file_format,
+    find_column,
+    listed,
+    read_bytes,
+    read_table,
+    require_column,
+)
+from bitpress.data.tagged import read_tagged
+from bitpress.data.tasks import TOKEN_CLASSIFICATION, Task
 from bitpress.errors import DataError
 
 # Names that text, second text and label go by in published datasets, most specific first.
@@ -63,28 +74,6 @@ MAX_CLASSES = 1000
 MAX_LABEL_LENGTH = 200
 
 
-@dataclass
-class Dataset:
-    """Texts with their labels, in file order.
-
-    ``labels`` is int64 [N] class indices into ``label_names``, float32 [N] targets (regression), or None where none
-    were asked for. ``pairs`` are the second texts, None for a task with one text. ``fingerprint`` is the SHA-256 of
-    the (decompressed) file. ``originals``, bool [N], says which rows of an augmented file are not variants of others;
-    None where the file is not one.
-    """
-
-    texts: list[str]
-    pairs: list[str] | None
-    labels: NDArray[Any] | None
-    label_names: list[str]
-    path: str
-    fingerprint: str
-    originals: NDArray[np.bool_] | None = None
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-
 def read_dataset(
     path: str | Path,
     task: Task,
@@ -101,7 +90,13 @@ def read_dataset(
     Columns given here win over the task's own, which win over common names. With ``label_names`` (a model's, in index
     order) every label must be one of them; without, they are the task's, or the file's own distinct labels, sorted
     (as numbers where all are). ``require_labels=False`` does not read the label column at all. Raises DataError.
+
+    Files of token classification: :func:`bitpress.data.tagged.read_tagged`.
     """
+    if task.kind == TOKEN_CLASSIFICATION:
+        if pair_column is not None:
+            raise DataError(f"--pair-column is {pair_column!r}; words are tagged in one text, leave it out", path)
+        return read_tagged(path, text_column, label_column, label_names)
     # A task with its own layout reads the published files, in which a quotation mark is a character like any other.
     own_text = (text_column or task.text_column) if task.text_column is not None else None
     table, fingerprint = _load_table(path, task.columns, own_text)
@@ -135,7 +130,7 @@ def _originals(table: Table) -> NDArray[np.bool_] | None:
     if not {SOURCE_ROW, VARIANT} <= set(table.columns):
         return None
     variant = table.columns.index(VARIANT)
-    return np.array([str(_value(table, line, values, variant)) == "0" for line, values in table.rows])
+    return np.array([str(field_value(table, line, values, variant)) == "0" for line, values in table.rows])
 
 
 def iter_texts(
@@ -184,32 +179,6 @@ def _iter_lines(stream: Iterable[bytes], path: str) -> Iterator[str]:
         yield text
 
 
-def _listed(names: Iterable[str]) -> str:
-    names = [repr(name if len(name) <= 40 else name[:39] + "…") for name in names]
-    return ", ".join(names[:20]) + (f", … ({len(names)} in all)" if len(names) > 20 else "")
-
-
-def _index(table: Table, name: str) -> int | None:
-    """Position of a column by name, upper and lower case told apart only where the file needs it."""
-    exact = [i for i, column in enumerate(table.columns) if column == name]
-    matches = exact or [i for i, column in enumerate(table.columns) if column.lower() == name.lower()]
-    if len(matches) > 1:
-        raise DataError(f"the column stands {len(matches)} times in the header", table.path, table.header_line, name)
-    return matches[0] if matches else None
-
-
-def _require(table: Table, name: str, option: str) -> int:
-    index = _index(table, name)
-    if index is None:
-        raise DataError(
-            f"missing column; found {_listed(table.columns)}; name the right one with {option}",
-            table.path,
-            table.header_line or 1,
-            name,
-        )
-    return index
-
-
 def _find_texts(table: Table, task: Task | None, text: str | None, pair: str | None) -> tuple[int, int | None]:
     """Positions of text and pair: as asked, else as the task says, else by common names."""
     own_text, own_pair = (task.text_column, task.pair_column) if task else (None, None)
@@ -224,20 +193,20 @@ def _find_texts(table: Table, task: Task | None, text: str | None, pair: str | N
     if text is not None:
         candidates = [(text, pair or own_pair)]
     for one, two in candidates:
-        first, second = _index(table, one), _index(table, two) if two is not None else None
+        first, second = find_column(table, one), find_column(table, two) if two is not None else None
         if first is not None and (two is None or second is not None):
             if first == second:
                 raise DataError("one column cannot be both texts", table.path, table.header_line, one)
             return first, second
     if (asked_text := text or own_text) is not None:
-        _require(table, asked_text, "--text-column")
+        require_column(table, asked_text, "--text-column")
     if (asked_pair := pair or own_pair) is not None:
-        _require(table, asked_pair, "--pair-column")
+        require_column(table, asked_pair, "--pair-column")
     raise DataError(_no_text_message(table), table.path, table.header_line or 1)
 
 
 def _no_text_message(table: Table) -> str:
-    found = f"no column with the text was found among {_listed(table.columns)}"
+    found = f"no column with the text was found among {listed(table.columns)}"
     if table.header_line is None:
         return f"{found}; name it with --text-column, or call it 'text'"
     if len(table.columns) == 1 and any(mark in table.columns[0] for mark in ";,|\t"):
@@ -251,28 +220,21 @@ def _no_text_message(table: Table) -> str:
 
 def _find_label(table: Table, task: Task, asked: str | None) -> int:
     if asked is not None:
-        return _require(table, asked, "--label-column")
+        return require_column(table, asked, "--label-column")
     for name in (*([task.label_column] if task.label_column else []), *LABEL_COLUMNS[task.kind]):
-        index = _index(table, name)
+        index = find_column(table, name)
         if index is not None:
             return index
     raise DataError(
-        f"no column with the label was found among {_listed(table.columns)}; name it with --label-column",
+        f"no column with the label was found among {listed(table.columns)}; name it with --label-column",
         table.path,
         table.header_line or 1,
         task.label_column,
     )
 
 
-def _value(table: Table, line: int, values: list[Any], index: int) -> Any:
-    value = values[index] if index < len(values) else MISSING
-    if value is MISSING:
-        raise DataError("malformed row: it lacks this field", table.path, line, table.columns[index])
-    return value
-
-
 def _text(table: Table, line: int, values: list[Any], index: int, allow_empty: bool = False) -> str:
-    text = _value(table, line, values, index)
+    text = field_value(table, line, values, index)
     if not isinstance(text, str):
         raise DataError(f"expected text, found {text!r:.60}", table.path, line, table.columns[index])
     if not allow_empty and not text.strip():
@@ -281,7 +243,7 @@ def _text(table: Table, line: int, values: list[Any], index: int, allow_empty: b
 
 
 def _target(table: Table, line: int, values: list[Any], index: int) -> float:
-    value = _value(table, line, values, index)
+    value = field_value(table, line, values, index)
     try:
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             raise ValueError
@@ -298,7 +260,7 @@ def _target(table: Table, line: int, values: list[Any], index: int) -> float:
 
 def _label(table: Table, line: int, values: list[Any], index: int) -> str:
     """A class name as text; JSON integers count as their digits."""
-    value = _value(table, line, values, index)
+    value = field_value(table, line, values, index)
     if isinstance(value, bool):
         value = str(value).lower()
     elif isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
@@ -379,7 +341,7 @@ def _class_indices(table: Table, raw: list[str], index: int, names: list[str], t
     for (line, _), label in zip(table.rows, raw, strict=True):
         if fold(label) not in lookup:
             raise DataError(
-                f"unknown label {label[:60]!r}; allowed: {_listed(allowed)}{also}",
+                f"unknown label {label[:60]!r}; allowed: {listed(allowed)}{also}",
                 table.path,
                 line,
                 table.columns[index],

@@ -11,7 +11,7 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -205,3 +205,39 @@ def _read_jsonl(text: str, path: str | Path) -> Table:
     for line, values in rows:
         check_characters(values, columns, path, line)
     return Table(str(path), columns, rows, header_line=None)
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names for an error: quoted, at most twenty of them."""
+    names = [repr(name if len(name) <= 40 else name[:39] + "…") for name in names]
+    return ", ".join(names[:20]) + (f", … ({len(names)} in all)" if len(names) > 20 else "")
+
+
+def find_column(table: Table, name: str) -> int | None:
+    """Position of a column by name, upper and lower case told apart only where the file needs it."""
+    exact = [i for i, column in enumerate(table.columns) if column == name]
+    matches = exact or [i for i, column in enumerate(table.columns) if column.lower() == name.lower()]
+    if len(matches) > 1:
+        raise DataError(f"the column stands {len(matches)} times in the header", table.path, table.header_line, name)
+    return matches[0] if matches else None
+
+
+def require_column(table: Table, name: str, option: str) -> int:
+    """Position of a column by name; DataError where there is none, which ``option`` would name."""
+    index = find_column(table, name)
+    if index is None:
+        raise DataError(
+            f"missing column; found {listed(table.columns)}; name the right one with {option}",
+            table.path,
+            table.header_line or 1,
+            name,
+        )
+    return index
+
+
+def field_value(table: Table, line: int, values: list[Any], index: int) -> Any:
+    """One field of a row; DataError where the row lacks it."""
+    value = values[index] if index < len(values) else MISSING
+    if value is MISSING:
+        raise DataError("malformed row: it lacks this field", table.path, line, table.columns[index])
+    return value

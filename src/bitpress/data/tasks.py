@@ -1,7 +1,8 @@
 """What a task is: which columns hold text and label, which metric counts, how many tokens a text may have.
 
-The GLUE tasks (Wang et al. 2019, arXiv:1804.07461, table 1) know all of it. The plain tasks ``classification`` and
-``regression`` find their columns by common names, or are told by ``--text-column`` and its kin.
+The GLUE tasks (Wang et al. 2019, arXiv:1804.07461, table 1) know all of it. The plain tasks ``classification``,
+``regression`` and ``ner`` (named entities) find their columns by common names, or are told by ``--text-column`` and its
+kin.
 """
 
 from __future__ import annotations
@@ -9,6 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bitpress.errors import DataError
+
+# The kind of tasks whose words, not texts, have labels.
+TOKEN_CLASSIFICATION = "token_classification"
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class Task:
     """
 
     name: str
-    kind: str  # "classification" | "regression"
+    kind: str  # "classification" | "regression" | TOKEN_CLASSIFICATION
     metric: str
     metrics: tuple[str, ...]
     text_column: str | None = None
@@ -42,6 +46,7 @@ _TASKS = {
     for task in (
         Task("classification", "classification", "accuracy", ("accuracy", "f1", "matthews")),
         Task("regression", "regression", "pearson", ("pearson", "spearman")),
+        Task("ner", TOKEN_CLASSIFICATION, "entity_f1", ("entity_f1", "entity_precision", "entity_recall")),
         Task(
             "glue/sst2",
             "classification",
@@ -99,6 +104,8 @@ _TASKS = {
     )
 }
 
+# The first of a kind is the plain one, for data whose layout nobody names.
+_PLAIN = {task.kind: task for task in reversed(_TASKS.values())}
 TASK_NAMES: tuple[str, ...] = tuple(_TASKS)
 
 
@@ -107,3 +114,8 @@ def get_task(name: str) -> Task:
     if name not in _TASKS:
         raise DataError(f"unknown task {name!r}; allowed: {', '.join(TASK_NAMES)}")
     return _TASKS[name]
+
+
+def plain_task(kind: str) -> Task:
+    """The plain task of a kind."""
+    return _PLAIN[kind]

@@ -1,4 +1,5 @@
-"""The encoder: BERT with a classification head, its quantization points, and Hugging Face checkpoints (needs torch)."""
+"""The encoder: BERT with a classification head over texts or tokens, its quantization points, and Hugging Face
+checkpoints (needs torch)."""
 
 from __future__ import annotations
 
@@ -11,8 +12,9 @@ from bitpress.encoder.checkpoint import (
 )
 from bitpress.encoder.config import EncoderConfig
 from bitpress.encoder.layers import ActivationPoint, Linear, WordEmbedding
+from bitpress.encoder.losses import task_loss
 from bitpress.encoder.masked_lm import MaskedLanguageHead
-from bitpress.encoder.model import EncoderOutput, SequenceClassifier
+from bitpress.encoder.model import EncoderOutput, SequenceClassifier, head_parameters
 
 __all__ = [
     "ActivationPoint",
@@ -22,9 +24,11 @@ __all__ = [
     "MaskedLanguageHead",
     "SequenceClassifier",
     "WordEmbedding",
+    "head_parameters",
     "load_classifier",
     "load_config",
     "load_extra_tensors",
     "save_classifier",
     "save_encoder",
+    "task_loss",
 ]

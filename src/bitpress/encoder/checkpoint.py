@@ -1,4 +1,4 @@
-"""Reading and writing Hugging Face checkpoint directories of BERT sequence classifiers.
+"""Reading and writing Hugging Face checkpoint directories of BERT classifiers of texts or tokens.
 
 Read: ``config.json`` with ``model.safetensors`` or ``pytorch_model.bin`` (unpickled with ``weights_only=True``, so a
 file cannot run code), either of them whole or in shards under an index. Nothing is fetched: a path is a directory.
@@ -60,6 +60,7 @@ def load_classifier(
     num_labels: int | None = None,
     id2label: Mapping[int, str] | Sequence[str] | None = None,
     problem_type: str | None = None,
+    over_tokens: bool | None = None,
     seed: int = 0,
 ) -> SequenceClassifier:
     """Load a classifier, or a bare encoder with a fresh head, from a Hugging Face directory. fp32, CPU, eval mode.
@@ -67,15 +68,21 @@ def load_classifier(
     Labels that are given replace those of the checkpoint; the head's weights stay while the number of labels does. A
     pooler or classifier that the file lacks, or a classifier of another size, starts fresh from ``seed``
     (:func:`~bitpress.encoder.model.fresh_parameter`) and is named in ``model.fresh_tensors``. Heads of other tasks in
-    the file are ignored.
+    the file are ignored, and so is its pooler where the head reads tokens.
+
+    Args:
+        over_tokens: whether the classifier shall read tokens, or texts; None: what the checkpoint's does. One of texts
+            does not become one of tokens, nor the reverse: it starts fresh.
 
     Raises:
         UnsupportedModelError: the model is of another kind, or the file lacks a tensor, holds one of another shape or
             one that this encoder has no place for; the text names tensor, file, found and expected.
     """
-    config = _with_head(path, num_labels, id2label, problem_type)
+    config, is_replaced = _with_head(path, num_labels, id2label, problem_type, over_tokens)
     files = _weight_files(Path(path))
     found = _read_tensors(files)
+    unused = ("pooler.",) * config.classifies_tokens + ("classifier.",) * is_replaced
+    found = {name: stored for name, stored in found.items() if not name.startswith(unused)}
     with torch.device("meta"):
         model = SequenceClassifier(config)
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
@@ -124,13 +131,14 @@ def save_encoder(
         if not name.startswith(("pooler.", "classifier."))
     }
     config = model.config.to_hf() | {"architectures": ["BertModel"]}
-    for key in ("id2label", "label2id", "problem_type"):
+    for key in ("id2label", "label2id", "problem_type", *(("head",) if model.config.classifies_tokens else ())):
         config.pop(key, None)
     _write(path, body | dict(extra or {}), config, tokenizer_from)
 
 
 def save_classifier(model: SequenceClassifier, path: str | Path, tokenizer_from: str | Path | None = None) -> None:
-    """Write ``model`` as a Hugging Face directory that ``AutoModelForSequenceClassification`` loads with equal logits.
+    """Write ``model`` as a Hugging Face directory that ``AutoModelForSequenceClassification``, or of a classifier of
+    tokens ``AutoModelForTokenClassification``, loads with equal logits.
 
     Weights are the latent fp32 parameters, without quantizers. Everything is written and synced beside ``path`` first;
     a new directory then appears by one rename, in an existing one each file is replaced whole, ``config.json`` last.
@@ -182,18 +190,23 @@ def _with_head(
     num_labels: int | None,
     id2label: Mapping[int, str] | Sequence[str] | None,
     problem_type: str | None,
-) -> EncoderConfig:
-    """The checkpoint's configuration with the head asked for. A head that is replaced is not judged first: a
-    multi-label classifier is a fine encoder to start another task from."""
-    if num_labels is None and id2label is None and problem_type is None:
-        return load_config(path)
+    over_tokens: bool | None,
+) -> tuple[EncoderConfig, bool]:
+    """The checkpoint's configuration with the head asked for, and whether that is over tokens where the checkpoint's is
+    over texts, or the reverse. A head that is replaced is not judged first: a multi-label classifier is a fine encoder
+    to start another task from."""
+    if num_labels is None and id2label is None and problem_type is None and over_tokens is None:
+        return load_config(path), False
     raw = _read_config(path)
     stated = raw.pop("problem_type", None)
     config = EncoderConfig.from_hf(raw)
-    changed = config.with_labels(num_labels, id2label, problem_type)
-    if problem_type is None and stated in PROBLEM_TYPES and changed.num_labels == config.num_labels:
+    is_replaced = over_tokens is not None and over_tokens != config.classifies_tokens
+    head = ("tokens" if over_tokens else "linear") if is_replaced else None
+    changed = config.with_labels(num_labels, id2label, problem_type, head)
+    keeps_problem = problem_type is None and not is_replaced and changed.num_labels == config.num_labels
+    if keeps_problem and stated in PROBLEM_TYPES:
         changed = changed.with_labels(problem_type=stated)
-    return changed
+    return changed, is_replaced
 
 
 def _fresh_names(found: Mapping[str, _Stored], shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
@@ -201,7 +214,7 @@ def _fresh_names(found: Mapping[str, _Stored], shapes: Mapping[str, tuple[int, .
     pooler = tuple(name for name in shapes if name.startswith("pooler."))
     classifier = tuple(name for name in shapes if name.startswith("classifier."))
     fresh: tuple[str, ...] = ()
-    if not any(name in found for name in pooler):
+    if not any(name in found for name in pooler):  # also where none is wanted, of a classifier of tokens
         fresh += pooler
     if not all(name in found and tuple(found[name].tensor.shape) == shapes[name] for name in classifier):
         fresh += classifier

@@ -11,9 +11,12 @@ from bitpress.errors import UnsupportedModelError
 
 MODEL_TYPES = ("bert",)
 POSITION_EMBEDDING_TYPES = ("absolute", "relative_key", "relative_key_query")
-# What the classifier reads of the pooler: its tanh (Hugging Face), or relu of that (teachers and students of TinyBERT's
-# release). A checkpoint of one gives wrong logits with the other.
-HEADS = ("linear", "relu")
+# What the classifier reads. "linear" and "relu", one answer a text: the pooler's tanh (Hugging Face), or relu of that
+# (teachers and students of TinyBERT's release); a checkpoint of one gives wrong logits with the other. "tokens", one
+# answer a token: every last hidden state, without a pooler.
+POOLED_HEADS = ("linear", "relu")
+HEADS = (*POOLED_HEADS, "tokens")
+_TOKEN_CLASSIFIER = "ForTokenClassification"  # ends the name of Hugging Face's classes of that head
 PROBLEM_TYPES = ("single_label_classification", "regression")
 
 # True of the source file only (its path, its dtype where bitpress computes and saves fp32, its head), or written anew
@@ -42,7 +45,7 @@ _PROBABILITIES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classi
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """Shape, head and labels of a BERT sequence classifier. Names and defaults are those of Hugging Face's BertConfig.
+    """Shape, head and labels of a BERT classifier. Names and defaults are those of Hugging Face's BertConfig.
 
     Build it with :meth:`from_hf`, which checks every value; ``extra`` keeps the keys that bitpress does not read, so
     that a checkpoint passes through without losing them.
@@ -55,7 +58,7 @@ class EncoderConfig:
     attention_head_size: int | None = None  # None: hidden_size / num_attention_heads; given where heads were taken away
     intermediate_size: int = 3072
     hidden_act: str = "gelu"
-    head: str = "linear"  # HEADS; not a key of Hugging Face
+    head: str = "linear"  # HEADS; not a key of Hugging Face, where `architectures` says what reads tokens
     hidden_dropout_prob: float = 0.1
     attention_probs_dropout_prob: float = 0.1
     classifier_dropout: float | None = None  # None: hidden_dropout_prob
@@ -89,8 +92,15 @@ class EncoderConfig:
         return self.num_attention_heads * self.head_size
 
     @property
+    def classifies_tokens(self) -> bool:
+        """True where every token has logits, False where each text does."""
+        return self.head == "tokens"
+
+    @property
     def is_regression(self) -> bool:
         """True where the single output is a value: `problem_type` says so, or says nothing and there is one label."""
+        if self.classifies_tokens:
+            return False
         return self.problem_type == "regression" or (self.problem_type is None and self.num_labels == 1)
 
     @classmethod
@@ -106,13 +116,15 @@ class EncoderConfig:
         if known.get("position_embedding_type", "") is None:
             del known["position_embedding_type"]
         known["id2label"] = _read_id2label(config)
+        if "head" not in known and _names_token_classifier(config):
+            known["head"] = "tokens"
         extra = {key: value for key, value in config.items() if key not in known and key not in _NOT_CARRIED}
         loaded = cls(**known, extra=extra)
         _check_values(loaded)
         return loaded
 
     def to_hf(self) -> dict[str, Any]:
-        """The ``config.json`` of this model as a Hugging Face sequence classifier in fp32 (keys sorted)."""
+        """The ``config.json`` of this model as a Hugging Face sequence or token classifier in fp32 (keys sorted)."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "extra"}
         values["id2label"] = {str(index): label for index, label in self.id2label.items()}
         values["label2id"] = self.label2id
@@ -121,7 +133,8 @@ class EncoderConfig:
                 del values[name]
         if values["head"] == "linear":  # as every Hugging Face model
             del values["head"]
-        values |= {"model_type": "bert", "architectures": ["BertForSequenceClassification"], "dtype": "float32"}
+        kind = _TOKEN_CLASSIFIER if self.classifies_tokens else "ForSequenceClassification"
+        values |= {"model_type": "bert", "architectures": [f"Bert{kind}"], "dtype": "float32"}
         return dict(sorted((self.extra | values).items()))
 
     def with_labels(
@@ -129,11 +142,13 @@ class EncoderConfig:
         num_labels: int | None = None,
         id2label: Mapping[int, str] | Sequence[str] | None = None,
         problem_type: str | None = None,
+        head: str | None = None,
     ) -> EncoderConfig:
         """The same encoder with another head. What is not given stays, as in `transformers`: names are kept while
         their number fits, otherwise they become LABEL_0, LABEL_1, …
 
-        Where the number of labels changes, so may the kind of problem: then `problem_type` is as given, or None.
+        Where the number of labels changes, or the head from texts to tokens or back, so may the kind of problem: then
+        `problem_type` is as given, or None.
 
         Raises:
             UnsupportedModelError: the values contradict each other.
@@ -149,15 +164,11 @@ class EncoderConfig:
             labels = _read_id2label({"num_labels": num_labels})
         else:
             labels = dict(self.id2label)
-        if problem_type is None and len(labels) == self.num_labels:
+        head = head or self.head
+        is_same_kind = (head == "tokens") == self.classifies_tokens and len(labels) == self.num_labels
+        if problem_type is None and is_same_kind:
             problem_type = self.problem_type
-        changed = replace(self, id2label=labels, problem_type=problem_type)
-        _check_values(changed)
-        return changed
-
-    def with_head(self, head: str) -> EncoderConfig:
-        """The same encoder with another form of head, one of ``HEADS``; UnsupportedModelError for anything else."""
-        changed = replace(self, head=head)
+        changed = replace(self, id2label=labels, problem_type=problem_type, head=head)
         _check_values(changed)
         return changed
 
@@ -182,6 +193,11 @@ def _refuse_other_models(config: Mapping[str, Any]) -> None:
             f"config.json: quantization_config is present (quant_method {method!r}); training needs full-precision "
             "weights. Give the checkpoint that this model was made from"
         )
+
+
+def _names_token_classifier(config: Mapping[str, Any]) -> bool:
+    names = config.get("architectures")
+    return isinstance(names, list) and any(str(name).endswith(_TOKEN_CLASSIFIER) for name in names)
 
 
 def _read_id2label(config: Mapping[str, Any]) -> dict[int, str]:

@@ -1,4 +1,4 @@
-"""BERT with a classification head, as bitpress trains it (Devlin et al. 2018, arXiv 1810.04805).
+"""BERT with a classification head over texts or tokens, as bitpress trains it (Devlin et al. 2018, arXiv 1810.04805).
 
 Shapes throughout: B texts, T tokens (padded), H hidden size, I intermediate size, h heads of width d, A = h·d (which is
 H but where heads were taken away), L layers, C labels. Attribute names are the canonical tensor names, so
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bitpress.encoder.activations import ACTIVATIONS
-from bitpress.encoder.config import EncoderConfig
+from bitpress.encoder.config import POOLED_HEADS, EncoderConfig
 from bitpress.encoder.layers import ActivationPoint, Linear, WordEmbedding, dropout, keep_signs
 from bitpress.errors import UnsupportedModelError
 
@@ -30,7 +30,7 @@ MASKED = torch.finfo(torch.float32).min
 class EncoderOutput:
     """What one forward pass returns; the tuples are empty unless ``collect`` was asked for."""
 
-    logits: Tensor  # [B, C]
+    logits: Tensor  # [B, C]; of a classifier of tokens [B, T, C]
     hidden_states: tuple[Tensor, ...] = ()  # L + 1 of [B, T, H]: embedding output, then each layer's output
     attention_scores: tuple[Tensor, ...] = ()  # L of [B, h, T, T]: masked, before softmax
     projections: tuple[tuple[Tensor, Tensor, Tensor], ...] = ()  # L × query, key, value [B, h, T, d], not quantized
@@ -224,7 +224,8 @@ class Pooler(nn.Module):
 
 
 class SequenceClassifier(nn.Module):
-    """BERT encoder, pooler and classifier over one or two texts; one label means regression.
+    """BERT encoder and classifier over one or two texts, or with head "tokens" over the tokens of a text. A classifier
+    of texts reads the pooler, and one label means regression; one of tokens has no pooler.
 
     Fresh parameters are those of :func:`fresh_parameter`, a function of ``seed`` and the tensor's name only;
     ``fresh_tensors`` names the parameters that no checkpoint filled.
@@ -236,7 +237,7 @@ class SequenceClassifier(nn.Module):
         with torch.device("meta"):  # skips torch's own initialisation, which would be thrown away
             self.embeddings = Embeddings(config)
             self.layers = nn.ModuleList(Layer(config, f"layers.{i}") for i in range(config.num_hidden_layers))
-            self.pooler = Pooler(config)
+            self.pooler = None if config.classifies_tokens else Pooler(config)
             self.classifier = Linear(config.hidden_size, config.num_labels)
         self.classifier_dropout = (
             config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
@@ -267,9 +268,9 @@ class SequenceClassifier(nn.Module):
             UnsupportedModelError: more tokens than the model has positions.
         """
         hidden, hidden_states, attention = self.encode(input_ids, attention_mask, token_type_ids, collect)
-        pooled = dropout(self.pooler(hidden), self.classifier_dropout, self.training)
+        features = hidden if self.pooler is None else self.pooler(hidden)
         return EncoderOutput(
-            self.classifier(pooled),
+            self.classifier(dropout(features, self.classifier_dropout, self.training)),
             tuple(hidden_states),
             tuple(states.scores for states in attention),
             tuple(states.projections for states in attention),
@@ -314,12 +315,17 @@ class SequenceClassifier(nn.Module):
                 module.function = ACTIVATIONS[name]
 
     def set_head(self, name: str) -> None:
-        """Another form of the head (``HEADS``), here and in ``config``; its weights stay.
+        """Another form of a head that reads texts, here and in ``config``; its weights stay.
 
         Raises:
-            UnsupportedModelError: there is none of that name.
+            UnsupportedModelError: there is none of that name, or one of the two heads reads tokens.
         """
-        self.config = self.config.with_head(name)
+        if self.pooler is None or name not in POOLED_HEADS:
+            raise UnsupportedModelError(
+                f"the head {self.config.head!r} cannot become {name!r}; allowed: {', '.join(POOLED_HEADS)} in a model "
+                "that has one of them"
+            )
+        self.config = replace(self.config, head=name)
         self.pooler.relu = name == "relu"
 
     def set_dropout(self, probability: float) -> None:
@@ -332,6 +338,11 @@ class SequenceClassifier(nn.Module):
             elif isinstance(module, FeedForward):
                 module.dropout = probability
         self.classifier_dropout = probability
+
+
+def head_parameters(model: SequenceClassifier) -> list[nn.Parameter]:
+    """Of pooler and classifier: what an objective on hidden states does not reach."""
+    return [p for name, p in model.named_parameters() if name.startswith(("pooler.", "classifier."))]
 
 
 def fresh_parameter(name: str, shape: tuple[int, ...], config: EncoderConfig, seed: int) -> Tensor:

@@ -117,8 +117,9 @@ def weight_policies(model: nn.Module, policy: Policy) -> dict[str, WeightPolicy]
         for name, module in model.named_modules()
         if isinstance(module, (Linear, WordEmbedding)) and name != _HEAD
     }
+    known = [*modules, "pooler.dense"]  # a recipe may name the pooler, which a classifier of tokens does not have
     for block in policy.blocks:
-        if not any(is_within(name, block) for name in modules):
+        if not any(is_within(name, block) for name in known):
             raise RecipeError(
                 f"blocks has {block!r}, which the model does not have; allowed: {', '.join(_blocks(modules))}"
             )

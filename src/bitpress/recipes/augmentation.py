@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from bitpress.augment import MaskedWords, Sentence, Variation, WordVectors, replaceable, stop_words, variants
-from bitpress.data import SOURCE_ROW, VARIANT, Dataset, get_task
+from bitpress.data import SOURCE_ROW, TOKEN_CLASSIFICATION, VARIANT, Dataset, get_task
 from bitpress.encoder import MaskedLanguageHead, load_classifier, load_extra_tensors
 from bitpress.encoder.masked_lm import PREFIX
 from bitpress.errors import DataError, RecipeError
@@ -84,6 +84,8 @@ def augment(
     if words_from is None:
         raise RecipeError("nothing says what a word is; give --tokenizer, a directory that has one")
     known = get_task(task)
+    if known.kind == TOKEN_CLASSIFICATION:
+        raise RecipeError(f"task {task!r} has tagged words; augment writes variants of texts and pairs only")
     data = read_split(train, known, columns, None)
     splitter = Tokenizer.from_directory(words_from)
     settings = {

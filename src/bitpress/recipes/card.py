@@ -13,7 +13,7 @@ def model_card(recipe: Recipe, labels: list[str], teacher: dict[str, Any], artif
     check = artifact["engine_vs_student"]
     rows = [
         (f"{metric}, dev ({artifact['n']} texts)", f"{teacher['value']:.4f}", f"{artifact['value']:.4f}"),
-        ("always answering one class", f"{teacher['majority']:.4f}", f"{artifact['majority']:.4f}"),
+        ("always giving one answer", f"{teacher['majority']:.4f}", f"{artifact['majority']:.4f}"),
         (
             "bytes of the weights",
             f"{artifact['fp32_bytes']:,} (fp32)",
@@ -38,7 +38,7 @@ Recipe `{recipe.name}`: {recipe.summary}.
 
 The teacher was measured in fp32 by PyTorch, the artifact on its packed weights by the engine that runs it. Engine and
 fake-quantized student (in {check["arithmetic"]}'s arithmetic) gave the same bits for {check["identical_logits"]} of
-{check["n"]} texts and another prediction for {check["different_predictions"]}; logits differed by at most
+{check["n"]} {check["unit"]} and another prediction for {check["different_predictions"]}; logits differed by at most
 {check["max_logit_difference"]:.2g}. `provenance.json` has the whole configuration.
 
 ```python

@@ -16,13 +16,13 @@ from rich.console import Console
 import bitpress
 from bitpress.artifact import WEIGHTS_DIGEST_KEY, TaskSpec, check_destination, describe, replace_file
 from bitpress.artifact.strict_json import dump_object
-from bitpress.data import Dataset
+from bitpress.data import Dataset, headline, summarize
 from bitpress.encoder import SequenceClassifier, load_classifier
 from bitpress.errors import TrainingError
 from bitpress.freeze import check_freezable, freeze, round_side_data
 from bitpress.recipes.announce import print_policy
 from bitpress.recipes.card import model_card
-from bitpress.recipes.evaluation import check_label_order, evaluation, headline, logits_of, summarize, summary
+from bitpress.recipes.evaluation import check_label_order, evaluation, logits_of, scored
 from bitpress.recipes.inputs import (
     DataOptions,
     TeacherTask,
@@ -33,6 +33,7 @@ from bitpress.recipes.inputs import (
     resolve_max_length,
     teacher_task,
     tokenize,
+    unread_note,
     weights_digest,
 )
 from bitpress.recipes.mixed_precision import as_record, check_division, divide_bits, sensitivity_digest
@@ -130,7 +131,7 @@ def compress(
     finished, it returns at once.
 
     Args:
-        teacher: Hugging Face directory of a fine-tuned BERT classifier or regressor.
+        teacher: Hugging Face directory of a fine-tuned BERT classifier (of texts or tokens) or regressor.
         recipe: a name of ``list_recipes()`` or a YAML file; ``overrides``: see ``load_recipe``.
         train: labelled training text; may be absent where the recipe trains nothing.
         task: layout and metric of the data; None: what the teacher was fine-tuned for.
@@ -163,9 +164,10 @@ def compress(
     run.begin()
 
     teacher_logits = logits_of(teacher_model, inputs.dev)
-    teacher_score = summarize(inputs.known.task, teacher_logits, _targets(inputs.dev_set))
+    teacher_score = scored(inputs.known.task, teacher_logits, inputs.dev, inputs.dev_set)
     if inputs.known.task.kind == "classification":
-        check_label_order(teacher_logits, _targets(inputs.dev_set), inputs.label_names, teacher)
+        assert inputs.dev_set.labels is not None, "read_split requires labels"
+        check_label_order(teacher_logits, inputs.dev_set.labels, inputs.label_names, teacher)
     _announce(console, inputs, teacher_score, quiet)
 
     kept_heads = narrow_student(student, inputs.recipe.student.width, inputs.train)
@@ -244,7 +246,7 @@ def _read_inputs(
         check_same_form(train_set, dev_set)
     config = known.config
     labelled, source = (dev_set, dev) if train_set is None else (train_set, train)
-    if known.task.kind == "classification" and len(labelled.label_names) != config.num_labels:
+    if known.task.kind != "regression" and len(labelled.label_names) != config.num_labels:
         raise TrainingError(
             f"{source} has {len(labelled.label_names)} labels ({', '.join(labelled.label_names[:8])}), the teacher "
             f"{config.num_labels} without names of their own; give data in which every label occurs"
@@ -268,12 +270,7 @@ def _read_inputs(
 
 def _labels(inputs: _Inputs) -> list[str] | None:
     """Names for the head: the data's where the teacher has none of its own; None for regression."""
-    return inputs.label_names if inputs.known.task.kind == "classification" else None
-
-
-def _targets(dataset: Dataset) -> np.ndarray:
-    assert dataset.labels is not None, "read_split requires labels"
-    return dataset.labels
+    return inputs.label_names if inputs.known.task.kind != "regression" else None
 
 
 def _settings(inputs: _Inputs, columns: DataOptions | None, seed: int) -> dict[str, Any]:
@@ -316,7 +313,7 @@ def _run_stage(
         model=student,
         train=inputs.training(stage.distill.data),
         loss_fn=teaching,
-        evaluate=evaluation(inputs.known.task, inputs.dev),
+        evaluate=evaluation(inputs.known.task, inputs.dev, inputs.dev_set),
         metric=headline(inputs.known.task, student.config.num_labels),
         probe=attention_probe(inputs.dev) if stage.quantize.activations.scheme in ("binary", "elastic") else None,
         schedule=schedule,
@@ -354,10 +351,10 @@ def _write_artifact(
         provenance=run.settings,
     )
     with load(run.out) as model:
-        logits = model.logits(inputs.dev_set.texts, inputs.dev_set.pairs)
+        logits = model.logits(inputs.dev_set.texts, inputs.dev_set.pairs, words=inputs.dev_set.words)
     sizes = describe(run.out)
     measured = {
-        **summarize(task, logits, _targets(inputs.dev_set)),
+        **scored(task, logits, inputs.dev, inputs.dev_set),
         **{key: sizes[key] for key in ("total_bytes", "fp32_bytes", "ratio")},
         "engine_vs_student": engine_vs_student(logits, student.cpu(), inputs.dev),
     }
@@ -379,28 +376,30 @@ def _write_artifact(
 
 def _student_score(student: SequenceClassifier, inputs: _Inputs, last: dict[str, Any]) -> dict[str, Any]:
     """The student's dev score in torch: what its last stage measured of the weights it kept, or, untrained, now."""
-    targets = _targets(inputs.dev_set)
     if "metrics" in last and inputs.recipe.side_data == "fp32":  # rounding came after its last stage
-        return summary(inputs.known.task, last["metrics"], targets, student.config.num_labels)
-    return summarize(inputs.known.task, logits_of(student, inputs.dev), targets)
+        return summarize(inputs.known.task, last["metrics"], inputs.dev_set, student.config.num_labels)
+    return scored(inputs.known.task, logits_of(student, inputs.dev), inputs.dev, inputs.dev_set)
 
 
 def engine_vs_student(logits: np.ndarray, student: SequenceClassifier, dev: EncodedDataset) -> dict[str, Any]:
-    """Compare the engine's ``logits`` [N, C] of ``dev`` with the student's, on at most CHECKED_TEXTS spread over it.
+    """Compare the engine's ``logits`` of ``dev``, as :func:`logits_of` orders them, with the student's, on at most
+    CHECKED_TEXTS spread over it.
 
     Returns:
         ``arithmetic`` "engine" (the student replayed with the engine's roundings: no difference is expected) or
-        "torch" (where no replay exists: bounded, docs/numerics.md), ``n``, ``identical_logits`` (texts with the same
-        bits), ``different_predictions``, ``max_logit_difference``; of a binarized student ``sign_flips``, what torch's
-        roundings decide otherwise.
+        "torch" (where no replay exists: bounded, docs/numerics.md), ``n`` of ``unit`` ("texts", or "tokens" where those
+        are classified), ``identical_logits`` (how many with the same bits), ``different_predictions``,
+        ``max_logit_difference``; of a binarized student ``sign_flips``, what torch's roundings decide otherwise.
     """
     checked = np.unique(np.linspace(0, len(dev) - 1, min(len(dev), CHECKED_TEXTS)).astype(np.int64))
     exact = replayable(student)
-    expected = replay_logits(student, dev, checked) if exact else logits_of(student, dev)[checked]
-    found = logits[checked]
+    rows = checked if dev.words is None else dev.tokens(checked)
+    expected = replay_logits(student, dev, checked) if exact else logits_of(student, dev)[rows]
+    found = logits[rows]
     return {
         "arithmetic": "engine" if exact else "torch",
-        "n": len(checked),
+        "n": len(rows),
+        "unit": "texts" if dev.words is None else "tokens",
         "identical_logits": int((found == expected).all(axis=1).sum()),
         "different_predictions": int((found.argmax(axis=1) != expected.argmax(axis=1)).sum()),
         "max_logit_difference": float(np.abs(found - expected).max()),
@@ -418,6 +417,11 @@ def _announce(console: Console, inputs: _Inputs, score: dict[str, Any], quiet: b
             f"teacher {inputs.teacher_path}: {score['metric']} {score['value']:.4f} on {score['n']} dev texts "
             f"(majority baseline {score['majority']:.4f}){texts}",
         )
+        for dataset, encoded in ((inputs.train_set, inputs.train), (inputs.dev_set, inputs.dev)):
+            if dataset is None or encoded is None:
+                continue
+            if note := unread_note(dataset, encoded, inputs.max_length):
+                _say(console, note)
     if score["value"] <= score["majority"]:
         _say(
             console,

@@ -10,11 +10,19 @@ import numpy as np
 import torch
 from torch import nn
 
-from bitpress.data import Task, compute_metrics, majority_baseline
-from bitpress.data.metrics import confusion_matrix, metric_name
+from bitpress.data import Dataset, Task, score, summarize
+from bitpress.data.metrics import confusion_matrix
+from bitpress.data.scores import word_logits
 from bitpress.encoder import load_classifier
 from bitpress.errors import TrainingError
-from bitpress.recipes.inputs import DataOptions, check_tokenizer, read_split, teacher_task, tokenize
+from bitpress.recipes.inputs import (
+    DataOptions,
+    check_tokenizer,
+    read_split,
+    teacher_task,
+    tokenize,
+    unread_words,
+)
 from bitpress.runtime.tokenization import Tokenizer
 from bitpress.train import EncodedDataset, collate
 
@@ -23,7 +31,8 @@ EVALUATION_TOKENS = 2048
 
 
 def logits_of(model: nn.Module, dataset: EncodedDataset) -> np.ndarray:
-    """Logits float32 [N, C] in the order of ``dataset``, without gradients. The mode of the model is the caller's."""
+    """Logits float32 in the order of ``dataset``, without gradients: [N, C], or where words have labels of all tokens,
+    [sum of lengths, C]. The mode of the model is the caller's."""
     lengths = dataset.lengths
     order = np.argsort(lengths, kind="stable")
     logits: np.ndarray | None = None
@@ -35,42 +44,35 @@ def logits_of(model: nn.Module, dataset: EncodedDataset) -> np.ndarray:
             while end < len(order) and (end + 1 - start) * lengths[order[end]] <= EVALUATION_TOKENS:
                 end += 1
             batch = collate(dataset, order[start:end], next(model.parameters()).device)
-            output = model(batch.input_ids, batch.attention_mask, batch.token_type_ids).logits.float().cpu().numpy()
+            output = model(batch.input_ids, batch.attention_mask, batch.token_type_ids).logits.float()
+            rows = order[start:end]
+            if dataset.words is not None:
+                output, rows = output[batch.attention_mask], dataset.tokens(rows)
             if logits is None:
-                logits = np.empty((len(dataset), output.shape[1]), np.float32)
-            logits[order[start:end]] = output
+                count = len(dataset) if dataset.words is None else len(dataset.input_ids)
+                logits = np.empty((count, output.shape[1]), np.float32)
+            logits[rows] = output.cpu().numpy()
             start = end
     assert logits is not None, "read_split refuses empty data"
     return logits
 
 
-def evaluation(task: Task, dataset: EncodedDataset) -> Callable[[nn.Module], dict[str, float]]:
-    """The function that ``run_stage`` calls: model → metrics of ``task`` on ``dataset``."""
-    assert dataset.labels is not None, "read_split requires labels"
-    labels = dataset.labels
-    return lambda model: compute_metrics(task, logits_of(model, dataset), labels)
+def evaluation(task: Task, encoded: EncodedDataset, dataset: Dataset) -> Callable[[nn.Module], dict[str, float]]:
+    """The function that ``run_stage`` calls: model → metrics of ``task`` on ``dataset``, which is ``encoded``."""
+    return lambda model: score(task, answers(logits_of(model, encoded), encoded, dataset), dataset)
 
 
-def headline(task: Task, num_labels: int) -> str:
-    """The key of the metric that selects and is reported."""
-    return metric_name(task.metric, num_labels)
+def answers(logits: np.ndarray, encoded: EncodedDataset, dataset: Dataset) -> np.ndarray:
+    """Logits as :func:`logits_of` or the engine gives them → a row a label of ``dataset``, as ``score`` takes them."""
+    if encoded.words is None:
+        return logits
+    return word_logits(logits, encoded.words, encoded.lengths, dataset.word_counts)
 
 
-def summarize(task: Task, logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    """``metric``, ``value``, ``n``, ``metrics`` and ``majority`` (the metric of always giving one answer)."""
-    return summary(task, compute_metrics(task, logits, labels), labels, logits.shape[1])
-
-
-def summary(task: Task, metrics: dict[str, float], labels: np.ndarray, num_labels: int) -> dict[str, Any]:
-    """As ``summarize``, from metrics that were computed already."""
-    metric = headline(task, num_labels)
-    return {
-        "metric": metric,
-        "value": metrics[metric],
-        "n": len(labels),
-        "metrics": metrics,
-        "majority": majority_baseline(task, labels, num_labels),
-    }
+def scored(task: Task, logits: np.ndarray, encoded: EncodedDataset, dataset: Dataset) -> dict[str, Any]:
+    """The summary (:func:`bitpress.data.summarize`) of logits as :func:`logits_of` or the engine gives them."""
+    metrics = score(task, answers(logits, encoded, dataset), dataset)
+    return summarize(task, metrics, dataset, logits.shape[1])
 
 
 def evaluate_checkpoint(
@@ -83,7 +85,8 @@ def evaluate_checkpoint(
     """Score a Hugging Face checkpoint (in fp32, by torch) on labelled text.
 
     Returns:
-        ``metric``, ``value``, ``n``, ``metrics``, ``majority``; fractions or correlations.
+        ``metric``, ``value``, ``n``, ``metrics``, ``majority``; fractions or correlations. Of token classification
+        also ``unread_words`` (:func:`bitpress.recipes.inputs.unread_words`).
 
     Raises:
         DataError, UnsupportedModelError, TrainingError: data, checkpoint and task do not fit.
@@ -91,7 +94,7 @@ def evaluate_checkpoint(
     known = teacher_task(path, task)
     config = known.config
     dataset = read_split(dataset_path, known.task, columns, known.label_names)
-    if known.task.kind == "classification" and len(dataset.label_names) > config.num_labels:
+    if known.task.kind != "regression" and len(dataset.label_names) > config.num_labels:
         raise TrainingError(
             f"{dataset_path} has {len(dataset.label_names)} labels ({', '.join(dataset.label_names[:8])}), "
             f"{path} has {config.num_labels}; give data with the labels that the model knows"
@@ -99,9 +102,8 @@ def evaluate_checkpoint(
     tokenizer = Tokenizer.from_directory(path)
     check_tokenizer(tokenizer, config, path)
     encoded = tokenize(tokenizer, dataset, known.max_length, config.pad_token_id or 0)
-    model = load_classifier(path)
-    assert dataset.labels is not None, "read_split requires labels"
-    return summarize(known.task, logits_of(model, encoded), dataset.labels)
+    result = scored(known.task, logits_of(load_classifier(path), encoded), encoded, dataset)
+    return result if dataset.words is None else result | {"unread_words": unread_words(dataset, encoded)}
 
 
 def check_label_order(logits: np.ndarray, labels: np.ndarray, names: list[str], path: str | Path) -> None:

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 from torch import Tensor, nn
 
 import bitpress
-from bitpress.data import Dataset, Task, get_task
+from bitpress.data import TOKEN_CLASSIFICATION, Dataset, Task, get_task, headline, summarize
 from bitpress.data.tasks import TASK_KEY
-from bitpress.encoder import SequenceClassifier, load_classifier, load_config, save_classifier
-from bitpress.recipes.evaluation import evaluation, headline, summary
+from bitpress.encoder import SequenceClassifier, load_classifier, load_config, save_classifier, task_loss
+from bitpress.recipes.evaluation import evaluation
 from bitpress.recipes.inputs import (
     DataOptions,
     check_same_form,
@@ -26,6 +24,7 @@ from bitpress.recipes.inputs import (
     read_split,
     resolve_max_length,
     tokenize,
+    unread_note,
     weights_digest,
 )
 from bitpress.recipes.overrides import checked_overrides, validated
@@ -92,7 +91,7 @@ def finetune(
     The head starts fresh, unless the checkpoint has one with as many labels already.
 
     Killed at any moment and called again with the same arguments it continues, to byte-identical weights; finished, it
-    returns at once. Classification learns by cross-entropy, regression by squared error.
+    returns at once. Classification, of texts or tokens, learns by cross-entropy, regression by squared error.
 
     Args:
         encoder: Hugging Face directory of a BERT encoder.
@@ -132,26 +131,29 @@ def finetune(
         return FinetuneResult(**{**finished, "out": str(out)})
     run.begin()
 
-    pad = config.pad_token_id or 0
+    console = Console(stderr=True)
+    encoded = [tokenize(tokenizer, data, max_length, config.pad_token_id or 0) for data in (train_set, dev_set)]
+    for data, tokens in zip((train_set, dev_set), encoded, strict=True):
+        if not quiet and (text := unread_note(data, tokens, max_length)):
+            console.print(text, highlight=False, markup=False, soft_wrap=True)
     stage = run_stage(
         name=STAGE,
         model=model,
-        train=tokenize(tokenizer, train_set, max_length, pad),
-        loss_fn=_regression_loss if known.kind == "regression" else _classification_loss,
-        evaluate=evaluation(known, tokenize(tokenizer, dev_set, max_length, pad)),
+        train=encoded[0],
+        loss_fn=_loss(model.config.is_regression),
+        evaluate=evaluation(known, encoded[1], dev_set),
         metric=headline(known, model.config.num_labels),
         schedule=settings.schedule,
         run_dir=run.path,
         fingerprint={"max_length": max_length},
-        console=Console(stderr=True),
+        console=console,
         quiet=quiet,
     )
     own = {"task": known.name, "max_length": max_length}
     model.config = dataclasses.replace(model.config, extra={**model.config.extra, TASK_KEY: own})
     save_classifier(model, out, tokenizer_from=encoder)
-    assert dev_set.labels is not None, "read_split requires labels"
     # The weights that were saved are those that gave these metrics.
-    score = summary(known, stage.metrics, dev_set.labels, model.config.num_labels)
+    score = summarize(known, stage.metrics, dev_set, model.config.num_labels)
     result = FinetuneResult(
         out=str(out),
         task=known.name,
@@ -168,25 +170,24 @@ def finetune(
 def _new_model(encoder: str | Path, task: Task, train_set: Dataset, seed: int) -> SequenceClassifier:
     """The encoder with a head for ``task`` that starts fresh from ``seed``."""
     if task.kind == "regression":
-        return load_classifier(encoder, num_labels=1, problem_type="regression", seed=seed)
+        return load_classifier(encoder, num_labels=1, problem_type="regression", over_tokens=False, seed=seed)
+    if task.kind == TOKEN_CLASSIFICATION:
+        return load_classifier(encoder, id2label=train_set.label_names, over_tokens=True, seed=seed)
     return load_classifier(
-        encoder, id2label=train_set.label_names, problem_type="single_label_classification", seed=seed
+        encoder,
+        id2label=train_set.label_names,
+        problem_type="single_label_classification",
+        over_tokens=False,
+        seed=seed,
     )
 
 
-def _logits(model: nn.Module, batch: Batch) -> Tensor:
-    logits: Tensor = model(batch.input_ids, batch.attention_mask, batch.token_type_ids).logits
-    return logits
+def _loss(is_regression: bool) -> Callable[[nn.Module, Batch], tuple[Tensor, dict[str, Tensor]]]:
+    """As ``run_stage`` takes it."""
 
+    def loss(model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        assert batch.labels is not None, "read_split requires labels"
+        logits = model(batch.input_ids, batch.attention_mask, batch.token_type_ids).logits
+        return task_loss(logits, batch.labels, is_regression), {}
 
-def _classification_loss(model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-    return F.cross_entropy(_logits(model, batch), _labels(batch)), {}
-
-
-def _regression_loss(model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-    return F.mse_loss(_logits(model, batch).squeeze(-1), _labels(batch)), {}
-
-
-def _labels(batch: Batch) -> torch.Tensor:
-    assert batch.labels is not None, "read_split requires labels"
-    return batch.labels
+    return loss

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bitpress.encoder import SequenceClassifier, save_encoder
+from bitpress.encoder import SequenceClassifier, head_parameters, save_encoder
 from bitpress.recipes.schema import Distillation
 from bitpress.recipes.teaching import Teaching
 from bitpress.slim import StudentShape, fresh_student, from_layers
@@ -43,7 +43,7 @@ class GeneralDistillation:
         else:
             self.model = fresh_student(teacher.config, StudentShape.parse(student), seed)
         # What no loss reaches would be carried through the optimizer and checkpoints for nothing.
-        for parameter in (*self.model.pooler.parameters(), *self.model.classifier.parameters()):
+        for parameter in head_parameters(self.model):
             parameter.requires_grad_(False)
         self._teaching = Teaching(distill, self.model, teacher, seed=seed, warn=warn)
 

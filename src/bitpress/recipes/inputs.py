@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bitpress.data import Dataset, Task, get_task, read_dataset
-from bitpress.data.tasks import TASK_KEY
+from bitpress.data import TOKEN_CLASSIFICATION, Dataset, Task, get_task, read_dataset
+from bitpress.data.tag_schemes import check_tag_names
+from bitpress.data.tasks import TASK_KEY, plain_task
 from bitpress.encoder import EncoderConfig, load_config
 from bitpress.errors import DataError, TrainingError
 from bitpress.runtime.tokenization import Tokenizer
@@ -51,13 +52,42 @@ def check_same_form(train_set: Dataset, dev_set: Dataset) -> None:
 
 
 def tokenize(tokenizer: Tokenizer, dataset: Dataset, max_length: int, pad_id: int) -> EncodedDataset:
-    """Token ids of every text (and pair), special tokens included, cut to ``max_length``."""
-    encodings = tokenizer.encode(dataset.texts, dataset.pairs, max_length=max_length)
+    """Token ids of every text (and pair), special tokens included, cut to ``max_length``; where words have labels, the
+    first token of each has its word's.
+
+    Raises:
+        DataError: the tokenizer makes no token of any word of a text.
+    """
+    encodings = tokenizer.encode(dataset.texts, dataset.pairs, max_length, dataset.words)
+    ids, type_ids = [encoding.ids for encoding in encodings], [encoding.type_ids for encoding in encodings]
+    if dataset.words is None:
+        return EncodedDataset.from_sequences(ids, type_ids, dataset.labels, pad_id=pad_id)
+    words = [encoding.words or [] for encoding in encodings]
+    for number, (text, begun) in enumerate(zip(dataset.texts, words, strict=True), 1):
+        if max(begun, default=-1) < 0:
+            raise DataError(
+                f"text {number}, {text[:60]!r}: the tokenizer makes no token of any of its words; remove it",
+                dataset.path,
+            )
     return EncodedDataset.from_sequences(
-        [encoding.ids for encoding in encodings],
-        [encoding.type_ids for encoding in encodings],
-        dataset.labels,
-        pad_id=pad_id,
+        ids, type_ids, dataset.labels, pad_id=pad_id, words=words, word_counts=dataset.word_counts
+    )
+
+
+def unread_words(dataset: Dataset, encoded: EncodedDataset) -> int:
+    """Words of token classification that have no token: beyond ``max_length``, or of characters that the tokenizer
+    drops. They are no part of training, and count as O in scores."""
+    return 0 if encoded.words is None else int(dataset.word_counts.sum()) - int((encoded.words >= 0).sum())
+
+
+def unread_note(dataset: Dataset, encoded: EncodedDataset, max_length: int) -> str | None:
+    """A line about :func:`unread_words` for people; None where every word is read."""
+    count = unread_words(dataset, encoded)
+    if not count:
+        return None
+    return (
+        f"note: {count:,} of {int(dataset.word_counts.sum()):,} words of {dataset.path} are not read and count as no "
+        f"entity: they lie beyond {max_length} tokens (--max-length), or the tokenizer drops all of their characters"
     )
 
 
@@ -100,19 +130,28 @@ def teacher_task(path: str | Path, task_name: str | None = None) -> TeacherTask:
     """The task of the checkpoint in ``path``: ``task_name``, or what bitpress wrote in it, or what its head implies.
 
     Raises:
-        TrainingError: ``task_name`` is of the other kind (classification, regression) than the head.
+        TrainingError: ``task_name`` is of another kind (classification, regression, token classification) than the
+            head, or the classes of a head over tokens are no tags of entities.
         UnsupportedModelError: ``path`` is no checkpoint that bitpress runs.
     """
     config = load_config(path)
     own: dict[str, Any] = config.extra.get(TASK_KEY) or {}
     kind = "regression" if config.is_regression else "classification"
-    task = get_task(task_name or own.get("task", kind))
+    if config.classifies_tokens:
+        kind = TOKEN_CLASSIFICATION
+    named = task_name or own.get("task")
+    task = plain_task(kind) if named is None else get_task(named)
     if task.kind != kind:
         raise TrainingError(
             f"task {task.name!r} is {task.kind}, but {path} has a {kind} head with {config.num_labels} label(s)"
         )
     names = [config.id2label[index] for index in range(config.num_labels)]
     generic = names == [f"LABEL_{index}" for index in range(len(names))]
+    if kind == TOKEN_CLASSIFICATION and not generic:
+        try:
+            check_tag_names(names)
+        except ValueError as error:
+            raise TrainingError(f"{path}: {error}. Correct id2label in its config.json") from None
     length = resolve_max_length(own.get("max_length") if task_name is None else None, task.max_length, config)
     return TeacherTask(task, length, None if generic or task.kind == "regression" else names, config)
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bitpress.encoder import MaskedLanguageHead, SequenceClassifier, save_encoder
+from bitpress.encoder import MaskedLanguageHead, SequenceClassifier, head_parameters, save_encoder
 from bitpress.train import Batch, EncodedDataset, collate
 
 # Of the tokens that are to be predicted: hidden behind [MASK], replaced by another token; the rest stay as they are.
@@ -56,7 +56,7 @@ class MaskedLanguage:
         self.model = MaskedLanguageModel(encoder, MaskedLanguageHead(encoder.config, seed))
         self.mask_id, self.special, self.share, self.train_body = mask_id, torch.tensor(special), share, train_body
         encoder.requires_grad_(train_body)
-        for parameter in (*encoder.pooler.parameters(), *encoder.classifier.parameters()):
+        for parameter in head_parameters(encoder):
             parameter.requires_grad_(False)
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:

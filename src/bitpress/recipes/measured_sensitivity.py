@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from bitpress.data import Task, compute_metrics
+from bitpress.data import Dataset, Task, headline, score
+from bitpress.encoder import task_loss
 from bitpress.errors import TrainingError
-from bitpress.recipes.evaluation import headline, logits_of
+from bitpress.recipes.evaluation import answers, logits_of
 from bitpress.sensitivity import Block, BlockDrop, SensitivityReport, group_wise, measure_drop, rank_agreement
 from bitpress.sensitivity.report_file import write_json
 from bitpress.train import EncodedDataset
@@ -22,16 +22,12 @@ from bitpress.train import EncodedDataset
 FILE = "measured.json"
 
 
-def scores_of(model: nn.Module, task: Task, dev: EncodedDataset) -> dict[str, float]:
-    """The metrics of ``task`` and "loss", the mean over texts."""
+def scores_of(model: nn.Module, task: Task, dev: EncodedDataset, dev_set: Dataset) -> dict[str, float]:
+    """The metrics of ``task`` and "loss", the mean over texts, or over the words of token classification."""
     assert dev.labels is not None, "read_split requires labels"
-    logits, labels = logits_of(model, dev), torch.from_numpy(dev.labels)
-    outputs = torch.from_numpy(logits).double()
-    if task.kind == "regression":
-        loss = F.mse_loss(outputs.squeeze(-1), labels.double())
-    else:
-        loss = F.cross_entropy(outputs, labels)
-    return {**compute_metrics(task, logits, dev.labels), "loss": float(loss)}
+    logits = logits_of(model, dev)
+    loss = task_loss(torch.from_numpy(logits).double(), torch.from_numpy(dev.labels), task.kind == "regression")
+    return {**score(task, answers(logits, dev, dev_set), dev_set), "loss": float(loss)}
 
 
 def measure_drops(
@@ -39,6 +35,7 @@ def measure_drops(
     task: Task,
     num_labels: int,
     dev: EncodedDataset,
+    dev_set: Dataset,
     blocks: Sequence[Block],
     bits: Sequence[int],
     groups: int,
@@ -52,6 +49,7 @@ def measure_drops(
     continues, or adds.
 
     Args:
+        dev: ``dev_set``, encoded.
         progress: (evaluations done, evaluations in all).
 
     Raises:
@@ -62,7 +60,7 @@ def measure_drops(
     of = {"dev_sha256": dev.digest(), "groups": groups, "metric": metric, "weights_sha256": report.weights_sha256}
     drops, baseline = _read(path, of)
     if baseline is None:
-        baseline = scores_of(model, task, dev)
+        baseline = scores_of(model, task, dev, dev_set)
     measured = {(drop.block, drop.bits) for drop in drops}
     todo = [(block, number) for number in bits for block in blocks if (block.name, number) not in measured]
     for i, (block, number) in enumerate(todo):
@@ -72,7 +70,7 @@ def measure_drops(
                 model,
                 block,
                 number,
-                lambda model: scores_of(model, task, dev),
+                lambda model: scores_of(model, task, dev, dev_set),
                 baseline,
                 metric,
                 group_wise(number, groups),

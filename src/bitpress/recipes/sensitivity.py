@@ -21,6 +21,7 @@ import numpy as np
 from rich.console import Console
 
 import bitpress
+from bitpress.data import Dataset
 from bitpress.encoder import SequenceClassifier, load_classifier
 from bitpress.errors import RecipeError, TrainingError
 from bitpress.quantize.uniform_weights import BITS
@@ -170,12 +171,14 @@ def sensitivity(
     measured = shape = divergence = None
     if measure:
         assert inputs.dev is not None, "asked for above"
+        assert inputs.dev_set is not None, "what was encoded was read"
         with progress_bar("blocks at low bits", quiet) as advance:
             measured = measure_drops(
                 model,
                 inputs.known.task,
                 inputs.known.config.num_labels,
                 inputs.dev,
+                inputs.dev_set,
                 blocks,
                 probes.bits,
                 probes.groups,
@@ -198,6 +201,7 @@ class _Inputs:
     train: EncodedDataset
     train_sha256: str
     dev: EncodedDataset | None
+    dev_set: Dataset | None
 
     @classmethod
     def read(
@@ -215,7 +219,7 @@ class _Inputs:
         dev_set = None if dev is None else read_split(dev, known.task, columns, names)
         if dev_set is not None:
             check_same_form(train_set, dev_set)
-        if known.task.kind == "classification" and len(train_set.label_names) != config.num_labels:
+        if known.task.kind != "regression" and len(train_set.label_names) != config.num_labels:
             raise TrainingError(
                 f"{train} has {len(train_set.label_names)} labels ({', '.join(train_set.label_names[:8])}), {teacher} "
                 f"{config.num_labels} without names of their own; give data in which every label occurs"
@@ -228,6 +232,7 @@ class _Inputs:
             tokenize(tokenizer, train_set, known.max_length, pad),
             train_set.fingerprint,
             None if dev_set is None else tokenize(tokenizer, dev_set, known.max_length, pad),
+            dev_set,
         )
 
 

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from bitpress.distill import HiddenProjections
-from bitpress.encoder import SequenceClassifier, load_classifier, load_extra_tensors
+from bitpress.encoder import SequenceClassifier, load_classifier, load_extra_tensors, task_loss
 from bitpress.errors import TrainingError
 from bitpress.quantize import AppliedPolicy, Policy, apply_policy, split_ternary
 from bitpress.recipes.schema import Stage, StudentChanges
@@ -51,6 +50,7 @@ def make_student(
             changes.init,
             id2label=config.id2label,
             problem_type="regression" if config.is_regression else None,
+            over_tokens=config.classifies_tokens,
             seed=seed,
         )
         _check_same_tokens(changes.init, model, teacher, config.vocab_size)
@@ -129,6 +129,4 @@ def _measured(train: EncodedDataset) -> Iterator[Batch]:
 def _task_loss(model: SequenceClassifier, batch: Batch) -> Tensor:
     assert batch.labels is not None, "training data has labels"
     logits = model(batch.input_ids, batch.attention_mask, batch.token_type_ids).logits
-    if model.config.is_regression:
-        return F.mse_loss(logits.squeeze(-1), batch.labels.to(logits.dtype))
-    return F.cross_entropy(logits, batch.labels)
+    return task_loss(logits, batch.labels, model.config.is_regression)

@@ -19,7 +19,7 @@ from bitpress.distill import (
 from bitpress.encoder import EncoderConfig, SequenceClassifier
 from bitpress.errors import RecipeError
 from bitpress.recipes.schema import Distillation
-from bitpress.train import Batch
+from bitpress.train import UNLABELLED, Batch
 
 # The student's attribute that holds projections while it trains, so that they are trained and travel in checkpoints.
 PROJECTIONS = "hidden_projections"
@@ -70,7 +70,12 @@ class Teaching:
             self.teacher.to(batch.input_ids.device)  # where the loop has brought the student; nothing once it is there
             with torch.no_grad():
                 target = self.teacher(*arguments, collect=collect)
-        output = model(*arguments, collect=collect)
+        output, labels = model(*arguments, collect=collect), batch.labels
+        if self.student.config.classifies_tokens and labels is not None:
+            # Logits are compared where words have labels: one row a word, whatever text it is in.
+            rows = labels != UNLABELLED
+            output, labels = replace(output, logits=output.logits[rows]), labels[rows]
+            target = None if target is None else replace(target, logits=target.logits[rows])
         if self.matching is not None:
             assert target is not None, "only layers that are compared are matched"
             output, target = self.matching(output, target, self.projections)
@@ -79,7 +84,7 @@ class Teaching:
             target,
             batch.attention_mask,
             self.weights,
-            labels=batch.labels if self.weights.labels else None,
+            labels=labels if self.weights.labels else None,
             hidden_distance=self.distill.hidden_distance,
             temperature=self.distill.temperature,
             reduction=self.distill.reduction,

@@ -47,7 +47,7 @@ MAX_THREADS = 256  # ThreadTeam::kMaxThreads
 
 # The enums of bitpress.h. transformers computes gelu_new and gelu_pytorch_tanh by the same formula.
 HIDDEN_ACTS = {"gelu": 0, "gelu_new": 1, "gelu_pytorch_tanh": 1, "relu": 2, "silu": 3, "swish": 3}
-_HEADS = {"linear": 0, "relu": 1}
+_HEADS = {"linear": 0, "relu": 1, "tokens": 2}
 FUNCTIONS = HIDDEN_ACTS | {"tanh": 4, "exp": 5}
 _RANGES = {"fp32": 0, "token": 1, "static": 2, "binary": 3}
 _ATTENTIONS = {"bool": 0, "all": 1, "softmax": 2}
@@ -69,7 +69,7 @@ class EngineConfig:
     """What the engine must know of a model besides its tensors.
 
     ``head_size``: columns of an attention head, or None for H / heads. ``hidden_act`` is a transformers name;
-    ``head``: "linear" or "relu" (`bitpress.artifact.ArtifactConfig.head`);
+    ``head``: "linear", "relu" or "tokens" (`bitpress.artifact.ArtifactConfig.head`);
     ``activation_range``: "fp32", "token" or "static" (codes of ``activation_bits``, 8 or 4), or "binary";
     ``activation_clip``: c of clamp(x, −c, c) before quantization, or None. ``attention``, with "binary": which keys a
     query attends to, "bool" (BiBERT: scores ≥ 0), "all" or "softmax" (BiT: probabilities of at least half their scale;
@@ -244,7 +244,7 @@ class Engine:
         return self._threads
 
     def forward(self, ids: TokenIds, type_ids: TokenIds | None = None) -> Floats:
-        """Logits float32 [n, C].
+        """Logits float32 [n, C]; with head "tokens" [N, C], of all tokens, one sequence after another.
 
         Args:
             ids: n sequences of 1 to P token ids, special tokens included, without padding.
@@ -268,7 +268,7 @@ class Engine:
         "waiting" is what is left of duration times threads. Arguments and errors as `forward`.
         """
         batch = self._batch(ids, type_ids)
-        logits = np.empty((len(ids), self.config.num_labels), np.float32)
+        logits = self._logits(batch)
         nanoseconds = np.zeros(len(native.OPERATIONS), np.uint64)
         check(library().bp_profile(*batch.arguments, logits.ctypes.data, self._threads, nanoseconds.ctypes.data))
         return {name: float(spent) * 1e-9 for name, spent in zip(native.OPERATIONS, nanoseconds, strict=True)}
@@ -302,7 +302,7 @@ class Engine:
 
     def _run(self, ids: TokenIds, type_ids: TokenIds | None, keep_hidden_states: bool) -> tuple[Floats, Floats]:
         batch = self._batch(ids, type_ids)
-        logits = np.empty((len(ids), self.config.num_labels), np.float32)
+        logits = self._logits(batch)
         states = (self.config.num_layers + 1) if keep_hidden_states else 0
         hidden = np.empty((states, len(batch.ids), self.config.hidden_size), np.float32)
         status = library().bp_forward(
@@ -310,6 +310,10 @@ class Engine:
         )
         check(status)
         return logits, hidden
+
+    def _logits(self, batch: _Batch) -> Floats:
+        rows = len(batch.ids) if self.config.head == "tokens" else len(batch.lengths)
+        return np.empty((rows, self.config.num_labels), np.float32)
 
     def _batch(self, ids: TokenIds, type_ids: TokenIds | None) -> _Batch:
         model = self._model

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, overload
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bitpress.artifact.reader import read_artifact
 from bitpress.artifact.schema import ArtifactConfig, TaskSpec
-from bitpress.data.metrics import compute_metrics, majority_baseline, metric_name
-from bitpress.data.readers import Dataset
-from bitpress.data.tasks import TASK_KEY, TASK_NAMES, Task, get_task
+from bitpress.data.dataset import Dataset
+from bitpress.data.scores import score, summarize, word_logits
+from bitpress.data.tag_schemes import check_tag_names
+from bitpress.data.tasks import TASK_KEY, TASK_NAMES, TOKEN_CLASSIFICATION, Task, get_task, plain_task
+from bitpress.data.words import split_words
 from bitpress.errors import ArtifactError, DataError, UnsupportedModelError
-from bitpress.runtime.tokenization import Encoding, Tokenizer
+from bitpress.runtime.entities import find_entities
+from bitpress.runtime.tokenization import Encoding, Tokenizer, Words
 
 Text = str | tuple[str, str]
 Texts = list[str] | list[tuple[str, str]] | list[Text]
@@ -73,39 +77,69 @@ class Model:
         """Threads that one call uses."""
         return self._open_engine().threads
 
-    @overload
-    def __call__(self, texts: Text, batch_size: int = ...) -> dict[str, Any]: ...
+    def __call__(self, texts: Text | Texts, batch_size: int = 32) -> Any:
+        """The answer to one text, or a list of answers to a list of texts, in its order.
 
-    @overload
-    def __call__(self, texts: Texts, batch_size: int = ...) -> list[dict[str, Any]]: ...
-
-    def __call__(self, texts: Text | Texts, batch_size: int = 32) -> dict[str, Any] | list[dict[str, Any]]:
-        """Predict one text (a dict) or a list (a list of dicts in its order).
-
-        A text is a ``str``, or ``(text, pair)`` for a model of pairs. A prediction holds ``text``, ``pair`` if given,
-        ``label`` with its probability ``score``, and ``scores`` of all labels; for regression ``label`` is None,
-        ``score`` the value and ``scores`` empty; ``truncated`` is there, and True, where the text was cut to
-        ``config.max_length`` tokens. Raises TypeError for anything else, ValueError for one text where the model reads
-        pairs or the other way round.
+        A text is a ``str``, or ``(text, pair)`` for a model of pairs. The answer is what :meth:`predict` gives for it;
+        of token classification only its ``entities``, a list, with a UserWarning where texts were cut. Raises TypeError
+        for anything else, ValueError for one text where the model reads pairs or the other way round.
         """
         if isinstance(texts, list):
-            return self._predict([self._row(item, position) for position, item in enumerate(texts)], batch_size)
-        return self._predict([self._row(texts, None)], batch_size)[0]
+            rows = [self._row(item, position) for position, item in enumerate(texts)]
+        else:
+            rows = [self._row(texts, None)]
+        answers: list[Any] = self._predict(rows, batch_size)
+        if self.task.kind == TOKEN_CLASSIFICATION:
+            cut = sum("truncated" in answer for answer in answers)
+            if cut:
+                warnings.warn(
+                    f"{cut} of {len(rows)} texts are longer than {self.config.max_length} tokens; the ends of those "
+                    "were not read",
+                    stacklevel=2,
+                )
+            answers = [answer["entities"] for answer in answers]
+        return answers if isinstance(texts, list) else answers[0]
 
-    def logits(self, texts: Sequence[str], pairs: Sequence[str] | None = None, batch_size: int = 32) -> Floats:
-        """Raw outputs float32 [N, C] in the order of ``texts``; a text's row does not depend on the others."""
-        return self._run(texts, pairs, batch_size)[1]
+    def predict(self, texts: Texts, batch_size: int = 32) -> list[dict[str, Any]]:
+        """A dict a text, in order, with ``text``, ``pair`` if given, and:
+
+        - classification: ``label``, its probability ``score``, and ``scores`` of all labels;
+        - regression: ``label`` None, the value ``score``, and ``scores`` empty;
+        - token classification: ``entities``, in order, each with ``entity``, ``score``, ``start``, ``end`` and ``text``
+          (:func:`bitpress.runtime.entities.find_entities`);
+
+        and ``truncated``, True, where the text was cut to ``config.max_length`` tokens. Texts and errors as in calls.
+        """
+        return self._predict([self._row(item, position) for position, item in enumerate(texts)], batch_size)
+
+    def logits(
+        self,
+        texts: Sequence[str],
+        pairs: Sequence[str] | None = None,
+        batch_size: int = 32,
+        words: Sequence[Words] | None = None,
+    ) -> Floats:
+        """Raw outputs float32 in the order of ``texts``: [N, C], or of token classification [tokens, C], all tokens of
+        one text after those of another, special ones included. A text's rows do not depend on the others.
+
+        Args:
+            words: places of each text's words, which change no output.
+        """
+        return self._run(texts, pairs, batch_size, words)[1]
 
     def evaluate(self, dataset: Dataset, batch_size: int = 32, task: Task | None = None) -> dict[str, Any]:
         """Score the model on labelled data: ``metric`` (its name), ``value``, ``n``, ``metrics``, ``majority``.
 
         ``task`` says which metrics; None: the task that the model was trained for. ``majority`` is the value that
-        always answering the most frequent class would get. Raises DataError where the data has no labels, other labels
-        than the model, or one text where the model reads pairs.
+        always answering the most frequent class, or no entity, would get. Of token classification ``unread_words`` is
+        the number of words that had no token, most of them beyond ``config.max_length``; they count as O.
+
+        Raises DataError where the data has no labels, other labels than the model, or one text where the model reads
+        pairs.
         """
         if dataset.labels is None or len(dataset) == 0:
             raise DataError("evaluation needs labelled rows, found none", dataset.path)
-        if self.task.kind == "classification" and dataset.label_names != self.labels:
+        if self.task.kind != "regression" and dataset.label_names != self.labels:
             raise DataError(
                 f"the labels {dataset.label_names} are not the model's, in its order: {self.labels}; read the data "
                 "with the model's labels",
@@ -114,11 +148,14 @@ class Model:
         if self.task.pair != (dataset.pairs is not None):
             raise DataError(f"{self._wants()}; choose the columns with --text-column and --pair-column", dataset.path)
         task = task or evaluation_task(self.config)
-        logits = self.logits(dataset.texts, dataset.pairs, batch_size)
-        metrics = compute_metrics(task, logits, dataset.labels)
-        name = metric_name(task.metric, logits.shape[1])
-        majority = majority_baseline(task, dataset.labels, logits.shape[1])
-        return {"metric": name, "value": metrics[name], "n": len(dataset), "metrics": metrics, "majority": majority}
+        encodings, logits = self._run(dataset.texts, dataset.pairs, batch_size, dataset.words)
+        unread: dict[str, int] = {}
+        if task.kind == TOKEN_CLASSIFICATION:
+            begun = np.concatenate([encoding.words or [] for encoding in encodings]).astype(np.int64)
+            logits = word_logits(logits, begun, _lengths(encodings), dataset.word_counts)
+            unread = {"unread_words": len(dataset.labels) - int((begun >= 0).sum())}
+        metrics = score(task, logits, dataset)
+        return summarize(task, metrics, dataset, logits.shape[1]) | unread
 
     def close(self) -> None:
         """Free the engine; calls after this raise ValueError."""
@@ -140,20 +177,35 @@ class Model:
     def _predict(self, rows: list[dict[str, str]], batch_size: int) -> list[dict[str, Any]]:
         first = [row["text"] for row in rows]
         second = [row["pair"] for row in rows] if self.task.pair else None
-        encodings, logits = self._run(first, second, batch_size)
-        predictions: list[dict[str, Any]] = []
-        for row, encoding, output in zip(rows, encodings, logits, strict=True):
-            cut = {"truncated": True} if encoding.truncated else {}
-            predictions.append(row | self._answer(output) | cut)
-        return predictions
+        of_tokens = self.task.kind == TOKEN_CLASSIFICATION
+        words = [split_words(text) for text in first] if of_tokens else None
+        encodings, logits = self._run(first, second, batch_size, words)
+        if words is not None:
+            ends = np.cumsum(_lengths(encodings))
+            found = [
+                find_entities(text, places, encoding.words or [], softmax(output), self.labels)
+                for text, places, encoding, output in zip(
+                    first, words, encodings, np.split(logits, ends[:-1]) if len(ends) else [], strict=True
+                )
+            ]
+            answers: list[dict[str, Any]] = [{"entities": of_text} for of_text in found]
+        else:
+            answers = [self._answer(output) for output in logits]
+        cuts = [{"truncated": True} if encoding.truncated else {} for encoding in encodings]
+        return [row | answer | cut for row, answer, cut in zip(rows, answers, cuts, strict=True)]
 
-    def _run(self, texts: Sequence[str], pairs: Sequence[str] | None, batch_size: int) -> tuple[list[Encoding], Floats]:
-        """Encodings and logits [N, C] in the order of ``texts``; tokenizes one chunk while the engine runs another."""
+    def _run(
+        self, texts: Sequence[str], pairs: Sequence[str] | None, batch_size: int, words: Sequence[Words] | None
+    ) -> tuple[list[Encoding], Floats]:
+        """Encodings and logits in the order of ``texts``; tokenizes one chunk while the engine runs another."""
 
         def encode(start: int) -> list[Encoding]:
             part = slice(start, start + CHUNK_TEXTS)
             return self._tokenizer.encode(
-                texts[part], None if pairs is None else pairs[part], max_length=self.config.max_length
+                texts[part],
+                None if pairs is None else pairs[part],
+                self.config.max_length,
+                None if words is None else words[part],
             )
 
         if pairs is not None and len(pairs) != len(texts):
@@ -176,12 +228,16 @@ class Model:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, found {batch_size}")
         engine = self._open_engine()
-        logits = np.zeros((len(encodings), len(self.labels)), dtype=np.float32)
+        lengths = _lengths(encodings)
+        of_tokens = self.task.kind == TOKEN_CLASSIFICATION
+        starts = np.cumsum(lengths) - lengths
+        logits = np.zeros((int(lengths.sum()) if of_tokens else len(encodings), len(self.labels)), dtype=np.float32)
         # Longest first: texts of like length share a batch, and memory for the largest batch is taken once.
         order = sorted(range(len(encodings)), key=lambda i: -len(encodings[i].ids))
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
-            logits[batch] = engine.forward([encodings[i].ids for i in batch], [encodings[i].type_ids for i in batch])
+            rows = np.concatenate([np.arange(starts[i], starts[i] + lengths[i]) for i in batch]) if of_tokens else batch
+            logits[rows] = engine.forward([encodings[i].ids for i in batch], [encodings[i].type_ids for i in batch])
         return logits
 
     def _answer(self, logits: Floats) -> dict[str, Any]:
@@ -219,6 +275,10 @@ class Model:
         return row
 
 
+def _lengths(encodings: Sequence[Encoding]) -> NDArray[np.int64]:
+    return np.array([len(encoding.ids) for encoding in encodings], dtype=np.int64)
+
+
 def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
     """Probabilities of the last axis, in float64."""
     shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
@@ -233,7 +293,7 @@ def evaluation_task(config: ArtifactConfig) -> Task:
     name = own.get("task") if isinstance(own, dict) else None
     if name in TASK_NAMES and get_task(name).kind == config.task.kind:
         return get_task(name)
-    return replace(get_task(config.task.kind), metric=config.task.metric)
+    return replace(plain_task(config.task.kind), metric=config.task.metric)
 
 
 def load(path: str | Path, threads: int | None = None) -> Model:
@@ -244,6 +304,11 @@ def load(path: str | Path, threads: int | None = None) -> Model:
     from bitpress.runtime.engine import Engine  # only a call needs the native library
 
     artifact = read_artifact(path)
+    if artifact.config.task.kind == TOKEN_CLASSIFICATION:
+        try:
+            check_tag_names(artifact.config.labels)
+        except ValueError as error:
+            raise ArtifactError(f"config.json: id2label: {error}") from None
     try:
         tokenizer = Tokenizer.from_directory(path)
     except UnsupportedModelError as error:

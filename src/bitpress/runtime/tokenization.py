@@ -24,13 +24,20 @@ PROBE = ("a", "\ua66e" * 200)  # the second is a word of no vocabulary, and long
 SPECIAL_TOKENS = {"unk": "[UNK]", "sep": "[SEP]", "pad": "[PAD]", "cls": "[CLS]", "mask": "[MASK]"}
 
 
+Words = Sequence[tuple[int, int]]  # [start, end) of each, in characters
+
+
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """One text (or pair) as the encoder reads it: token ids and segment ids of equal length, without padding."""
+    """One text (or pair) as the encoder reads it: token ids and segment ids of equal length, without padding.
+
+    ``words``, where they were given: of a token that begins one, its number; -1 of every other token.
+    """
 
     ids: list[int]
     type_ids: list[int]
     truncated: bool
+    words: list[int] | None = None
 
 
 class Tokenizer:
@@ -128,8 +135,17 @@ class Tokenizer:
         """The vocabulary, in no particular order."""
         return list(self._backend.get_vocab())
 
-    def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None, max_length: int = 128) -> list[Encoding]:
+    def encode(
+        self,
+        texts: Sequence[str],
+        pairs: Sequence[str] | None = None,
+        max_length: int = 128,
+        words: Sequence[Words] | None = None,
+    ) -> list[Encoding]:
         """Encode texts (and their pairs) with special tokens, cut to ``max_length`` tokens, the longer text first.
+
+        ``words``: the places of each text's words, in order and apart, for texts without pairs. The first token that
+        shares a character with a word begins it; a word may have none.
 
         Raises ValueError where the numbers of texts and pairs differ, a text holds lone surrogates, or ``max_length``
         leaves no room beside the special tokens.
@@ -145,14 +161,35 @@ class Tokenizer:
         except TypeError:
             _explain_refusal([*texts, *(pairs or ())])
             raise
-        return [_cut(encoding, max_length) for encoding in encodings]
+        if words is None:
+            return [_cut(encoding, max_length) for encoding in encodings]
+        begun = [begun_words(encoding.offsets, places) for encoding, places in zip(encodings, words, strict=True)]
+        return [_cut(encoding, max_length, begins) for encoding, begins in zip(encodings, begun, strict=True)]
 
 
-def _cut(encoding: Any, max_length: int) -> Encoding:
+def begun_words(offsets: Sequence[tuple[int, int]], words: Words) -> list[int]:
+    """Of each token the word that it is the first to share a character with, -1 where there is none.
+
+    Args:
+        offsets: [start, end) of each token in the text, in characters; special tokens are empty.
+        words: [start, end) of each word; in order, apart.
+    """
+    begun = []
+    word = 0  # the first that no token has begun
+    for start, end in offsets:
+        while word < len(words) and words[word][1] <= start:
+            word += 1
+        begins = word < len(words) and start < end and words[word][0] < end
+        begun.append(word if begins else -1)
+        word += begins
+    return begun
+
+
+def _cut(encoding: Any, max_length: int, words: list[int] | None = None) -> Encoding:
     """Keep all special tokens and the first tokens of each text, as many as "longest_first" leaves it."""
     ids, type_ids = encoding.ids, encoding.type_ids
     if len(ids) <= max_length:
-        return Encoding(ids, type_ids, False)
+        return Encoding(ids, type_ids, False, words)
     sequences = encoding.sequence_ids  # 0 and 1 for the tokens of text and pair, None for special tokens
     lengths = (sequences.count(0), sequences.count(1))
     room = max_length - sequences.count(None)
@@ -163,7 +200,8 @@ def _cut(encoding: Any, max_length: int) -> Encoding:
             left[sequence] -= 1
         if sequence is None or left[sequence] >= 0:
             kept.append(position)
-    return Encoding([ids[i] for i in kept], [type_ids[i] for i in kept], True)
+    kept_words = None if words is None else [words[i] for i in kept]
+    return Encoding([ids[i] for i in kept], [type_ids[i] for i in kept], True, kept_words)
 
 
 def longest_first(first: int, second: int, room: int) -> tuple[int, int]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bitpress.encoder import SequenceClassifier
+from bitpress.encoder import SequenceClassifier, task_loss
 from bitpress.errors import TrainingError
 from bitpress.sensitivity.blocks import Block
 from bitpress.sensitivity.hessian import BlockHessians
@@ -25,7 +24,8 @@ Loss = Callable[[nn.Module, Batch], Tensor]
 
 
 def summed_loss(is_regression: bool) -> Loss:
-    """(model, batch) → the sum over the batch's texts of cross-entropy, or of squared errors; differentiable twice.
+    """(model, batch) → the sum over the batch's texts of cross-entropy, of token classification summed over a text's
+    words, or of squared errors; differentiable twice.
 
     Padding is masked, so it is no part of the loss. Attention goes step by step (``collect``), because the fused one
     has no second derivative.
@@ -35,9 +35,7 @@ def summed_loss(is_regression: bool) -> Loss:
         logits: Tensor = model(batch.input_ids, batch.attention_mask, batch.token_type_ids, collect=True).logits
         if batch.labels is None:
             raise TrainingError("the data has no labels, without which there is no loss; give labelled text")
-        if is_regression:
-            return F.mse_loss(logits.squeeze(-1), batch.labels.to(logits.dtype), reduction="sum")
-        return F.cross_entropy(logits, batch.labels, reduction="sum")
+        return task_loss(logits, batch.labels, is_regression, reduction="sum")
 
     return loss
 

@@ -6,13 +6,14 @@ calls :func:`run_stage` once a stage.
 
 from __future__ import annotations
 
-from bitpress.train.batching import Batch, EncodedDataset, collate, make_batches
+from bitpress.train.batching import UNLABELLED, Batch, EncodedDataset, collate, make_batches
 from bitpress.train.loop import StageResult, run_stage
 from bitpress.train.processes import Processes
 from bitpress.train.progress import ProgressEvent
 from bitpress.train.schedule import Schedule
 
 __all__ = [
+    "UNLABELLED",
     "Batch",
     "EncodedDataset",
     "Processes",

@@ -21,6 +21,8 @@ from bitpress.train.schedule import Schedule, derive_seed
 # while an example still meets neighbours drawn at random from thousands.
 BATCHES_PER_CHUNK = 64
 
+UNLABELLED = -100  # torch's own ignore_index: such a token is no part of a loss
+
 
 @dataclass(frozen=True)
 class EncodedDataset:
@@ -30,6 +32,9 @@ class EncodedDataset:
     offsets              int64 [N + 1]; example i is the slice offsets[i] : offsets[i + 1]
     labels               int64 class ids or float32 targets [N], or None where the loss needs none
     pad_id               the token that fills short rows; masked out, so its value never matters to the result
+    words                int32 [sum of lengths], where words have labels: of a token that begins a word the word's
+                         number in its example, -1 of others. Then labels are int64 [sum of lengths], UNLABELLED where
+                         no word begins. None: examples have labels
     """
 
     input_ids: np.ndarray
@@ -37,6 +42,7 @@ class EncodedDataset:
     offsets: np.ndarray
     labels: np.ndarray | None
     pad_id: int = 0
+    words: np.ndarray | None = None
 
     @classmethod
     def from_sequences(
@@ -46,26 +52,38 @@ class EncodedDataset:
         labels: np.ndarray | None,
         *,
         pad_id: int = 0,
+        words: Sequence[Sequence[int]] | None = None,
+        word_counts: np.ndarray | None = None,
     ) -> EncodedDataset:
         """From one list of token ids (special tokens included) an example; no ``type_ids`` means all 0.
+
+        Args:
+            words: of each token the word that it begins, or -1; then ``labels`` has one label a word, int64
+                [``word_counts.sum()``], those of one example after those of another.
 
         Raises:
             TrainingError: the counts of ids, type ids and labels differ, or an example has no token at all.
         """
         lengths = np.array([len(row) for row in input_ids], dtype=np.int64)
-        if labels is not None and len(labels) != len(lengths):
+        if labels is not None and words is None and len(labels) != len(lengths):
             raise TrainingError(f"{len(lengths)} encoded examples but {len(labels)} labels; give one label an example.")
         if len(lengths) and lengths.min() == 0:
             raise TrainingError(f"encoded example {int(lengths.argmin())} has no token; encode with special tokens.")
         if type_ids is not None and [len(row) for row in type_ids] != lengths.tolist():
             raise TrainingError("input_ids and type_ids differ in length; give one type id a token.")
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        flat_words = None
+        if words is not None:
+            assert word_counts is not None, "words come with their numbers"
+            flat_words = _flatten(words, int(offsets[-1]))
+            labels = None if labels is None else _token_labels(labels, flat_words, lengths, word_counts)
         return cls(
             input_ids=_flatten(input_ids, int(offsets[-1])),
             type_ids=np.zeros(int(offsets[-1]), np.int32) if type_ids is None else _flatten(type_ids, int(offsets[-1])),
             offsets=offsets,
             labels=labels,
             pad_id=pad_id,
+            words=flat_words,
         )
 
     def __len__(self) -> int:
@@ -76,18 +94,25 @@ class EncodedDataset:
         """Tokens of each example, int64 [N]."""
         return np.diff(self.offsets)
 
+    def tokens(self, indices: np.ndarray) -> np.ndarray:
+        """Positions in the flat arrays of all tokens of the examples ``indices``, one after another, int64."""
+        lengths = self.lengths[indices]
+        starts = np.cumsum(lengths) - lengths
+        return np.repeat(self.offsets[indices] - starts, lengths) + np.arange(lengths.sum())
+
     def select(self, indices: np.ndarray) -> EncodedDataset:
         """The examples ``indices`` (int64 [n]), in that order."""
-        lengths = self.lengths[indices]
-        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-        tokens = np.repeat(self.offsets[indices] - offsets[:-1], lengths) + np.arange(offsets[-1])
-        labels = None if self.labels is None else self.labels[indices]
-        return EncodedDataset(self.input_ids[tokens], self.type_ids[tokens], offsets, labels, self.pad_id)
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.lengths[indices])])
+        tokens = self.tokens(indices)
+        rows = indices if self.words is None else tokens
+        labels = None if self.labels is None else self.labels[rows]
+        words = None if self.words is None else self.words[tokens]
+        return EncodedDataset(self.input_ids[tokens], self.type_ids[tokens], offsets, labels, self.pad_id, words)
 
     def digest(self) -> str:
         """sha256 over everything that training reads."""
         sha = hashlib.sha256(f"{self.pad_id}".encode())
-        for array in (self.input_ids, self.type_ids, self.offsets, self.labels):
+        for array in (self.input_ids, self.type_ids, self.offsets, self.labels, self.words):
             if array is not None:
                 sha.update(f"{array.dtype}{array.shape}".encode())
                 sha.update(np.ascontiguousarray(array).data)
@@ -98,13 +123,23 @@ def _flatten(rows: Sequence[Sequence[int]], total: int) -> np.ndarray:
     return np.fromiter((token for row in rows for token in row), dtype=np.int32, count=total)
 
 
+def _token_labels(labels: np.ndarray, words: np.ndarray, lengths: np.ndarray, word_counts: np.ndarray) -> np.ndarray:
+    """int64 [tokens]: the label of the word that a token begins, else UNLABELLED."""
+    first_word = np.repeat(np.cumsum(word_counts) - word_counts, lengths)
+    begins = words >= 0
+    of_tokens = np.full(len(words), UNLABELLED, np.int64)
+    of_tokens[begins] = labels[(first_word + words)[begins]]
+    return of_tokens
+
+
 @dataclass(frozen=True)
 class Batch:
     """B examples padded to the longest, T tokens.
 
     input_ids, token_type_ids  int64 [B, T]
     attention_mask             bool [B, T], True at real tokens
-    labels                     int64 or float32 [B], or None
+    labels                     int64 or float32 [B]; where words have labels int64 [B, T], UNLABELLED where none begins;
+                               or None
     indices                    int64 [B] on the CPU: which examples of the dataset these are
     """
 
@@ -129,7 +164,13 @@ def collate(dataset: EncodedDataset, indices: np.ndarray, device: torch.device |
     input_ids[mask] = dataset.input_ids[source]
     type_ids = np.zeros(mask.shape, dtype=np.int64)
     type_ids[mask] = dataset.type_ids[source]
-    labels = None if dataset.labels is None else torch.from_numpy(dataset.labels[indices]).to(device)
+    labels = None
+    if dataset.labels is not None and dataset.words is None:
+        labels = torch.from_numpy(dataset.labels[indices]).to(device)
+    elif dataset.labels is not None:
+        of_tokens = np.full(mask.shape, UNLABELLED, dtype=np.int64)
+        of_tokens[mask] = dataset.labels[source]
+        labels = torch.from_numpy(of_tokens).to(device)
     return Batch(
         input_ids=torch.from_numpy(input_ids).to(device),
         attention_mask=torch.from_numpy(mask).to(device),

@@ -41,7 +41,8 @@ def replayable(student: SequenceClassifier) -> bool:
 
 
 def replay_logits(student: SequenceClassifier, dataset: EncodedDataset, indices: np.ndarray) -> np.ndarray:
-    """Logits float32 [n, C] of the examples ``indices`` (int64 [n]) of ``dataset``, as the engine must compute them.
+    """Logits float32 of the examples ``indices`` (int64 [n]) of ``dataset``, as the engine must compute them: [n, C],
+    or of a classifier of tokens [tokens, C], one example after another.
 
     Equal to the engine's bit for bit but for a fused multiply-add that falls within 2⁻²⁹ of a rounding boundary: it is
     computed in fp64 and rounded twice.
@@ -49,21 +50,28 @@ def replay_logits(student: SequenceClassifier, dataset: EncodedDataset, indices:
     Args:
         student: in eval mode, on the CPU; see :func:`replayable`.
     """
-    logits = np.empty((len(indices), student.config.num_labels), np.float32)
+    of_tokens = student.config.classifies_tokens
+    lengths = dataset.lengths[indices]
+    starts = np.cumsum(lengths) - lengths
+    logits = np.empty((int(lengths.sum()) if of_tokens else len(indices), student.config.num_labels), np.float32)
     with torch.inference_mode():
         kind = _kind(student)
         for rows, batch in _equal_lengths(dataset, indices):
             hidden = _states(student, kind, batch)[-1]
-            pooled = apply("tanh", kind.pool(hidden[:, 0]))
-            if student.config.head == "relu":
-                pooled = apply("relu", pooled)
-            logits[rows] = float_linear(student.classifier, pooled).numpy()
+            if of_tokens:
+                features = hidden.flatten(0, 1)
+                rows = (starts[rows, None] + np.arange(hidden.shape[1])).ravel()
+            else:
+                features = apply("tanh", kind.pool(hidden[:, 0]))
+                if student.config.head == "relu":
+                    features = apply("relu", features)
+            logits[rows] = float_linear(student.classifier, features).numpy()
     return logits
 
 
 def sign_flips(student: SequenceClassifier, dataset: EncodedDataset, indices: np.ndarray) -> dict[str, list[int]]:
     """How many one-bit decisions of a binarized student differ between torch's roundings and the engine's: signs of
-    the hidden states that enter each layer, and the pooler's last.
+    the hidden states that enter each layer, and last those that leave the last one.
 
     A flip in one layer brings others in the layers after it.
 

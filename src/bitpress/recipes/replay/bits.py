@@ -29,7 +29,9 @@ def is_binarized(student: SequenceClassifier) -> bool:
 def _one_bit(linear: Linear, student: SequenceClassifier) -> bool:
     if isinstance(linear.input_quantizer, ElasticQuantizer):
         return linear.input_quantizer.bits == 1
-    return isinstance(student.pooler.input.quantizer, SignQuantizer)
+    first = student.layers[0]
+    assert isinstance(first, Layer)
+    return isinstance(first.attention.input.quantizer, SignQuantizer)
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class BitReplay:
 
     def pool(self, first: Tensor) -> Tensor:
         """First tokens [B, H] → the pooler's linear [B, H]."""
+        assert self.student.pooler is not None, "of a classifier of texts"
         dense = self.student.pooler.dense
         return self._linear(dense, _encode(dense, first))
 

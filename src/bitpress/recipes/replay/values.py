@@ -54,6 +54,7 @@ class ValueReplay:
     def pool(self, first: Tensor) -> Tensor:
         """First tokens [B, H] → the pooler's linear [B, H]."""
         pooler = self.student.pooler
+        assert pooler is not None, "of a classifier of texts"
         return _linear(pooler.dense, self._weights["pooler.dense"], _encode(pooler.input, first))
 
 

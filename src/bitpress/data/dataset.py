@@ -1,0 +1,41 @@
+"""Labelled text in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass
+class Dataset:
+    """Texts with their labels, in file order.
+
+    ``labels`` is int64 [N] class indices into ``label_names``, float32 [N] targets (regression), or None where none
+    were asked for. ``pairs`` are the second texts, None for a task with one text. ``fingerprint`` is the SHA-256 of
+    the (decompressed) file. ``originals``, bool [N], says which rows of an augmented file are not variants of others;
+    None where the file is not one.
+
+    Of token classification ``words`` has the places of each text's words, [start, end) in characters, and ``labels``
+    one index a word, int64 [W], the words of one text after those of another.
+    """
+
+    texts: list[str]
+    pairs: list[str] | None
+    labels: NDArray[Any] | None
+    label_names: list[str]
+    path: str
+    fingerprint: str
+    originals: NDArray[np.bool_] | None = None
+    words: list[list[tuple[int, int]]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    @property
+    def word_counts(self) -> NDArray[np.int64]:
+        """Words of each text, int64 [N]; of token classification only."""
+        assert self.words is not None, "the data has no words"
+        return np.array([len(words) for words in self.words], dtype=np.int64)

@@ -1,0 +1,76 @@
+"""A model's outputs on a dataset to its scores, whatever the kind of task."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bitpress.data.dataset import Dataset
+from bitpress.data.entity_metrics import entity_metrics
+from bitpress.data.metrics import compute_metrics, majority_baseline, metric_name
+from bitpress.data.tag_schemes import OUTSIDE
+from bitpress.data.tasks import TOKEN_CLASSIFICATION, Task
+
+
+def headline(task: Task, num_labels: int) -> str:
+    """The key of the metric that selects and is reported."""
+    return task.metric if task.kind == TOKEN_CLASSIFICATION else metric_name(task.metric, num_labels)
+
+
+def score(task: Task, logits: NDArray[Any], dataset: Dataset) -> dict[str, float]:
+    """All metrics of ``task`` on ``dataset``, its headline metric first.
+
+    Args:
+        logits: as many rows as ``dataset.labels``: [N, C], or of token classification [W, C], where a row of NaN
+            stands for a word that the model did not see (:func:`word_logits`): it counts as O.
+
+    Raises:
+        ValueError: see :func:`compute_metrics`.
+    """
+    assert dataset.labels is not None, "only labelled data is scored"
+    if task.kind != TOKEN_CLASSIFICATION:
+        return compute_metrics(task, logits, dataset.labels)
+    if logits.shape != (len(dataset.labels), len(dataset.label_names)):
+        raise ValueError(f"cannot score outputs of shape {logits.shape} on {len(dataset.labels)} words")
+    unseen = np.isnan(logits).any(axis=1)
+    outside = dataset.label_names.index(OUTSIDE)
+    predicted = np.where(unseen, outside, logits.argmax(axis=1))
+    return entity_metrics(predicted, dataset.labels, dataset.word_counts, dataset.label_names)
+
+
+def word_logits(logits: NDArray[Any], words: NDArray[Any], lengths: NDArray[Any], counts: NDArray[Any]) -> NDArray[Any]:
+    """The logits of each word's first token, [W, C]; NaN where a word has none, being cut off with the end of a long
+    text or made of characters that the tokenizer drops.
+
+    Args:
+        logits: [tokens, C] of all texts, one after another.
+        words: int [tokens]: of a token that begins a word the word's number in its text, -1 of others.
+        lengths, counts: tokens and words of each text, int64 [N].
+
+    Raises:
+        ValueError: a logit is not finite.
+    """
+    if not np.isfinite(logits).all():
+        raise ValueError("the model's outputs contain NaN or infinity")
+    begins = words >= 0
+    first_word = np.repeat(np.cumsum(counts) - counts, lengths)
+    found = np.full((int(counts.sum()), logits.shape[1]), np.nan, logits.dtype)
+    found[(first_word + words)[begins]] = logits[begins]
+    return found
+
+
+def summarize(task: Task, metrics: dict[str, float], dataset: Dataset, num_labels: int) -> dict[str, Any]:
+    """``metric`` (its name), ``value``, ``n`` (texts), ``metrics`` and ``majority``, the value of always giving one
+    answer: the most frequent class, or no entity at all.
+
+    Args:
+        metrics: of :func:`score`.
+        num_labels: columns of the logits that they are of.
+    """
+    assert dataset.labels is not None, "only labelled data is scored"
+    metric = headline(task, num_labels)
+    is_tokens = task.kind == TOKEN_CLASSIFICATION
+    majority = 0.0 if is_tokens else majority_baseline(task, dataset.labels, num_labels)
+    return {"metric": metric, "value": metrics[metric], "n": len(dataset), "metrics": metrics, "majority": majority}
