@@ -76,6 +76,47 @@ TileSums SumsFrom(const IntegerMatrix& w, size_t panel, size_t k, Workspace& wor
   return to;
 }
 
+// Every code as a float. [Converting codes where they are needed: one operation more for each, and no load fewer.]
+struct CodeValues {
+  float of[256];
+};
+constexpr CodeValues MakeCodeValues() {
+  CodeValues values{};
+  for (int code = 0; code < 256; ++code) values.of[code] = static_cast<float>(code);
+  return values;
+}
+constexpr CodeValues kCodeValues = MakeCodeValues();
+
+// Rows that share the delta of an outlier in a register: ten others hold sums, so that latency (4) times throughput (2)
+// of the multiply-adds is covered, and are far from filling all 16.
+constexpr int kOutlierRows = 10;
+
+// Adds the outliers of a panel to t of all rows. Seven columns of each register gain 0 * code = +0, which changes no t:
+// t is never -0, because it starts as a sum from +0.
+void AddOutliers(const CodeRows& rows, const IntegerMatrix& w, size_t panel, float (*totals)[kPanelColumns]) {
+  static_assert(kOutlierColumns == kFloats, "an outlier is a lane");
+  const __m256i columns = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  for (size_t half = 0; half < kPanelHalves; ++half) {
+    const size_t* range = w.outlier_begin.data() + panel * kPanelHalves + half;
+    if (range[0] == range[1]) continue;
+    ForTiles<kOutlierRows>(rows.count, [&](size_t row, auto height) {
+      constexpr int R = decltype(height)::value;
+      const uint8_t* codes = rows.codes + row * rows.stride;
+      float(*to)[kPanelColumns] = totals + row;
+      F32 t[R];
+      _Pragma("GCC unroll 10") for (int r = 0; r < R; ++r) t[r] = Load(to[r] + half * kOutlierColumns);
+      for (const Outlier *o = w.outliers.data() + range[0], *end = w.outliers.data() + range[1]; o < end; ++o) {
+        const I32 mask = {_mm256_cmpeq_epi32(columns, _mm256_set1_epi32(o->column))};
+        const F32 delta = And(mask, F32::Broadcast(o->delta));
+        _Pragma("GCC unroll 10") for (int r = 0; r < R; ++r) {
+          t[r] = Fma(F32::Broadcast(kCodeValues.of[codes[r * rows.stride + o->input]]), delta, t[r]);
+        }
+      }
+      _Pragma("GCC unroll 10") for (int r = 0; r < R; ++r) Store(to[r] + half * kOutlierColumns, t[r]);
+    });
+  }
+}
+
 // y of one row and panel, by the formulas of integer_linear.h.
 void WriteRow(const Workspace& work, size_t row, float s_x, float o_x, const IntegerMatrix& w, size_t panel, float* y) {
   for (size_t half = 0; half < kPanelColumns; half += kFloats) {
@@ -130,6 +171,7 @@ void SweepPanels(const uint8_t* a, size_t lda, const float* a_scale, const float
           products.template Multiply<decltype(height)::value>(rows.codes + row * lda + code, lda, of_tile);
         });
       }
+      if (!w.outliers.empty()) AddOutliers(rows, w, p, work.totals);
       for (size_t row = 0; row < rows.count; ++row) {
         const size_t i = row_begin + row;
         WriteRow(work, row, a_scale[i], a_offset[i], w, p, y + i * ldy + p * kPanelColumns);
