@@ -16,6 +16,7 @@ from artifact_samples import (
     make_binarybert_config,
     make_config,
     make_elastic,
+    make_gobo_config,
     make_mixed_config,
     make_ranges,
     make_tensors,
@@ -46,6 +47,7 @@ def golden_configs() -> dict[str, ArtifactConfig]:
         "binary": make_binary_config(),
         "elastic": make_binary_config("softmax"),
         "binarybert": make_binarybert_config(),
+        "gobo": make_gobo_config(),
     }
 
 

@@ -73,8 +73,8 @@ class GoboQuantizer:
     The table is rounded to integers because the engine multiplies these; the codes are of the rounded values. A matrix
     of zeros, or one so small that its scale is no normal fp32 number, has scale 1 and a table of zeros.
 
-    A matrix is fitted once and its codes are kept while the weight stays the same: a post-training recipe evaluates
-    what it fitted, and one that trains fits anew every step, which takes seconds for BERT-base.
+    A matrix is fitted once, and codes and q(w) are kept while the weight stays the same: a recipe without training
+    evaluates what it fitted; one with training would fit anew every step, which takes seconds for BERT-base.
 
     Args:
         bits: 4, 3 or 2.
@@ -122,14 +122,7 @@ class GoboQuantizer:
         """
         if weight.dim() != 2:
             raise ValueError(f"a weight of shape {tuple(weight.shape)}; the GOBO quantizer takes [rows, cols]")
-        kept = self._kept.get("of")
-        if kept is not None and kept() is weight and self._kept["version"] == weight._version:
-            codes: GoboCodes = self._kept["codes"]
-            return codes
-        codes = self._encode(weight)
-        if not weight.is_inference():  # which has no version to tell a change by
-            self._kept.update(of=weakref.ref(weight), version=weight._version, codes=codes)
-        return codes
+        return self._fitted(weight)[0]
 
     @staticmethod
     def decode(codes: Tensor, scale: Tensor, table: Tensor, positions: Tensor, values: Tensor) -> Tensor:
@@ -137,6 +130,18 @@ class GoboQuantizer:
         quantized = (table.to(torch.float32) * scale)[codes.to(torch.int32)]
         quantized.view(-1)[positions] = values
         return quantized
+
+    def _fitted(self, weight: Tensor) -> tuple[GoboCodes, Tensor]:
+        """Codes and q(w), of earlier if they are of this weight as it is."""
+        of = self._kept.get("of")
+        if of is not None and of() is weight and self._kept["version"] == weight._version:
+            fitted: tuple[GoboCodes, Tensor] = self._kept["fitted"]
+            return fitted
+        codes = self._encode(weight)
+        fitted = codes, self.decode(*codes)
+        if not weight.is_inference():  # which has no version to tell a change by
+            self._kept.update(of=weakref.ref(weight), version=weight._version, fitted=fitted)
+        return fitted
 
     def _encode(self, weight: Tensor) -> GoboCodes:
         dense = np.ascontiguousarray(weight.detach().cpu().numpy())
@@ -241,7 +246,7 @@ class _StraightThrough(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, quantizer: GoboQuantizer) -> Tensor:
-        return quantizer.decode(*quantizer.encode(weight))
+        return quantizer._fitted(weight)[1].detach()  # another tensor of the same memory: this one gets a history
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
