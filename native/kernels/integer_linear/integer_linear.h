@@ -108,8 +108,8 @@ struct IntegerMatrix {
   // where not for one, so that the panel takes a slower kernel.
   std::vector<uint8_t> int16_steps;
 
-  // Whether y follows the second formula above.
-  bool is_chained() const { return groups > 1 || !offset.empty() || !outliers.empty(); }
+  // Whether sums of groups are chained, as in the second formula above. Outliers follow it with the sum of one group.
+  bool is_chained() const { return groups > 1 || !offset.empty(); }
   size_t fast_panels() const;
 };
 

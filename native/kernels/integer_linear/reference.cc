@@ -46,7 +46,7 @@ void IntegerLinear(const uint8_t* a, size_t lda, const float* a_scale, const flo
           total = std::fma(static_cast<float>(a[row * lda + o.input]), o.delta, total);
         }
       }
-      if (w.is_chained()) {
+      if (w.is_chained() || !w.outliers.empty()) {
         y[row * ldy + n] = std::fma(a_scale[row], total, std::fma(a_offset[row], w.weight_sum[n], w.bias[n]));
       } else {
         const float scale = a_scale[row] * OfGroup(w, w.scale, n, 0),
