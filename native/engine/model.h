@@ -50,8 +50,8 @@ struct Embeddings {
   std::vector<size_t> word_outlier_begin;      // [V + 1], empty where there are none
   std::vector<uint16_t> word_outlier_columns;
   std::vector<float> word_outliers;
-  std::vector<float> position;                 // [P, H]
-  std::vector<float> token_type;               // [T, H]
+  std::vector<float> position;    // [P, H]
+  std::vector<float> token_type;  // [T, H]
   Norm norm;
 };
 

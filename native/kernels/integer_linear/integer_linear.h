@@ -16,8 +16,8 @@
 //                             t = fma(float(sum_g q), offset[g][n], t) where there are offsets;
 //                             t = fma(float(q), delta, t) for each outlier of n, in order of inputs;
 //                             y = fma(s_x, t, fma(o_x, weight_sum[n], bias[n]))
-// where weight_sum[n] is the same chain with every q = 1: the sum of the row's weights. A matrix with an outlier anywhere
-// takes the second formula for all of its outputs.
+// where weight_sum[n] is the same chain with every q = 1: the sum of the row's weights. A matrix with an outlier
+// anywhere takes the second formula for all of its outputs.
 //
 // [Two terms in one sum, of integers m w_1 + w_2: the ratio of their scales is no integer, and one of its own in each
 // row.]
@@ -71,8 +71,8 @@ struct FreeAligned {
   void operator()(uint8_t* p) const { std::free(p); }
 };
 
-// Outliers are kept for kOutlierColumns neighbouring outputs together, a register of AVX2: they are added to the sums of
-// one panel half as sparse columns of it.
+// Outliers are kept for kOutlierColumns neighbouring outputs together, a register of AVX2: they are added to the sums
+// of one panel half as sparse columns of it.
 constexpr size_t kOutlierColumns = 8;
 constexpr size_t kPanelHalves = kPanelColumns / kOutlierColumns;
 

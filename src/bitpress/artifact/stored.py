@@ -232,8 +232,9 @@ def _check_shapes(name: str, spec: TensorSpec, value: QuantizedTensor) -> None:
         given += f", table int8 {[2**spec.code_bits]}"
         fits = fits and _is(value.table, np.int8, (2**spec.code_bits,))
         number = 0 if value.outliers is None else value.outliers.values.size
-        found += f", {number} outliers"
-        given += f", {spec.outliers or 0} outliers"
+        if number or spec.outliers:
+            found += f", {number} outliers"
+            given += f", {spec.outliers or 0} outliers"
         fits = fits and number == (spec.outliers or 0)
         if value.outliers is not None:
             fits = fits and _is(value.outliers.counts, np.uint16, spec.shape[:1])
