@@ -32,6 +32,16 @@ void DecodeWord(const Pass& pass, int32_t id, float* row) {
     (format.trits ? pass.kernels.decode_trits_row : pass.kernels.decode_two_bit_row)(codes, hidden, scale, row);
     return;
   }
+  if (format.scheme == CodeScheme::kCodebook) {  // one scale a row, or for more rows
+    float values[16];
+    for (size_t i = 0; i < 16; ++i) values[i] = static_cast<float>(e.word_table[i]) * e.word_scale[group];
+    pass.kernels.decode_codebook_row(codes, hidden, format.bits, values, row);
+    if (e.word_outliers.empty()) return;
+    for (size_t i = e.word_outlier_begin[word]; i < e.word_outlier_begin[word + 1]; ++i) {
+      row[e.word_outlier_columns[i]] = e.word_outliers[i];
+    }
+    return;
+  }
   const int zero = format.symmetric ? 1 << (format.bits - 1) : 0;
   for (size_t begin = 0; begin < hidden; begin += group_cols, ++group) {
     const size_t cols = std::min(group_cols, hidden - begin);

@@ -213,9 +213,6 @@ void ModelBuilder::SetPacked(const char* name, const bp_packed& packed) {
 }
 
 void ModelBuilder::SetPackedWord(const char* name, const PackedWeights& weights) {
-  if (weights.format.scheme == CodeScheme::kCodebook) {
-    Refuse("tensor " + Quoted(name) + ": the word embedding takes ternary, uniform and binary codes");
-  }
   constexpr size_t kRowsPerTask = 64;
   ThreadTeam team(LoadingThreads(weights));
   std::vector<uint8_t> codes(team.size() * weights.inputs);
@@ -236,7 +233,20 @@ void ModelBuilder::SetPackedWord(const char* name, const PackedWeights& weights)
   e.word_packed = weights;
   e.word_scale.assign(weights.scale, weights.scale + groups);
   if (weights.offset != nullptr) e.word_offset.assign(weights.offset, weights.offset + groups);
+  if (weights.table != nullptr) std::copy_n(weights.table, size_t{1} << weights.format.bits, e.word_table);
+  const OutlierList& outliers = weights.outliers;
+  if (outliers.count > 0) {
+    e.word_outlier_begin.assign(1, 0);
+    e.word_outlier_begin.reserve(weights.outputs + 1);
+    for (size_t r = 0; r < weights.outputs; ++r) {
+      e.word_outlier_begin.push_back(e.word_outlier_begin.back() + outliers.counts[r]);
+    }
+    e.word_outlier_columns.assign(outliers.columns, outliers.columns + outliers.count);
+    e.word_outliers.assign(outliers.values, outliers.values + outliers.count);
+  }
   e.word_packed.scale = e.word_packed.offset = nullptr;
+  e.word_packed.table = nullptr;
+  e.word_packed.outliers = {};
 }
 
 void ModelBuilder::SetPackedLinear(const char* name, const PackedWeights& weights, Linear* linear) {

@@ -44,10 +44,14 @@ struct InputPoint {
 
 struct Embeddings {
   std::vector<float> word;                     // [V, H], empty where packed
-  PackedWeights word_packed;                   // codes NULL where fp32; codes not owned, scales those below
+  PackedWeights word_packed;                   // codes NULL where fp32; codes not owned, what is else those below
   std::vector<float> word_scale, word_offset;  // a group of rows
-  std::vector<float> position;                 // [P, H]
-  std::vector<float> token_type;               // [T, H]
+  int8_t word_table[16] = {};                  // of a codebook
+  std::vector<size_t> word_outlier_begin;      // [V + 1], empty where there are none
+  std::vector<uint16_t> word_outlier_columns;
+  std::vector<float> word_outliers;
+  std::vector<float> position;    // [P, H]
+  std::vector<float> token_type;  // [T, H]
   Norm norm;
 };
 

@@ -1,6 +1,7 @@
 #include "engine/packed_tensor.h"
 
 #include <cmath>
+#include <limits>
 
 #include "engine/error.h"
 
@@ -54,6 +55,36 @@ void CheckNumbers(const char* name, const char* what, const float* values, size_
     RefuseTensor(name, std::string(what) + " " + std::to_string(i) + " is " + std::to_string(values[i]) +
                            ", must be finite" + (positive ? " and positive" : ""));
   }
+}
+
+// The outliers of a codebook, whose places every row must have, once and in order.
+OutlierList CheckOutliers(const char* name, const bp_packed& t) {
+  const OutlierList list = {t.outlier_counts, t.outlier_columns, t.outliers, t.outlier_count};
+  const bool none = list.counts == nullptr && list.columns == nullptr && list.values == nullptr && list.count == 0;
+  if (none) return {};
+  if (t.scheme != BP_CODEBOOK) RefuseTensor(name, "only codebook weights have outliers");
+  if (list.counts == nullptr || list.columns == nullptr || list.values == nullptr || list.count == 0) {
+    RefuseTensor(name, "outliers need counts, columns and values, or none of them");
+  }
+  size_t total = 0;
+  for (size_t row = 0; row < t.rows; ++row) total += list.counts[row];
+  CheckCount(name, "outliers", list.count, total);
+  CheckNumbers(name, "outlier", list.values, list.count, false);
+  for (size_t row = 0, i = 0; row < t.rows; ++row) {
+    size_t least = 0;  // that the next column may be
+    for (const size_t end = i + list.counts[row]; i < end; ++i) {
+      if (list.columns[i] < least || list.columns[i] >= t.cols) {
+        RefuseTensor(name, "outlier " + std::to_string(i) + " is in column " + std::to_string(list.columns[i]) +
+                               " of row " + std::to_string(row) + ", allowed are " + std::to_string(least) + " to " +
+                               std::to_string(t.cols - 1));
+      }
+      if (std::fabs(list.values[i]) > std::numeric_limits<float>::max() / 2) {
+        RefuseTensor(name, "outlier " + std::to_string(i) + " is above half of the largest float in size");
+      }
+      least = list.columns[i] + size_t{1};
+    }
+  }
+  return list;
 }
 
 }  // namespace
@@ -111,6 +142,7 @@ PackedWeights CheckPacked(const char* name, const bp_packed& t) {
   CheckCount(name, "table entries", t.table == nullptr ? 0 : t.table_count, has_table ? size_t{1} << t.bits : 0);
   CheckNumbers(name, "scale", t.scale, groups, true);
   if (t.offset != nullptr) CheckNumbers(name, "offset", t.offset, groups, false);
+  w.outliers = CheckOutliers(name, t);
   return w;
 }
 

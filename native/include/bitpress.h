@@ -87,7 +87,7 @@ typedef struct {
  *   ternary    bits 2    value = scale * code, code -1, 0 or 1; packing BP_PACK_BITS or BP_PACK_TRITS
  *   uniform    2,3,4,8   value = scale * code + offset, or without offsets ("symmetric") scale * (code - 2^(bits-1)),
  *                        where code 0 does not occur
- *   codebook   2, 3, 4   value = scale * table[code]
+ *   codebook   2, 3, 4   value = scale * table[code], or of an outlier the number that stands for it
  *   binary     1         value = +scale for bit 1, -scale for bit 0; with two terms the sum of two such values
  * Blocks of group_rows x group_cols weights share a scale and an offset; 0 stands for all rows or columns. Allowed are
  * blocks of whole rows, or of one row and a multiple of 32 columns; all but uniform weights have one scale a
@@ -107,6 +107,12 @@ typedef struct {
   size_t offset_count;
   const int8_t* table; /* codebook: 2^bits entries; otherwise NULL */
   size_t table_count;
+  /* Codebook: weights that are numbers of their own, whatever their codes, of one row after another. NULL, NULL, NULL
+   * and 0: none. */
+  const uint16_t* outlier_counts;  /* [rows]: how many of them each row has */
+  const uint16_t* outlier_columns; /* [outlier_count], ascending within a row */
+  const float* outliers;           /* [outlier_count], at most half of the largest float in size */
+  size_t outlier_count;
 } bp_packed;
 
 typedef struct bp_model bp_model;
@@ -127,9 +133,9 @@ BP_API bp_status bp_model_create(const bp_config* config, bp_model** model);
 /* fp32 tensor of rows x cols (vectors: rows = 1). Copied. */
 BP_API bp_status bp_model_set_float(bp_model* model, const char* name, const float* data, size_t rows, size_t cols);
 /* Packed tensor. Linear weights of layers and pooler need BP_UINT8_TOKEN or BP_UINT8_STATIC and at most 65,536 columns,
- * or are binary of one term with BP_SIGNS, and are re-laid; the word embedding takes ternary, uniform and binary codes
- * and is used in place, so its `codes` must outlive the model. Everything else is fp32 only. Invalid codes, padding
- * that is not zero, scales that are not finite and positive and offsets that are not finite are refused. */
+ * or are binary of one term with BP_SIGNS, and are re-laid; the word embedding is used in place, so its `codes` must
+ * outlive the model. Everything else is fp32 only. Invalid codes, padding that is not zero, scales that are not finite
+ * and positive, offsets and outliers that are not finite and outliers in places that are none are refused. */
 BP_API bp_status bp_model_set_packed(bp_model* model, const char* name, const bp_packed* tensor);
 /* Static range of an activation point: value = scale * code + offset. Only with BP_UINT8_STATIC. A range is needed for
  * the points inside attention and for every input of a packed linear layer. */

@@ -30,6 +30,7 @@ struct Kernels {
   DecodeTwoBitRowFn decode_two_bit_row;
   DecodeTritsRowFn decode_trits_row;
   DecodeUniformRowFn decode_uniform_row;
+  DecodeCodebookRowFn decode_codebook_row;
   DecodeBinaryRowFn decode_binary_row;
   DecodeTwoTermsRowFn decode_two_terms_row;
   AddRowsFn add_rows;

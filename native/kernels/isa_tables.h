@@ -22,6 +22,7 @@ namespace bitpress {
       isa::DecodeTwoBitRow,       \
       isa::DecodeTritsRow,        \
       isa::DecodeUniformRow,      \
+      isa::DecodeCodebookRow,     \
       isa::DecodeBinaryRow,       \
       isa::DecodeTwoTermsRow,     \
       isa::AddRows,               \

@@ -50,6 +50,24 @@ TEST(DecodingUniformCodesMultipliesThenAdds) {
   });
 }
 
+TEST(DecodingCodebookCodesGivesTheValueOfEach) {
+  ForEveryIsa([&](const Kernels& kernels) {
+    for (const CodeFormat& format : AllFormats()) {
+      if (format.scheme != CodeScheme::kCodebook) continue;
+      float values[16];
+      for (float& value : values) value = RandomFloats(1)[0];
+      for (size_t cols = 1; cols <= 70; ++cols) {
+        const auto codes = RandomCodes(format, cols);
+        const auto packed = PackRows(format, codes, cols);  // exactly as long: AddressSanitizer sees a read beyond
+        std::vector<float> y(cols, -77.0f), expected(cols);
+        for (size_t j = 0; j < cols; ++j) expected[j] = values[codes[j]];
+        kernels.decode_codebook_row(packed.data(), cols, format.bits, values, y.data());
+        CHECK_MSG(SameBits(y, expected), std::string(kernels.isa) + " " + Name(format) + ", " + std::to_string(cols));
+      }
+    }
+  });
+}
+
 TEST(DecodingSignsGivesTheScaleOrItsOpposite) {
   ForEveryIsa([&](const Kernels& kernels) {
     for (size_t cols = 1; cols <= 70; ++cols) {

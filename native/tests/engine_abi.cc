@@ -208,7 +208,22 @@ TEST(PackedTensorsAreChecked) {
   refused(pooler, t, "offset 0 is inf");
 
   const char* word = "embeddings.word.weight";
-  refused(word, Codebook(codes, 11, 6, 2), "the word embedding takes ternary, uniform and binary codes");
+  const std::vector<uint16_t> counts = {0, 2, 0, 0, 0, 0}, columns = {4, 4};
+  t = Codebook(codes, 6, 6, 4);
+  t.outlier_counts = counts.data();
+  refused(pooler, t, "outliers need counts, columns and values, or none of them");
+  t.outlier_columns = columns.data();
+  t.outliers = numbers.data();
+  t.outlier_count = 1;
+  refused(pooler, t, "it has 1 outliers, expected 2");
+  t.outlier_count = 2;
+  refused(pooler, t, "outlier 1 is in column 4 of row 1, allowed are 5 to 5");
+  t.outliers = infinite.data();
+  refused(pooler, t, "outlier 0 is inf, must be finite");
+  t.scheme = BP_TERNARY;
+  t.bits = 2;
+  t.table = nullptr;
+  refused(pooler, t, "only codebook weights have outliers");
   refused("embeddings.position.weight", Uniform(codes, 9, 6, 8), "given packed, must be fp32");
 
   // The codes: 2-bit ternary 10; symmetric code 0; bits above the last code.

@@ -25,6 +25,8 @@ struct Problem {
   std::vector<int> codes;
   std::vector<int8_t> table;
   std::vector<float> scale, offset, bias;
+  std::vector<uint16_t> outlier_counts, outlier_columns;
+  std::vector<float> outliers;
   std::vector<uint8_t> a;
   std::vector<float> a_scale, a_offset;
   IntegerMatrix w;
@@ -56,9 +58,31 @@ struct Problem {
   }
   void Repack() {
     const auto packed = PackRows(format, codes, inputs);
-    w = Pack({format, outputs, inputs, packed.data(), group_rows, group_inputs, scale.data(),
-              offset.empty() ? nullptr : offset.data(), table.data(), terms},
+    w = Pack({format,
+              outputs,
+              inputs,
+              packed.data(),
+              group_rows,
+              group_inputs,
+              scale.data(),
+              offset.empty() ? nullptr : offset.data(),
+              table.data(),
+              terms,
+              {outlier_counts.data(), outlier_columns.data(), outliers.data(), outliers.size()}},
              bias.data());
+  }
+  // About `percent` of the weights are numbers of their own.
+  void AddOutliers(int percent) {
+    for (size_t n = 0; n < outputs; ++n) {
+      const size_t before = outliers.size();
+      for (size_t k = 0; k < inputs; ++k) {
+        if (RandomInt(0, 99) >= percent) continue;
+        outlier_columns.push_back(static_cast<uint16_t>(k));
+        outliers.push_back(RandomFloats(1, 10.0f)[0]);
+      }
+      outlier_counts.push_back(static_cast<uint16_t>(outliers.size() - before));
+    }
+    Repack();
   }
   size_t RowGroups() const { return (outputs + group_rows - 1) / group_rows; }
   size_t Groups() const { return (inputs + group_inputs - 1) / group_inputs; }
@@ -93,7 +117,15 @@ struct Problem {
       total = std::fma(static_cast<float>(a_sum), moved, total);
       weight_sum = std::fma(static_cast<float>(count), moved, weight_sum);
     }
-    if (Groups() > 1 || !offset.empty()) {
+    size_t i = 0;  // the first outlier of row n
+    for (size_t r = 0; r < n && !outliers.empty(); ++r) i += outlier_counts[r];
+    for (const size_t end = outliers.empty() ? i : i + outlier_counts[n]; i < end; ++i) {
+      const float value = scale[at] * static_cast<float>(Weight(n, outlier_columns[i]));
+      const float delta = outliers[i] - value;
+      total = std::fma(static_cast<float>(a[row * Stride() + outlier_columns[i]]), delta, total);
+      weight_sum += delta;
+    }
+    if (Groups() > 1 || !offset.empty() || !outliers.empty()) {
       return std::fma(a_scale[row], total, std::fma(a_offset[row], weight_sum, bias[n]));
     }
     const float constant = std::fma(a_offset[row] * scale[at], static_cast<float>(code_sum), bias[n]);
@@ -191,6 +223,35 @@ TEST(EveryIsaMatchesTheReference) {
     }
   }
   CheckAgainstTheReference(Problem({CodeScheme::kUniform, 4, false, false}, 5, 3, kMaxIntegerInputs, 1, 32));
+}
+
+// None in a panel half or row, some, all; tiles of every height; outputs that are no whole panel; row and depth blocks.
+TEST(OutliersAreAddedInOrderOfTheirInputs) {
+  for (unsigned bits : {2, 3, 4}) {
+    for (int percent : {1, 30, 100}) {
+      for (size_t rows : {1, 2, 5, 9, 10, 11, 21}) {
+        for (size_t outputs : {1, 8, 9, 37}) {
+          Problem p({CodeScheme::kCodebook, bits, false, false}, rows, outputs, 69, rows % 2);
+          p.AddOutliers(percent);
+          CheckAgainstTheFormulas(p);
+        }
+      }
+      for (size_t rows : {131, 133}) {
+        Problem p({CodeScheme::kCodebook, bits, false, false}, rows, 18, 801);
+        p.AddOutliers(percent);
+        CheckAgainstTheReference(p);
+      }
+    }
+  }
+}
+
+TEST(AnOutlierInTheLastOfTheMostInputsIsFound) {
+  Problem p({CodeScheme::kCodebook, 3, false, false}, 3, 2, kMaxIntegerInputs);
+  p.outlier_counts = {0, 1};
+  p.outlier_columns = {kMaxIntegerInputs - 1};
+  p.outliers = {1e6f};
+  p.Repack();
+  CheckAgainstTheFormulas(p);
 }
 
 // Every code the one of the largest magnitude, all activation codes 255: exact, whichever kernel a panel takes.

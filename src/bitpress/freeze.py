@@ -18,6 +18,8 @@ from bitpress.artifact import (
     ActivationSpec,
     ArtifactConfig,
     BinaryTensor,
+    CodebookTensor,
+    Outliers,
     StoredTensor,
     TaskSpec,
     TensorSpec,
@@ -35,6 +37,8 @@ from bitpress.quantize import (
     WORD_EMBEDDING,
     ActivationPolicy,
     BinaryQuantizer,
+    GoboCodes,
+    GoboQuantizer,
     Policy,
     UniformWeightQuantizer,
     WeightPolicy,
@@ -183,7 +187,8 @@ def freeze(
         if name in encoded:
             owner = model.get_submodule(name.removesuffix(".weight"))
             assert isinstance(owner, (Linear, WordEmbedding)), "encode_weights takes no others"
-            specs[name] = tensor_spec(owner.weight_quantizer, shape, packing, split=owner.second_weight is not None)
+            quantizer, is_split = owner.weight_quantizer, owner.second_weight is not None
+            specs[name] = tensor_spec(quantizer, shape, packing, is_split, _outliers(encoded[name]))
             tensors[name] = _stored(encoded[name], specs[name])
         elif side_data == "fp16" and is_side_data(name):
             tensors[name] = parameter.detach().cpu().numpy().astype(np.float16)
@@ -239,8 +244,13 @@ def _elastic(model: SequenceClassifier) -> dict[str, np.ndarray]:
     return entries
 
 
-def tensor_spec(quantizer: object, shape: tuple[int, ...], packing: str, split: bool = False) -> TensorSpec:
-    """How an artifact stores a weight of that shape with that quantizer (None: fp32); ``split``: as two terms."""
+def tensor_spec(
+    quantizer: object, shape: tuple[int, ...], packing: str, split: bool = False, outliers: int = 0
+) -> TensorSpec:
+    """How an artifact stores a weight of that shape with that quantizer (None: fp32); ``split``: as two terms;
+    ``outliers``: how many of them a codebook does not hold."""
+    if isinstance(quantizer, GoboQuantizer):
+        return TensorSpec.codebook(shape, quantizer.bits, "matrix", outliers)
     if isinstance(quantizer, BinaryQuantizer):
         return TensorSpec.binary(shape, quantizer.group, quantizer.scale_bits, 2 if split else 1)
     if isinstance(quantizer, UniformWeightQuantizer):
@@ -253,7 +263,7 @@ def tensor_spec(quantizer: object, shape: tuple[int, ...], packing: str, split: 
 
 def weight_bytes(model: SequenceClassifier, policy: Policy, packing: str = "2bit") -> dict[str, int]:
     """Bytes that an artifact needs for each weight that ``policy`` can quantize, by module name: codes with their
-    padding, scales and offsets. ``model`` gives the shapes; nothing is quantized.
+    padding, scales and offsets. ``model`` gives the shapes; nothing is quantized but what has outliers, to count them.
 
     Raises:
         RecipeError: see :func:`weight_policies`.
@@ -262,15 +272,24 @@ def weight_bytes(model: SequenceClassifier, policy: Policy, packing: str = "2bit
     for name, wanted in weight_policies(model, policy).items():
         owner = model.get_submodule(name)
         assert isinstance(owner, (Linear, WordEmbedding)), "weight_policies takes no others"
-        spec = tensor_spec(
-            wanted.quantizer(len(owner.weight)), tuple(owner.weight.shape), packing, owner.second_weight is not None
-        )
+        quantizer = wanted.quantizer(len(owner.weight))
+        outliers = _outliers(quantizer.encode(owner.weight)) if isinstance(quantizer, GoboQuantizer) else 0
+        spec = tensor_spec(quantizer, tuple(owner.weight.shape), packing, owner.second_weight is not None, outliers)
         sizes[name] = tensor_bytes(f"{name}.weight", spec)
     return sizes
 
 
+def _outliers(encoded: tuple[Tensor | None, ...]) -> int:
+    """How many outliers a weight quantizer left."""
+    return len(encoded.positions) if isinstance(encoded, GoboCodes) else 0
+
+
 def _stored(encoded: tuple[Tensor | None, ...], spec: TensorSpec) -> StoredTensor:
     """What a weight quantizer encoded, as the artifact takes it."""
+    if isinstance(encoded, GoboCodes):
+        gobo_codes, gobo_scale, table, positions, values = (part.cpu().numpy() for part in encoded)
+        rows, cols = spec.shape
+        return CodebookTensor(gobo_codes, table, gobo_scale, Outliers.at(positions, values, (rows, cols)))
     codes, scale, *rest = (None if part is None else part.detach().cpu().numpy() for part in encoded)
     assert codes is not None  # only an offset may be absent
     assert scale is not None

@@ -20,6 +20,7 @@ from bitpress.artifact import (
     ArtifactError,
     BinaryTensor,
     CodebookTensor,
+    Outliers,
     StoredTensor,
     TaskSpec,
     TensorSpec,
@@ -172,6 +173,17 @@ def make_binarybert_config() -> ArtifactConfig:
     )
 
 
+def make_gobo_config() -> ArtifactConfig:
+    """Codebooks a matrix, with outliers; layers.0.attention.key has none."""
+    config = make_config()
+    for i, (name, spec) in enumerate(config.tensors.items()):
+        if spec.scheme == "ternary":
+            outliers = 0 if name == "layers.0.attention.key.weight" else 3 + i
+            bits = 4 if name == "embeddings.word.weight" else 3
+            config.tensors[name] = TensorSpec.codebook(spec.shape, bits, "matrix", outliers)
+    return ArtifactConfig(config.model, "gobo", config.activations, config.task, config.max_length, config.tensors)
+
+
 def make_tensors(config: ArtifactConfig) -> dict[str, StoredTensor]:
     """Values that are exact in fp32 and fp16: multiples of 1/256 below 1 in size, scales from 1/256 to 1."""
     return {name: _make_tensor(name, spec) for name, spec in config.tensors.items()}
@@ -191,13 +203,23 @@ def _make_tensor(name: str, spec: TensorSpec) -> StoredTensor:
         )
     levels = 2**spec.code_bits
     if spec.scheme == "codebook":
-        return CodebookTensor((raw % levels).astype(np.uint8), _bytes(f"{name}.table", (levels,)).view(np.int8), scale)
+        table = _bytes(f"{name}.table", (levels,)).view(np.int8)
+        return CodebookTensor((raw % levels).astype(np.uint8), table, scale, _make_outliers(name, spec))
     assert spec.group is not None
     offset = None
     if not spec.symmetric:
         offset = (_bytes(f"{name}.offset", spec.scale_shape).astype(np.float32) - 128) / np.float32(16)
     codes = raw % (levels - 1) + 1 if offset is None else raw % levels
     return UniformTensor(codes.astype(np.uint8), scale, offset, spec.code_bits, spec.group, spec.group_size)
+
+
+def _make_outliers(name: str, spec: TensorSpec) -> Outliers | None:
+    """At the places of the largest hashed numbers; multiples of 1/256 from 1 to 2 in size."""
+    number = spec.outliers or 0
+    order = _bytes(f"{name}.places", spec.shape).reshape(-1).argsort(kind="stable")
+    raw = _bytes(f"{name}.outliers", (number,)).astype(np.float32)
+    values = ((raw + 256) / 256 * np.where(raw % 2, 1, -1)).astype(np.float32)
+    return Outliers.at(np.sort(order[order.size - number :]), values, (spec.shape[0], spec.shape[1]))
 
 
 def make_ranges(config: ArtifactConfig) -> dict[str, tuple[float, float]]:
@@ -282,7 +304,7 @@ def edit_entry(path: Path, entry: str, change: Callable[[np.ndarray[Any, Any]], 
     header, data = split_container(path)
     content = bytearray(data)
     begin, end = header[entry]["data_offsets"]
-    dtype = {"F32": "<f4", "F16": "<f2", "I8": "i1", "U8": "u1"}[header[entry]["dtype"]]
+    dtype = {"F32": "<f4", "F16": "<f2", "U16": "<u2", "I8": "i1", "U8": "u1"}[header[entry]["dtype"]]
     change(np.frombuffer(memoryview(content)[begin:end], dtype))
     join_container(path, header, bytes(content))
 

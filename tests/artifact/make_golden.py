@@ -16,6 +16,7 @@ from artifact_samples import (
     make_binarybert_config,
     make_config,
     make_elastic,
+    make_gobo_config,
     make_mixed_config,
     make_ranges,
     make_tensors,
@@ -48,6 +49,7 @@ def golden_configs() -> dict[str, ArtifactConfig]:
         "elastic": make_binary_config("softmax"),
         "binarybert": make_binarybert_config(),
         "tokens": make_tokens_config(ActivationSpec(range="static")),
+        "gobo": make_gobo_config(),
     }
 
 

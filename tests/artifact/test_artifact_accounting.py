@@ -1,14 +1,16 @@
-"""Sizes from a config alone. Oracle: the size columns of the Q-BERT paper, reproduced in its specification (§7)."""
+"""Sizes from a config alone. Oracles: the size columns of the papers, reproduced in their specifications."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 
-from bitpress.artifact import TensorSpec, expected_tensors, qbert_accounting, tensor_bytes
-from bitpress.artifact.model_config import is_layer_matrix
+from bitpress.artifact import TensorSpec, expected_tensors, gobo_accounting, qbert_accounting, stored, tensor_bytes
+from bitpress.artifact.container import DTYPES, serialize
+from bitpress.artifact.model_config import can_be_quantized, is_layer_matrix
 
 BASE = {
     "model_type": "bert",
@@ -97,3 +99,31 @@ def test_padding_of_3_bits_is_counted() -> None:
     assert tensor_bytes("layers.0.ffn.output.bias", TensorSpec.fp32((5,))) == 20
     assert tensor_bytes("embeddings.position.weight", TensorSpec.fp16((5, 3))) == 30
     assert math.prod((5, 10)) * 3 / 8 < 5 * 4
+
+
+@pytest.mark.parametrize(
+    ("bits", "word_bits", "share", "mib", "ratio", "file"),
+    [
+        (3, 3, 0.001, 39.49, 10.53, None),
+        (3, 4, 0.001, 42.28, 9.83, 44.64),  # published: 9.83
+        (4, 4, 0.001, 52.48, 7.92, 54.84),  # published: 7.92
+        (3, 4, 0.005, 44.36, 9.37, None),
+    ],
+)
+def test_gobos_sizes(bits: int, word_bits: int, share: float, mib: float, ratio: float, file: float | None) -> None:
+    """GOBO's count of BERT-base, and the weights file of docs/artifact.md."""
+    found = {}
+    for name, shape in expected_tensors(BASE).items():
+        width, outliers = word_bits if name.startswith("embeddings") else bits, round(share * math.prod(shape))
+        codebook = TensorSpec.codebook(shape, width, "matrix", outliers)
+        found[name] = codebook if can_be_quantized(name) else TensorSpec.fp32(shape)
+    counted = gobo_accounting(found)
+    assert counted["mib"] == pytest.approx(mib, abs=0.01)
+    assert counted["ratio"] == pytest.approx(ratio, abs=0.005)
+    assert counted["share"] == pytest.approx(share, rel=1e-4)
+    if file is not None:
+        entries = {entry: what for name, spec in found.items() for entry, what in stored.entries(name, spec).items()}
+        empty = {entry: np.empty(shape, DTYPES[dtype]) for entry, (dtype, shape) in entries.items()}
+        header = len(next(serialize(empty)))
+        total = header + sum(tensor_bytes(name, spec) for name, spec in found.items())
+        assert total / MIB == pytest.approx(file, abs=0.005)

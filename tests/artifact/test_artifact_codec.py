@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from bitpress.artifact import ArtifactError, TernaryTensor, pack_ternary, row_bytes, unpack_ternary
+from bitpress.artifact import ArtifactError, Outliers, TernaryTensor, pack_ternary, row_bytes, unpack_ternary
 from bitpress.artifact.codec import check_packed
 
 PACKINGS = ["2bit", "trits"]
@@ -48,6 +48,22 @@ def test_pack_takes_strided_codes(packing: str) -> None:
     codes = (np.arange(7 * 40) % 3).astype(np.int8).reshape(7, 40) - np.int8(1)
     for view in (codes.T, codes[:, ::3], codes[::2]):
         np.testing.assert_array_equal(pack_ternary(view, packing), slow_pack(view, packing))
+
+
+def test_worked_example_of_outliers() -> None:
+    """docs/artifact.md, Outliers."""
+    positions = np.array([2, 700, 2 * 768 + 31])
+    outliers = Outliers.at(positions, np.array([0.5, -0.25, 1.5], np.float32), (3, 768))
+    assert outliers is not None
+    assert outliers.counts.tolist() == [2, 0, 1]
+    assert outliers.columns.tolist() == [2, 700, 31]
+    dense = np.zeros((3, 768), np.float32)
+    outliers.put(dense)
+    assert np.flatnonzero(dense).tolist() == positions.tolist()
+    assert (dense[0, 2], dense[0, 700], dense[2, 31]) == (0.5, -0.25, 1.5)
+    assert Outliers.at(positions[:0], outliers.values[:0], (3, 768)) is None
+    with pytest.raises(ArtifactError, match="row 1 has 65536 outliers; at most 65535 fit"):
+        Outliers.at(np.arange(65536, 131072), np.ones(65536, np.float32), (2, 65536))
 
 
 def test_worked_examples_of_the_documentation() -> None:

@@ -156,6 +156,7 @@ def test_describe_counts_what_is_on_disk(tmp_path: Path, packing: str) -> None:
         "symmetric": None,
         "packing": packing,
         "terms": None,
+        "outliers": None,
     }
     assert by_name["pooler.dense.weight"]["bytes"] == 22 * row + 4
     assert by_name["classifier.bias"]["bytes"] == 12

@@ -175,7 +175,7 @@ def test_name_too_long(artifact: Path) -> None:
 @pytest.mark.parametrize("dtype", ["F64", "BF16", "I16", "f32", "", None, 32, ["F32"]])
 def test_unknown_dtype(artifact: Path, dtype: Any) -> None:
     edit_header(artifact, lambda h: h["embeddings.norm.bias"].update(dtype=dtype))
-    refused(artifact, r"tensor 'embeddings.norm.bias': dtype is .*; allowed are \['F16', 'F32', 'I8', 'U8'\]")
+    refused(artifact, r"tensor 'embeddings.norm.bias': dtype is .*; allowed are \['F16', 'F32', 'I8', 'U16', 'U8'\]")
 
 
 @pytest.mark.parametrize("shape", [[-22], [2**33], [22.0], [True], ["22"], None, 22, [22, 1, 1, 1], [[22]]])

@@ -94,9 +94,15 @@ def test_quantizers_get_every_setting() -> None:
     ("make", "text"),
     [
         (
-            lambda: WeightPolicy(scheme="codebook"),
-            "weights.scheme is 'codebook'; allowed: fp32, ternary, uniform, bin",
+            lambda: WeightPolicy(scheme="palette"),
+            "weights.scheme is 'palette'; allowed: fp32, ternary, uniform, codebook, bin",
         ),
+        (lambda: WeightPolicy(scheme="codebook"), "weights.bits is 8; allowed: 4, 3, 2"),
+        (lambda: EmbeddingPolicy(scheme="codebook", bits=4), "word_embedding.group is 'row'; allowed: matrix"),
+        (lambda: WeightPolicy(scheme="codebook", bits=4, clip=2.5), "weights.clip is 2.5; allowed: None"),
+        (lambda: WeightPolicy(outliers="all"), "weights.outliers is 'all'; allowed: log_density, z, none"),
+        (lambda: WeightPolicy(outliers="z"), "the threshold is -4.0 where weights.outliers is 'z'; allowed: a number"),
+        (lambda: WeightPolicy(objective="l0"), "weights.objective is 'l0'; allowed: l1, l2"),
         (lambda: WeightPolicy(group="input", group_size=32), "weights.group is 'input'; allowed: matrix, row"),
         (
             lambda: WeightPolicy(scheme="uniform", group="tile"),

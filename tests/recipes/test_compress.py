@@ -156,6 +156,9 @@ def test_every_choice_freezes_and_the_engine_follows_the_student(
         ("int4", {"weights.bounds": "mse", "word_embedding.bounds": "percentile", "word_embedding.percentile": 90}),
         ("int3", {}),
         ("int3", {"weights.bits": 2, "word_embedding.bits": 2}),
+        ("gobo", {}),
+        ("gobo", {"bits": 4, "weights.objective": "l2", "blocks": {"layers.1.ffn": 2, "pooler": {"outliers": "none"}}}),
+        ("gobo", {"weights.outliers": "z", "weights.outlier_threshold": 2.0}),
         ("bibert", {}),
         ("bit", {}),
     ],
@@ -276,7 +279,7 @@ def test_a_chain_of_students_each_teaches_the_next(tiny: Any, tmp_path: Path) ->
     assert hidden["w1a1"] < 1e-6
 
 
-@pytest.mark.parametrize("recipe", ["int8", "int4", "int3"])
+@pytest.mark.parametrize("recipe", ["int8", "int4", "int3", "gobo"])
 def test_recipes_without_training_need_none_and_are_measured_by_the_engine(
     tiny: Any, tmp_path: Path, recipe: str
 ) -> None:
@@ -310,7 +313,7 @@ def test_a_head_with_relu_runs_as_the_student_has_it(tiny: Any, tmp_path: Path, 
     assert json.loads((tmp_path / "small" / "config.json").read_text())["head"] == "relu"
 
 
-@pytest.mark.parametrize("recipe", ["int8", "int4", "int3"])
+@pytest.mark.parametrize("recipe", ["int8", "int4", "int3", "gobo"])
 @pytest.mark.parametrize("with_train", [False, True])
 def test_recipes_without_training_keep_the_accuracy(tiny: Any, tmp_path: Path, recipe: str, with_train: bool) -> None:
     """The fake-quantized teacher, scored by torch; training data may be given and changes nothing."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bitpress.errors import RecipeError, TrainingError
-from bitpress.quantize import UniformWeightQuantizer
+from bitpress.quantize import GoboQuantizer, UniformWeightQuantizer
 from bitpress.recipes.schema import list_recipes, load_recipe, recipe_text
 
 
@@ -42,6 +42,24 @@ def test_recipes_without_training() -> None:
     assert trained.trains
     assert trained.stages[0].schedule is not None
     assert trained.stages[0].schedule.seed == 7
+
+
+def test_gobo_is_the_published_policy() -> None:
+    """3 bits, word embedding 4, outliers by a log-density of -4, Σ|w − c|; bits and blocks as in other recipes."""
+    recipe = load_recipe("gobo")
+    policy = recipe.policy
+    assert not recipe.trains
+    for part, bits in ((policy.weights, 3), (policy.word_embedding, 4)):
+        assert part.quantizer(8) == GoboQuantizer(bits, "log_density", -4.0, "l1")
+        assert (part.scheme, part.group, part.stored_bits) == ("codebook", "matrix", bits)
+    assert (policy.activations.scheme, policy.activations.bits, policy.activations.range) == ("uniform", 8, "token")
+    changed = load_recipe("gobo", {"bits": 4, "blocks": {"layers.0.attention.value": 2}}).policy
+    assert changed.weights_of("layers.0.attention.key").bits == 4
+    assert changed.weights_of("layers.0.attention.value").bits == 2
+    assert changed.word_embedding.bits == 4
+    assert load_recipe("gobo", {"bits": "3/4"}).widths == (3, 4)
+    with pytest.raises(RecipeError, match=r"weights\.bits is 8; allowed: 4, 3, 2"):
+        load_recipe("gobo", {"bits": 8})
 
 
 def test_qbert_and_its_baseline() -> None:
@@ -119,7 +137,7 @@ def test_a_weights_own_key_wins_over_what_the_recipe_says() -> None:
         ("q-bert", {"bits": "2/4", "rule": "error"}, "allocation.rule is 'error', which needs a limit; set budget"),
         ("q-bert", {"bits": "2/4", "high": -1}, "allocation.high is -1; allowed: a number of blocks, or null"),
         ("q-bert", {"bits": "2/4", "by": "head"}, "allocation.by"),
-        ("ternarybert", {"bits": 4}, "bits is 4, which uniform weights have; here they are ternary"),
+        ("ternarybert", {"bits": 4}, "bits is 4, which uniform and codebook weights have; here they are ternary"),
         ("int4", {"ternarize": "twn"}, "ternarize is 'twn', but no weights are ternary"),
         ("ternarybert", {"ternarize": "sign"}, "weights.method is 'sign'; allowed: twn"),
         (

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitpress.artifact import elastic_entries
+from bitpress.artifact import Outliers, elastic_entries
 from bitpress.artifact.codec import pack_ternary
 from bitpress.runtime.engine import Engine, EngineConfig, PackedTensor
 
@@ -47,7 +47,8 @@ class TinyModel:
 
 @dataclass(frozen=True)
 class Form:
-    """How the matrices of a model are packed; groups as in `PackedTensor`. symmetric: uniform only; terms: binary."""
+    """How the matrices of a model are packed; groups as in `PackedTensor`. symmetric: uniform only; terms: binary;
+    outliers: per cent of the weights, codebook."""
 
     scheme: str
     bits: int
@@ -55,6 +56,7 @@ class Form:
     group_rows: int | None = None
     group_cols: int | None = None
     terms: int = 1
+    outliers: int = 0
 
 
 def random_packed(rng: np.random.Generator, rows: int, cols: int, form: Form) -> tuple[PackedTensor, Array]:
@@ -88,7 +90,13 @@ def random_packed(rng: np.random.Generator, rows: int, cols: int, form: Form) ->
     bits = (codes[:, :, None] >> np.arange(form.bits) & 1).astype(np.uint8).reshape(rows, -1)
     packed = np.packbits(bits, 1, "little")
     groups = (form.group_rows, form.group_cols)
-    return PackedTensor(form.scheme, form.bits, packed, cols, scale, offset, table, "bits", *groups), values
+    outliers = None
+    if form.outliers:
+        positions = np.flatnonzero(rng.random((rows, cols)) < form.outliers / 100)
+        numbers = (rng.standard_normal(positions.size) * 3 / math.sqrt(cols)).astype(F32)
+        outliers = Outliers.at(positions, numbers, (rows, cols))
+        values.flat[positions] = numbers
+    return PackedTensor(form.scheme, form.bits, packed, cols, scale, offset, table, "bits", *groups, outliers), values
 
 
 def packed_ternary(codes: Array, scale: Array, packing: str) -> PackedTensor:

@@ -13,6 +13,7 @@ import engine_oracle as oracle
 import numpy as np
 import pytest
 
+from bitpress.artifact import Outliers
 from bitpress.errors import EngineError
 from bitpress.runtime.engine import Engine, PackedTensor, apply_function, quantize_rows
 
@@ -160,6 +161,20 @@ def test_ternary_tensor(name: str, tensor: PackedTensor, text: str) -> None:
 ONES = np.ones(24, np.float32)
 
 
+def codebook(rows: int = 24, **changes: Any) -> PackedTensor:
+    return uniform(rows, 24, scheme="codebook", offset=None, table=np.ones(16, np.int8), **changes)
+
+
+def outliers(
+    columns: list[int], values: list[float] | None = None, count: int | None = None, rows: int = 24
+) -> Outliers:
+    """All in row 1."""
+    counts = np.zeros(rows, np.uint16)
+    counts[1] = len(columns) if count is None else count
+    numbers = np.array([1.0] * len(columns) if values is None else values, np.float32)
+    return Outliers(counts, np.array(columns, np.uint16), numbers)
+
+
 @pytest.mark.parametrize(
     ("name", "tensor", "text"),
     [
@@ -191,11 +206,18 @@ ONES = np.ones(24, np.float32)
         (QUERY, two_terms(24, 24, scale=-ONES[:2]), "scale 0 is -1.000000, must be finite and positive"),
         (QUERY, uniform(24, 24, scheme="codebook"), "only uniform codes have offsets"),
         (QUERY, uniform(24, 24, scheme="codebook", offset=None), "it has 0 table entries, expected 16"),
-        (
-            WORD,
-            uniform(53, 24, scheme="codebook", offset=None, table=np.zeros(16, np.int8)),
-            "the word embedding takes ternary, uniform and binary codes",
-        ),
+        (QUERY, uniform(24, 24, outliers=outliers([5])), "only codebook weights have outliers"),
+        (QUERY, codebook(outliers=outliers([3, 2])), "outlier 1 is in column 2 of row 1, allowed are 4 to 23"),
+        (QUERY, codebook(outliers=outliers([3, 3])), "outlier 1 is in column 3 of row 1, allowed are 4 to 23"),
+        (QUERY, codebook(outliers=outliers([3, 24])), "outlier 1 is in column 24 of row 1, allowed are 4 to 23"),
+        (QUERY, codebook(outliers=outliers([23, 65535])), "outlier 1 is in column 65535 of row 1, allowed are 24 to"),
+        (QUERY, codebook(outliers=outliers([1, 2], count=3)), "it has 2 outliers, expected 3"),
+        (QUERY, codebook(outliers=outliers([])), "outliers need counts, columns and values, or none of them"),
+        (QUERY, codebook(outliers=outliers([1], [np.inf])), "outlier 0 is inf, must be finite"),
+        (QUERY, codebook(outliers=outliers([1], [3e38])), "outlier 0 is above half of the largest float in size"),
+        (QUERY, codebook(outliers=outliers([1], rows=23)), "outlier counts [23], columns [1] and values [1], expected"),
+        (QUERY, codebook(outliers=outliers([1], [1, 2])), "outlier counts [24], columns [1] and values [2], expected"),
+        (WORD, codebook(53, outliers=outliers([24], rows=53)), "outlier 0 is in column 24 of row 1, allowed are 0 to"),
     ],
 )
 def test_packed_tensor(name: str, tensor: PackedTensor, text: str) -> None:

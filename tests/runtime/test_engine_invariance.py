@@ -191,13 +191,14 @@ def test_every_isa_gives_the_same_bits(form: str) -> None:
         Form("uniform", 4, group_rows=1, group_cols=32),
         Form("uniform", 3, symmetric=True, group_rows=1, group_cols=64),
         Form("codebook", 2),
+        Form("codebook", 3, outliers=3),
         Form("binary", 1),
         Form("binary", 1, group_rows=1, terms=2),
     ],
     ids=str,
 )
 def test_every_isa_gives_the_same_bits_for_packed_weights(form: oracle.Form) -> None:
-    word = form if form.scheme == "binary" else Form("uniform", form.bits, group_rows=2)
+    word = form if form.scheme == "binary" or form.outliers else Form("uniform", form.bits, group_rows=2)
     body = f"""
 model = oracle.tiny_model(11, form={form}, word_form={word}, hidden=70, heads=5, intermediate=131)
 engine = model.engine()

@@ -177,7 +177,7 @@ def test_two_terms_from_an_artifact_equal_those_from_tensors(tmp_path: Path) -> 
 
 
 UNIFORM = [oracle.Form("uniform", bits, symmetric) for bits in (2, 3, 4, 8) for symmetric in (False, True)]
-CODEBOOK = [oracle.Form("codebook", bits) for bits in (2, 3, 4)]
+CODEBOOK = [oracle.Form("codebook", bits, outliers=outliers) for bits in (2, 3, 4) for outliers in (0, 2)]
 
 
 @pytest.mark.parametrize("groups", [(None, None), (1, None), (5, None), (1, 32), (1, 64)])
@@ -193,8 +193,10 @@ def test_packed_linears(form: oracle.Form, groups: tuple[int | None, int | None]
 
 
 @pytest.mark.parametrize("groups", [(None, None), (1, None), (4, None), (1, 32)])
-@pytest.mark.parametrize("form", UNIFORM, ids=str)
+@pytest.mark.parametrize("form", UNIFORM + CODEBOOK, ids=str)
 def test_packed_word_embedding(form: oracle.Form, groups: tuple[int | None, int | None]) -> None:
+    if form.scheme == "codebook" and groups not in ((None, None), (1, None)):
+        pytest.skip("codebooks have one scale a matrix or a row")
     form = replace(form, group_rows=groups[0], group_cols=groups[1])
     check_quantized(oracle.tiny_model(4, word_form=form, hidden=75), LENGTHS, share=0.5)
 

@@ -35,6 +35,29 @@ F32 DecodeTrits(uint8_t byte, F32 scale) {
   return scale * ToFloat({_mm256_cvtepi8_epi32(codes)});
 }
 
+// Eight neighbouring codes of 2, 3, 4 or 8 bits to a lane each.
+class Fields {
+ public:
+  explicit Fields(unsigned bits)
+      : bits_(bits),
+        mask_(_mm256_set1_epi32((1 << bits) - 1)),
+        // Fewer than 8 bits: eight codes lie within 32 bits.
+        shifts_(_mm256_mullo_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(bits & 7))) {}
+
+  // The first `count` of them, 1 to 8; no byte beyond them is read.
+  I32 Load(const uint8_t* codes, size_t count) const {
+    int64_t packed = 0;  // eight codes are `bits` bytes
+    __builtin_memcpy(&packed, codes, (count * bits_ + 7) / 8);
+    const __m128i bytes = _mm_cvtsi64_si128(packed);
+    if (bits_ == 8) return {_mm256_cvtepu8_epi32(bytes)};
+    return {_mm256_and_si256(_mm256_srlv_epi32(_mm256_broadcastd_epi32(bytes), shifts_), mask_)};
+  }
+
+ private:
+  unsigned bits_;
+  __m256i mask_, shifts_;
+};
+
 // scale where a bit is 1, else its opposite.
 F32 DecodeSigns(uint8_t bits, F32 scale) {
   // Bit j of a byte at the top of lane j, where it is the sign of the opposite.
@@ -70,18 +93,23 @@ void DecodeTritsRow(const uint8_t* codes, size_t cols, float scale, float* y) {
 void DecodeUniformRow(const uint8_t* codes, size_t cols, unsigned bits, int zero, float scale, float offset, float* y) {
   const F32 s = F32::Broadcast(scale), o = F32::Broadcast(offset);
   const I32 zeros = {_mm256_set1_epi32(zero)};
-  const __m256i mask = _mm256_set1_epi32((1 << bits) - 1);
-  // Fewer than 8 bits: eight codes lie within 32 bits.
-  const __m256i shifts = _mm256_mullo_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(bits & 7));
+  const Fields fields(bits);
   for (size_t j = 0; j < cols; j += kFloats, codes += bits) {
     const size_t count = cols - j < kFloats ? cols - j : kFloats;
-    int64_t packed = 0;  // eight codes are `bits` bytes
-    __builtin_memcpy(&packed, codes, (count * bits + 7) / 8);
-    const __m128i bytes = _mm_cvtsi64_si128(packed);
-    const __m256i fields = bits == 8
-                               ? _mm256_cvtepu8_epi32(bytes)
-                               : _mm256_and_si256(_mm256_srlv_epi32(_mm256_broadcastd_epi32(bytes), shifts), mask);
-    StoreFirst(y + j, count, s * ToFloat(I32{fields} - zeros) + o);
+    StoreFirst(y + j, count, s * ToFloat(fields.Load(codes, count) - zeros) + o);
+  }
+}
+
+void DecodeCodebookRow(const uint8_t* codes, size_t cols, unsigned bits, const float (&values)[16], float* y) {
+  const F32 low = Load(values), high = Load(values + 8);
+  const Fields fields(bits);
+  for (size_t j = 0; j < cols; j += kFloats, codes += bits) {
+    const size_t count = cols - j < kFloats ? cols - j : kFloats;
+    const __m256i code = fields.Load(codes, count).v;
+    // The permutation reads the low three bits; the fourth, moved to the sign, chooses between both halves.
+    const I32 is_high = {_mm256_slli_epi32(code, 28)};
+    const F32 from_low = {_mm256_permutevar8x32_ps(low.v, code)}, from_high = {_mm256_permutevar8x32_ps(high.v, code)};
+    StoreFirst(y + j, count, SelectMask(is_high, from_high, from_low));
   }
 }
 

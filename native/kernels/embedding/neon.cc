@@ -100,6 +100,14 @@ void DecodeUniformRow(const uint8_t* codes, size_t cols, unsigned bits, int zero
   });
 }
 
+void DecodeCodebookRow(const uint8_t* codes, size_t cols, unsigned bits, const float (&values)[16], float* y) {
+  ForCodes(codes, cols, bits, [&](size_t j, size_t count, uint8x16_t fields) {
+    uint8_t sixteen[16];
+    vst1q_u8(sixteen, fields);
+    for (size_t i = 0; i < count; ++i) y[j + i] = values[sixteen[i]];
+  });
+}
+
 void DecodeBinaryRow(const uint8_t* codes, size_t cols, float scale, float* y) {
   const F32x16 s = F32x16::Broadcast(scale);
   ForCodes(codes, cols, 1,

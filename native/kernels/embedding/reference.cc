@@ -2,6 +2,18 @@
 #include "kernels/embedding/embedding.h"
 
 namespace bitpress::reference {
+namespace {
+
+int CodeAt(const uint8_t* codes, size_t j, unsigned bits) {
+  int code = 0;
+  for (size_t bit = 0; bit < bits; ++bit) {
+    const size_t at = j * bits + bit;
+    code |= (codes[at / 8] >> (at % 8) & 1) << bit;
+  }
+  return code;
+}
+
+}  // namespace
 
 void DecodeTwoBitRow(const uint8_t* codes, size_t cols, float scale, float* y) {
   for (size_t j = 0; j < cols; ++j) {
@@ -21,14 +33,11 @@ void DecodeTritsRow(const uint8_t* codes, size_t cols, float scale, float* y) {
 }
 
 void DecodeUniformRow(const uint8_t* codes, size_t cols, unsigned bits, int zero, float scale, float offset, float* y) {
-  for (size_t j = 0; j < cols; ++j) {
-    int code = 0;
-    for (size_t bit = 0; bit < bits; ++bit) {
-      const size_t at = j * bits + bit;
-      code |= (codes[at / 8] >> (at % 8) & 1) << bit;
-    }
-    y[j] = scale * static_cast<float>(code - zero) + offset;
-  }
+  for (size_t j = 0; j < cols; ++j) y[j] = scale * static_cast<float>(CodeAt(codes, j, bits) - zero) + offset;
+}
+
+void DecodeCodebookRow(const uint8_t* codes, size_t cols, unsigned bits, const float (&values)[16], float* y) {
+  for (size_t j = 0; j < cols; ++j) y[j] = values[CodeAt(codes, j, bits)];
 }
 
 void DecodeBinaryRow(const uint8_t* codes, size_t cols, float scale, float* y) {

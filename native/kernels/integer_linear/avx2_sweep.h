@@ -76,6 +76,17 @@ TileSums SumsFrom(const IntegerMatrix& w, size_t panel, size_t k, Workspace& wor
   return to;
 }
 
+// Every code as a float. [Converting codes where they are needed: one operation more for each, and no load fewer.]
+struct CodeValues {
+  float of[256];
+};
+constexpr CodeValues MakeCodeValues() {
+  CodeValues values{};
+  for (int code = 0; code < 256; ++code) values.of[code] = static_cast<float>(code);
+  return values;
+}
+constexpr CodeValues kCodeValues = MakeCodeValues();
+
 // y of one row and panel, by the formulas of integer_linear.h.
 void WriteRow(const Workspace& work, size_t row, float s_x, float o_x, const IntegerMatrix& w, size_t panel, float* y) {
   for (size_t half = 0; half < kPanelColumns; half += kFloats) {
@@ -91,6 +102,48 @@ void WriteRow(const Workspace& work, size_t row, float s_x, float o_x, const Int
                 Fma(offset * weight_scale, code_sum, bias));
     }
     StoreFirst(y + half, w.outputs - n, out);
+  }
+}
+
+// The lanes of a column of a panel half: eight masks in a row, of which one is set, read from its column on.
+alignas(32) constexpr int32_t kColumnMasks[2 * kOutlierColumns - 1] = {0, 0, 0, 0, 0, 0, 0, -1};
+
+// y of all rows and a panel of a matrix with outliers, by the formulas of integer_linear.h. Seven columns of each
+// register gain 0 * code = +0 from an outlier, which changes no t: t is never -0, because it starts as a sum from +0.
+//
+// The rows of a tile share a delta, and each has its pointer in a register: a look-up of the code's float and a
+// multiply-add for each. [Ten rows: their pointers lie in memory. Six: more tiles, whose ends are not foreseen.]
+constexpr int kOutlierRows = 8;
+void WriteRowsWithOutliers(const Workspace& work, const CodeRows& rows, const float* a_scale, const float* a_offset,
+                           const IntegerMatrix& w, size_t panel, float* y, size_t ldy) {
+  static_assert(kOutlierColumns == kFloats, "an outlier is a lane");
+  for (size_t half = 0; half < kPanelHalves; ++half) {
+    const size_t column = half * kOutlierColumns, n = panel * kPanelColumns + column;
+    if (n >= w.outputs) return;
+    const size_t* range = w.outlier_begin.data() + panel * kPanelHalves + half;
+    const Outlier *begin = w.outliers.data() + range[0], *end = w.outliers.data() + range[1];
+    ForTiles<kOutlierRows>(rows.count, [&](size_t row, auto height) {
+      constexpr int R = decltype(height)::value;
+      const F32 scale = Load(w.scale.data() + n);
+      const uint8_t* codes[R];
+      F32 t[R];
+#define BITPRESS_FOR_ROWS _Pragma("GCC unroll 8") for (int r = 0; r < R; ++r)
+      BITPRESS_FOR_ROWS {
+        codes[r] = rows.codes + (row + r) * rows.stride;
+        t[r] = Fma(ToFloat(LoadInt(work.sums[row + r] + column)), scale, Zero());
+      }
+      for (const Outlier* o = begin; o < end; ++o) {
+        const I32 mask = LoadInt(kColumnMasks + kOutlierColumns - 1 - o->column);
+        const F32 delta = And(mask, F32::Broadcast(o->delta));
+        BITPRESS_FOR_ROWS t[r] = Fma(F32::Broadcast(kCodeValues.of[codes[r][o->input]]), delta, t[r]);
+      }
+      const F32 weight_sum = Load(w.weight_sum.data() + n), bias = Load(w.bias.data() + n);
+      BITPRESS_FOR_ROWS {
+        const F32 scale_x = F32::Broadcast(a_scale[row + r]), offset_x = F32::Broadcast(a_offset[row + r]);
+        StoreFirst(y + (row + r) * ldy + n, w.outputs - n, Fma(scale_x, t[r], Fma(offset_x, weight_sum, bias)));
+      }
+#undef BITPRESS_FOR_ROWS
+    });
   }
 }
 
@@ -129,6 +182,10 @@ void SweepPanels(const uint8_t* a, size_t lda, const float* a_scale, const float
           of_tile.code_sums += row * to.code_stride;
           products.template Multiply<decltype(height)::value>(rows.codes + row * lda + code, lda, of_tile);
         });
+      }
+      if (!w.outliers.empty()) {
+        WriteRowsWithOutliers(work, rows, a_scale + row_begin, a_offset + row_begin, w, p, y + row_begin * ldy, ldy);
+        continue;
       }
       for (size_t row = 0; row < rows.count; ++row) {
         const size_t i = row_begin + row;

@@ -7,12 +7,17 @@
 // below. A weight may also be the sum of two binary terms, scale_1 w_1 + scale_2 w_2: then its groups are the terms,
 // and what is said of one group's inputs goes for all inputs.
 //
+// A weight of a codebook may be an outlier, a number w* of its own (GOBO). Its code is multiplied like any other, and
+// what is missing then, delta = w* - scale * w, is one more term of the chain below.
+//
 // All sums of integers are exact. In floats, in exactly this order, n an output, g its groups along the inputs:
 //   no offset, one group      y = fma(float(sum q w), s_x * scale[n], fma(o_x * scale[n], float(sum w), bias[n]))
 //   otherwise                 t = fma(float(sum_g q w), scale[g][n], t) for each g in order, from +0, after each one
 //                             t = fma(float(sum_g q), offset[g][n], t) where there are offsets;
+//                             t = fma(float(q), delta, t) for each outlier of n, in order of inputs;
 //                             y = fma(s_x, t, fma(o_x, weight_sum[n], bias[n]))
-// where weight_sum[n] is the same chain with every q = 1: the sum of the row's weights.
+// where weight_sum[n] is the same chain with every q = 1: the sum of the row's weights. A matrix with an outlier
+// anywhere takes the second formula for all of its outputs.
 //
 // [Two terms in one sum, of integers m w_1 + w_2: the ratio of their scales is no integer, and one of its own in each
 // row.]
@@ -37,6 +42,14 @@ static_assert(kMaxIntegerInputs * 255 * 128 < (size_t{1} << 31), "int32 holds ev
 // Groups along the inputs are whole multiples of this many.
 constexpr size_t kGroupGranularity = 32;
 
+// The outliers of a matrix, row after row; nothing is owned.
+struct OutlierList {
+  const uint16_t* counts = nullptr;   // of each row
+  const uint16_t* columns = nullptr;  // ascending within a row
+  const float* values = nullptr;
+  size_t count = 0;
+};
+
 // Weights as artifacts store them; nothing is owned. Binary ones meet 8-bit activations here, 1-bit ones in
 // kernels/binary_linear. Blocks of group_rows outputs x group_inputs inputs share a scale and an offset: scale[n /
 // group_rows * ceil(inputs / group_inputs) + k / group_inputs]. Codes and scales of a second term follow those of the
@@ -51,11 +64,25 @@ struct PackedWeights {
   const float* offset = nullptr;  // NULL: none; only and always where uniform codes are not symmetric
   const int8_t* table = nullptr;  // codebook: 2^bits integers
   size_t terms = 1;               // binary: 1 or 2
+  OutlierList outliers = {};      // codebook
 };
 
 struct FreeAligned {
   void operator()(uint8_t* p) const { std::free(p); }
 };
+
+// Outliers are kept for kOutlierColumns neighbouring outputs together, a register of AVX2: they are added to the sums
+// of one panel half as sparse columns of it.
+constexpr size_t kOutlierColumns = 8;
+constexpr size_t kPanelHalves = kPanelColumns / kOutlierColumns;
+
+struct Outlier {
+  uint16_t input;
+  uint16_t column;  // 0..kOutlierColumns-1
+  float delta;
+};
+static_assert(kMaxIntegerInputs - 1 <= UINT16_MAX, "an input fits");
+static_assert(sizeof(Outlier) == 8, "85 million weights with 0.2 % of them take 1.4 MB");
 
 // The weights re-laid for the kernels: panels of kPanelColumns outputs, each weight in its few bits (layout.h), padded
 // to whole blocks of inputs and whole panels. Of two terms the second one's inputs follow the first one's, but they
@@ -75,11 +102,13 @@ struct IntegerMatrix {
   std::vector<int32_t> code_sum;                   // sum of w, panels x kPanelColumns
   std::vector<float> weight_sum;                   // panels x kPanelColumns
   std::vector<float> bias;                         // panels x kPanelColumns
+  std::vector<Outlier> outliers;                   // by panel half, then input
+  std::vector<size_t> outlier_begin;               // of each half of each panel, and the end; empty without outliers
   // Of each panel, for how many steps an int16 lane holds the sums of products, found from the weights (pack.cc): 0
   // where not for one, so that the panel takes a slower kernel.
   std::vector<uint8_t> int16_steps;
 
-  // Whether y follows the second formula above.
+  // Whether sums of groups are chained, as in the second formula above. Outliers follow it with the sum of one group.
   bool is_chained() const { return groups > 1 || !offset.empty(); }
   size_t fast_panels() const;
 };

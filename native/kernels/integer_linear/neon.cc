@@ -128,6 +128,23 @@ void WriteRow(const Workspace& work, size_t row, float s_x, float o_x, const Int
   StoreFirst(y, w.outputs - n, out);
 }
 
+// The same of a matrix with outliers.
+void WriteRowWithOutliers(const Workspace& work, const CodeRows& rows, size_t row, float s_x, float o_x,
+                          const IntegerMatrix& w, size_t panel, float* y) {
+  const size_t n = panel * kPanelColumns;
+  const F32x16 scale = F32x16::Broadcast(s_x), offset = F32x16::Broadcast(o_x), bias = Load(w.bias.data() + n);
+  float t[kPanelColumns];
+  Store(t, Fma(ToFloat(LoadInts(work.sums[row])), Load(w.scale.data() + n), F32x16::Broadcast(0.0f)));
+  for (size_t half = 0; half < kPanelHalves; ++half) {
+    const size_t* range = w.outlier_begin.data() + panel * kPanelHalves + half;
+    for (const Outlier *o = w.outliers.data() + range[0], *end = w.outliers.data() + range[1]; o < end; ++o) {
+      float& sum = t[half * kOutlierColumns + o->column];
+      sum = __builtin_fmaf(static_cast<float>(rows.codes[row * rows.stride + o->input]), o->delta, sum);
+    }
+  }
+  StoreFirst(y, w.outputs - n, Fma(scale, Load(t), Fma(offset, Load(w.weight_sum.data() + n), bias)));
+}
+
 }  // namespace
 
 void IntegerLinear(const uint8_t* a, size_t lda, const float* a_scale, const float* a_offset, size_t m,
@@ -153,7 +170,12 @@ void IntegerLinear(const uint8_t* a, size_t lda, const float* a_scale, const flo
       }
       for (size_t row = 0; row < rows.count; ++row) {
         const size_t i = row_begin + row;
-        WriteRow(work, row, a_scale[i], a_offset[i], w, p, y + i * ldy + p * kPanelColumns);
+        float* const to = y + i * ldy + p * kPanelColumns;
+        if (w.outliers.empty()) {
+          WriteRow(work, row, a_scale[i], a_offset[i], w, p, to);
+        } else {
+          WriteRowWithOutliers(work, rows, row, a_scale[i], a_offset[i], w, p, to);
+        }
       }
     }
   }

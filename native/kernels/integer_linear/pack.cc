@@ -142,6 +142,42 @@ size_t ScaleOf(const PackedWeights& weights, size_t groups, size_t n, size_t g) 
   return g * ((weights.outputs + weights.group_rows - 1) / weights.group_rows) + group_of_rows;
 }
 
+// The stored numbers in the order of the kernels; PackPanel makes deltas of them.
+void PlaceOutliers(const OutlierList& list, IntegerMatrix* m) {
+  if (list.count == 0) return;
+  m->outliers.reserve(list.count);
+  m->outlier_begin.reserve(m->panels * kPanelHalves + 1);
+  size_t i = 0, n = 0;
+  for (size_t half = 0; half < m->panels * kPanelHalves; ++half) {
+    m->outlier_begin.push_back(i);
+    for (const size_t end = std::min(m->outputs, (half + 1) * kOutlierColumns); n < end; ++n) {
+      for (const size_t row_end = i + list.counts[n]; i < row_end; ++i) {
+        m->outliers.push_back({list.columns[i], static_cast<uint16_t>(n % kOutlierColumns), list.values[i]});
+      }
+    }
+    std::sort(m->outliers.begin() + static_cast<std::ptrdiff_t>(m->outlier_begin.back()), m->outliers.end(),
+              [](const Outlier& a, const Outlier& b) {
+                return a.input != b.input ? a.input < b.input : a.column < b.column;
+              });
+  }
+  m->outlier_begin.push_back(i);
+}
+
+// codes: of a panel, one a byte.
+void SetDeltas(const uint8_t* codes, size_t panel, IntegerMatrix* m) {
+  if (m->outliers.empty()) return;
+  for (size_t half = 0; half < kPanelHalves; ++half) {
+    const size_t* range = &m->outlier_begin[panel * kPanelHalves + half];
+    for (size_t i = range[0]; i < range[1]; ++i) {
+      Outlier& o = m->outliers[i];
+      const size_t c = half * kOutlierColumns + o.column, n = panel * kPanelColumns + c;
+      // A codebook has one group along the inputs.
+      o.delta -= static_cast<float>(m->table[codes[c * m->padded_inputs + o.input]]) * m->scale[n];
+      m->weight_sum[n] += o.delta;
+    }
+  }
+}
+
 }  // namespace
 
 size_t IntegerMatrix::fast_panels() const {
@@ -175,6 +211,7 @@ IntegerMatrix MakeIntegerMatrix(const PackedWeights& weights, const float* bias)
   m.bias.resize(m.panels * kPanelColumns);
   if (bias != nullptr) std::copy(bias, bias + m.outputs, m.bias.begin());
   m.int16_steps.resize(m.panels);
+  PlaceOutliers(weights.outliers, &m);
   return m;
 }
 
@@ -223,6 +260,7 @@ size_t PackPanel(const PackedWeights& weights, size_t panel, uint8_t* scratch, I
     }
     m.weight_sum[n] = weight_sum;
   }
+  SetDeltas(scratch, panel, &m);
   m.int16_steps[panel] = static_cast<uint8_t>(steps);
   uint8_t* packed = m.packed.get() + panel * m.panel_bytes;
   switch (m.bits) {

@@ -38,7 +38,15 @@ void IntegerLinear(const uint8_t* a, size_t lda, const float* a_scale, const flo
         total = std::fma(static_cast<float>(sum), OfGroup(w, w.scale, n, g), total);
         if (!w.offset.empty()) total = std::fma(static_cast<float>(code_sum), OfGroup(w, w.offset, n, g), total);
       }
-      if (w.is_chained()) {
+      if (!w.outliers.empty()) {
+        const size_t half = n / kOutlierColumns;
+        for (size_t i = w.outlier_begin[half]; i < w.outlier_begin[half + 1]; ++i) {
+          const Outlier& o = w.outliers[i];
+          if (o.column != n % kOutlierColumns) continue;
+          total = std::fma(static_cast<float>(a[row * lda + o.input]), o.delta, total);
+        }
+      }
+      if (w.is_chained() || !w.outliers.empty()) {
         y[row * ldy + n] = std::fma(a_scale[row], total, std::fma(a_offset[row], w.weight_sum[n], w.bias[n]));
       } else {
         const float scale = a_scale[row] * OfGroup(w, w.scale, n, 0),

@@ -3,6 +3,7 @@
 from bitpress.artifact.accounting import (
     binary_accounting,
     binary_operations,
+    gobo_accounting,
     operations,
     paper_accounting,
     qbert_accounting,
@@ -22,6 +23,7 @@ from bitpress.artifact.forms import (
     UniformTensor,
 )
 from bitpress.artifact.inspect import WEIGHTS_DIGEST_KEY, describe, verify
+from bitpress.artifact.outliers import Outliers
 from bitpress.artifact.reader import Artifact, read_artifact, read_config
 from bitpress.artifact.schema import (
     ActivationSpec,
@@ -44,6 +46,7 @@ __all__ = [
     "CodebookTensor",
     "FloatTensor",
     "HalfTensor",
+    "Outliers",
     "QuantizedTensor",
     "StoredTensor",
     "TaskSpec",
@@ -58,6 +61,7 @@ __all__ = [
     "describe",
     "elastic_entries",
     "expected_tensors",
+    "gobo_accounting",
     "operations",
     "pack_bits",
     "pack_ternary",

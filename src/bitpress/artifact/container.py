@@ -1,6 +1,6 @@
 """The safetensors container: 8 bytes little-endian header length, a JSON header, the tensors' bytes.
 
-Version 1 of the artifact uses a part of the format: dtypes F32, F16, I8 and U8, at most two dimensions, no
+Version 1 of the artifact uses a part of the format: dtypes F32, F16, U16, I8 and U8, at most two dimensions, no
 ``__metadata__``.
 What is written here is byte for byte what the ``safetensors`` package writes for the same tensors.
 """
@@ -22,6 +22,7 @@ from bitpress.errors import ArtifactError
 DTYPES: dict[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),
     "F16": np.dtype("<f2"),
+    "U16": np.dtype("<u2"),
     "I8": np.dtype("i1"),
     "U8": np.dtype("u1"),
 }

@@ -13,6 +13,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from bitpress.artifact.outliers import Outliers
+
 FloatTensor: TypeAlias = NDArray[np.float32]
 HalfTensor: TypeAlias = NDArray[np.float16]
 
@@ -63,15 +65,20 @@ class UniformTensor:
 
 @dataclass
 class CodebookTensor:
-    """value = scale·table[code] with codes uint8 [rows, cols], table int8 [2^bits], scale [1] or [rows]."""
+    """value = scale·table[code] with codes uint8 [rows, cols], table int8 [2^bits], scale [1] or [rows]; where there
+    are ``outliers``, theirs, whatever the code."""
 
     codes: NDArray[np.uint8]
     table: NDArray[np.int8]
     scale: FloatTensor
+    outliers: Outliers | None = None
 
     def decode(self) -> FloatTensor:
         """fp32 [rows, cols]."""
-        return self.table[self.codes].astype(np.float32) * self.scale[:, None]
+        values = self.table[self.codes].astype(np.float32) * self.scale[:, None]
+        if self.outliers is not None:
+            self.outliers.put(values)
+        return values
 
 
 @dataclass

@@ -15,6 +15,7 @@ from bitpress.artifact import stored
 from bitpress.artifact.accounting import (
     binary_accounting,
     binary_operations,
+    gobo_accounting,
     operations,
     paper_accounting,
     qbert_accounting,
@@ -40,8 +41,9 @@ def describe(path: str | Path) -> dict[str, Any]:
         path, recipe, task, max_length, total_bytes (model.safetensors on disk), directory_bytes (all files),
         fp32_bytes (4 a parameter), ratio (fp32_bytes / total_bytes), parameters, schemes (tensors, parameters and
         bytes by scheme), tensors (name, scheme, bits, shape, bytes of all its entries, group, group_size, symmetric,
-        packing, terms), activations, paper_accounting (label, mib, ratio), operations (label, tokens, giga), of layers
-        with uniform weights qbert_accounting (as paper_accounting, and encoder_mib and encoder_ratio), and of binary
+        packing, terms, outliers), activations, paper_accounting (label, mib, ratio), operations (label, tokens, giga),
+        of layers with uniform weights qbert_accounting (as paper_accounting, and encoder_mib and encoder_ratio), of
+        those with codebooks gobo_accounting (as paper_accounting, and outliers and share), and of binary
         activations binary_accounting (as paper_accounting) and binary_operations (label, tokens, fp32 and binary in
         10⁹, ratio). Scales and shifts of elastic activations are listed with the tensors and counted as the scheme
         "elastic", but are no parameters: no fp32 model has them.
@@ -86,6 +88,8 @@ def describe(path: str | Path) -> dict[str, Any]:
     }
     if all(spec.scheme == "uniform" for name, spec in specs.items() if is_layer_matrix(name)):
         described["qbert_accounting"] = qbert_accounting(specs)
+    if all(spec.scheme == "codebook" for name, spec in specs.items() if is_layer_matrix(name)):
+        described["gobo_accounting"] = gobo_accounting(specs)
     if config.activations.scheme == "binary":
         described["binary_accounting"] = binary_accounting(specs)
         described["binary_operations"] = binary_operations(described["operations"])
@@ -115,6 +119,7 @@ def verify(path: str | Path) -> dict[str, Any]:
         "fp32 and fp16 tensors with finite values only": len(specs) - len(quantized),
         "quantized tensors with valid codes and zero padding": len(quantized),
         "quantized tensors whose decoded codes pack to the same bytes": len(quantized),
+        "outliers that are finite, each in a place of its own": sum(spec.outliers or 0 for spec in quantized.values()),
         "scales that are finite and above 0": sum(artifact.tensors[f"{name}.scale"].size for name in quantized),
         "static activation ranges that are finite": len(artifact.ranges),
         "scales and shifts of elastic activations that are finite": len(artifact.elastic),
@@ -156,6 +161,7 @@ def _listed(name: str, spec: TensorSpec, size: int) -> dict[str, Any]:
         "symmetric": spec.symmetric,
         "packing": spec.packing,
         "terms": spec.terms,
+        "outliers": spec.outliers,
     }
 
 

@@ -21,6 +21,7 @@ from bitpress.artifact import stored
 from bitpress.artifact.container import DTYPES, Entry, parse_header
 from bitpress.artifact.elastic import check_elastic, elastic_entries
 from bitpress.artifact.forms import FloatTensor, QuantizedTensor
+from bitpress.artifact.outliers import Outliers
 from bitpress.artifact.schema import ArtifactConfig, activation_points, expected_entries, parse_config
 from bitpress.artifact.strict_json import DAMAGED, parse_object
 from bitpress.errors import ArtifactError
@@ -57,6 +58,10 @@ class Artifact:
         if spec is None or spec.is_float:
             raise ArtifactError(f"scheme is {spec.scheme!r}, which has no codes" if spec else "no such tensor", name)
         return stored.unpack(name, spec, self.tensors)
+
+    def outliers(self, name: str) -> Outliers | None:
+        """Those of a quantized tensor, without unpacking its codes; None where it has none."""
+        return stored.unpack_outliers(name, self.tensors)
 
     def dense(self, name: str) -> NDArray[np.float32]:
         """The tensor as fp32 of its full shape: a view where it is stored so, else decoded (fp16: exactly)."""

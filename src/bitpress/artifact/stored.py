@@ -22,6 +22,7 @@ from bitpress.artifact.forms import (
     TernaryTensor,
     UniformTensor,
 )
+from bitpress.artifact.outliers import COLUMNS, COUNTS, MAX_OUTLIER, VALUES, Outliers, check_outliers, outlier_entries
 from bitpress.artifact.tensor_spec import TensorSpec
 from bitpress.errors import ArtifactError
 
@@ -60,6 +61,8 @@ def entries(name: str, spec: TensorSpec) -> dict[str, tuple[str, tuple[int, ...]
         found[f"{name}.offset"] = ("F32", spec.scale_shape)
     if spec.scheme == "codebook":
         found[f"{name}.table"] = ("I8", (2**spec.code_bits,))
+    if spec.outliers is not None:
+        found |= outlier_entries(name, spec.shape[0], spec.outliers)
     return found
 
 
@@ -88,6 +91,11 @@ def check(name: str, spec: TensorSpec, arrays: Arrays) -> None:
     if offset in entries(name, spec):
         check_finite(arrays[offset], offset)
         _check_bound(arrays[offset], MAX_OFFSET, offset)
+    if spec.outliers is not None:
+        check_outliers(name, spec.shape[1], arrays)
+        values = f"{name}.{VALUES}"
+        check_finite(arrays[values], values)
+        _check_bound(arrays[values], MAX_OUTLIER, values)
 
 
 def pack(name: str, spec: TensorSpec, value: StoredTensor) -> dict[str, NDArray[Any]]:
@@ -118,6 +126,12 @@ def pack(name: str, spec: TensorSpec, value: StoredTensor) -> dict[str, NDArray[
         arrays[f"{name}.offset"] = value.offset
     if isinstance(value, CodebookTensor):
         arrays[f"{name}.table"] = value.table
+        if value.outliers is not None:
+            arrays |= {
+                f"{name}.{COUNTS}": value.outliers.counts,
+                f"{name}.{COLUMNS}": value.outliers.columns,
+                f"{name}.{VALUES}": value.outliers.values,
+            }
     return arrays
 
 
@@ -129,9 +143,16 @@ def unpack(name: str, spec: TensorSpec, arrays: Arrays) -> QuantizedTensor:
     if spec.scheme == "binary":
         return BinaryTensor(codes, scale)
     if spec.scheme == "codebook":
-        return CodebookTensor(codes, arrays[f"{name}.table"], scale)
+        return CodebookTensor(codes, arrays[f"{name}.table"], scale, unpack_outliers(name, arrays))
     assert spec.group is not None  # parse_spec: uniform has one
     return UniformTensor(codes, scale, arrays.get(f"{name}.offset"), spec.code_bits, spec.group, spec.group_size)
+
+
+def unpack_outliers(name: str, arrays: Arrays) -> Outliers | None:
+    """Views of the outliers of a quantized tensor; None where it has none."""
+    if f"{name}.{VALUES}" not in arrays:
+        return None
+    return Outliers(arrays[f"{name}.{COUNTS}"], arrays[f"{name}.{COLUMNS}"], arrays[f"{name}.{VALUES}"])
 
 
 def pack_codes(name: str, spec: TensorSpec, codes: NDArray[Any]) -> NDArray[np.uint8]:
@@ -194,7 +215,7 @@ def _check_bound(values: NDArray[np.float32], bound: float, entry: str) -> None:
 
 
 def _check_shapes(name: str, spec: TensorSpec, value: QuantizedTensor) -> None:
-    """codes, scale, offset and table have the shapes and dtypes of ``spec``."""
+    """codes, scale, offset, table and outliers have the shapes and dtypes of ``spec``."""
     dtype = np.float16 if spec.scale_bits == 16 else np.float32
     found = f"codes {list(value.codes.shape)} and scale {value.scale.dtype} {list(value.scale.shape)}"
     given = f"codes {list(spec.codes_shape)} and scale {np.dtype(dtype)} {list(spec.scale_shape)}"
@@ -210,6 +231,15 @@ def _check_shapes(name: str, spec: TensorSpec, value: QuantizedTensor) -> None:
         found += f", table {value.table.dtype} {list(value.table.shape)}"
         given += f", table int8 {[2**spec.code_bits]}"
         fits = fits and _is(value.table, np.int8, (2**spec.code_bits,))
+        number = 0 if value.outliers is None else value.outliers.values.size
+        if number or spec.outliers:
+            found += f", {number} outliers"
+            given += f", {spec.outliers or 0} outliers"
+        fits = fits and number == (spec.outliers or 0)
+        if value.outliers is not None:
+            fits = fits and _is(value.outliers.counts, np.uint16, spec.shape[:1])
+            fits = fits and _is(value.outliers.columns, np.uint16, (number,))
+            fits = fits and _is(value.outliers.values, np.float32, (number,))
     if not fits:
         raise ArtifactError(f"has {found}; the config gives {given}", name)
 

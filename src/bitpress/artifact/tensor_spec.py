@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +42,8 @@ _KEYS = {
     "codebook": _COMMON | {"group"},
     "binary": _COMMON | {"group", "scale_bits", "terms"},
 }
+# Keys that may be absent, and then say that there is nothing of their kind.
+_OPTIONAL = {"codebook": {"outliers"}}
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class TensorSpec:
     ``bits`` a weight: 32 (fp32), 16 (fp16), 2 (ternary, "2bit"), 1.6 (ternary, "trits"), 1 for each term (binary), else
     those of the codes. ``group`` is what shares a scale: "matrix", "row", "row_block" (``group_size`` rows) or "input"
     (``group_size`` neighbouring inputs of one row). ``scale_bits`` and ``terms``: of a binary tensor, see SCALE_BITS
-    and TERMS.
+    and TERMS. ``outliers``: how many a codebook tensor has, at least 1, or None.
     """
 
     scheme: str
@@ -62,6 +65,7 @@ class TensorSpec:
     group_size: int | None = None
     scale_bits: int | None = None
     terms: int | None = None
+    outliers: int | None = None
 
     @classmethod
     def fp32(cls, shape: tuple[int, ...]) -> TensorSpec:
@@ -86,9 +90,9 @@ class TensorSpec:
         return cls("uniform", float(bits), tuple(shape), None, group, symmetric, group_size)
 
     @classmethod
-    def codebook(cls, shape: tuple[int, ...], bits: int, group: str) -> TensorSpec:
-        """value = scale·table[code]."""
-        return cls("codebook", float(bits), tuple(shape), None, group)
+    def codebook(cls, shape: tuple[int, ...], bits: int, group: str, outliers: int = 0) -> TensorSpec:
+        """value = scale·table[code], but of so many ``outliers``, which are stored as they are."""
+        return cls("codebook", float(bits), tuple(shape), None, group, outliers=outliers or None)
 
     @classmethod
     def binary(cls, shape: tuple[int, ...], group: str, scale_bits: int = 32, terms: int = 1) -> TensorSpec:
@@ -128,6 +132,8 @@ def spec_document(spec: TensorSpec) -> dict[str, Any]:
     """The JSON object of ``spec``; inverse of `parse_spec`."""
     keys = _KEYS.get(spec.scheme, _COMMON)
     document = {key: getattr(spec, key) for key in keys}
+    optional = {key: getattr(spec, key) for key in _OPTIONAL.get(spec.scheme, ())}
+    document |= {key: value for key, value in optional.items() if value is not None}
     bits = int(spec.bits) if spec.bits == int(spec.bits) else spec.bits
     return document | {"bits": bits, "shape": list(spec.shape)}
 
@@ -141,9 +147,11 @@ def parse_spec(name: str, value: Any, shape: tuple[int, ...]) -> TensorSpec:
     scheme = value.get("scheme") if isinstance(value, dict) else value
     if not isinstance(scheme, str) or scheme not in _KEYS:
         raise ArtifactError(f"scheme is {shown(scheme)}; version 1 has {', '.join(_KEYS)}", name)
-    if value.keys() != _KEYS[scheme]:
+    optional = _OPTIONAL.get(scheme, set())
+    if value.keys() - optional != _KEYS[scheme]:
+        further = f", and may have {sorted(optional)}" if optional else ""
         raise ArtifactError(
-            f"entry has the keys {shown(sorted(value))}; {scheme} has exactly {sorted(_KEYS[scheme])}", name
+            f"entry has the keys {shown(sorted(value))}; {scheme} has exactly {sorted(_KEYS[scheme])}{further}", name
         )
     found = value["shape"]
     if found != list(shape) or any(type(size) is not int for size in found):
@@ -151,7 +159,7 @@ def parse_spec(name: str, value: Any, shape: tuple[int, ...]) -> TensorSpec:
     if scheme in GROUPS and not can_be_quantized(name):
         raise ArtifactError(f"scheme is {scheme!r}; this tensor is fp32 or fp16 in every artifact", name)
     packing = _parse_packing(name, value) if scheme == "ternary" else None
-    group = group_size = symmetric = scale_bits = terms = None
+    group = group_size = symmetric = scale_bits = terms = outliers = None
     if scheme in GROUPS:
         group = value["group"]
         if not isinstance(group, str) or group not in GROUPS[scheme]:
@@ -168,6 +176,14 @@ def parse_spec(name: str, value: Any, shape: tuple[int, ...]) -> TensorSpec:
         terms = value["terms"]
         if type(terms) is not int or terms not in TERMS:
             raise ArtifactError(f"terms is {shown(terms)}; allowed are 1 and 2", name)
+    if "outliers" in value:
+        outliers = value["outliers"]
+        most = math.prod(shape)
+        if type(outliers) is not int or not 1 <= outliers <= most:
+            raise ArtifactError(
+                f"outliers is {shown(outliers)}; from 1 to {most}, the number of weights, is expected, or no such key",
+                name,
+            )
     allowed: tuple[float, ...]
     if packing is not None:
         kind, allowed = packing, (TERNARY_BITS[packing],)
@@ -178,7 +194,7 @@ def parse_spec(name: str, value: Any, shape: tuple[int, ...]) -> TensorSpec:
     bits = value["bits"]
     if not is_number(bits) or bits not in allowed:
         raise ArtifactError(f"bits is {shown(bits)}; {kind} has {', '.join(f'{b:g}' for b in allowed)}", name)
-    return TensorSpec(scheme, float(bits), shape, packing, group, symmetric, group_size, scale_bits, terms)
+    return TensorSpec(scheme, float(bits), shape, packing, group, symmetric, group_size, scale_bits, terms, outliers)
 
 
 def _parse_packing(name: str, value: Mapping[str, Any]) -> str:

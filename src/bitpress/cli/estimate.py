@@ -135,5 +135,6 @@ def _as_papers_count(artifact: Path) -> dict[str, Any]:
     from bitpress.artifact import describe
 
     described = describe(artifact)
-    own = next((key for key in ("qbert_accounting", "binary_accounting") if key in described), "paper_accounting")
+    others = ("qbert_accounting", "gobo_accounting", "binary_accounting")
+    own = next((key for key in others if key in described), "paper_accounting")
     return {key: described[own][key] for key in ("label", "mib", "ratio")}

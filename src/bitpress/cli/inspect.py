@@ -75,6 +75,12 @@ def _print(path: Path, description: dict[str, Any]) -> None:
             ["by Q-BERT's accounting", f"{paper['mib']:.2f} MiB, {format_ratio(paper['ratio'])}"],
             ["… of its layers alone", encoder],
         ]
+    if "gobo_accounting" in description:
+        paper = description["gobo_accounting"]
+        summary += [
+            ["outliers", f"{paper['outliers']:,}  ({100 * paper['share']:.2f} % of the weights)"],
+            ["by GOBO's accounting", f"{paper['mib']:.2f} MiB, {format_ratio(paper['ratio'])}"],
+        ]
     if "binary_accounting" in description:
         paper, work = description["binary_accounting"], description["binary_operations"]
         summary += [

@@ -14,6 +14,7 @@ from bitpress.quantize.apply import (
 )
 from bitpress.quantize.binary import AllAttention, BinaryQuantizer, BooleanAttention, SignQuantizer
 from bitpress.quantize.elastic import ElasticQuantizer
+from bitpress.quantize.gobo import GoboCodes, GoboQuantizer
 from bitpress.quantize.learned_range import LearnedRangeQuantizer
 from bitpress.quantize.loss_aware import TERNARY_QUANTIZERS, LossAwareTernaryQuantizer
 from bitpress.quantize.policy import (
@@ -40,6 +41,8 @@ __all__ = [
     "BooleanAttention",
     "ElasticQuantizer",
     "EmbeddingPolicy",
+    "GoboCodes",
+    "GoboQuantizer",
     "LearnedRangeQuantizer",
     "LeftFp32",
     "LossAwareTernaryQuantizer",

@@ -15,6 +15,7 @@ from bitpress.encoder.model import Attention, FeedForward
 from bitpress.errors import RecipeError
 from bitpress.quantize.binary import AllAttention, BinaryQuantizer, BooleanAttention
 from bitpress.quantize.elastic import ElasticQuantizer
+from bitpress.quantize.gobo import GoboQuantizer
 from bitpress.quantize.learned_range import LearnedRangeQuantizer
 from bitpress.quantize.learned_scale import LearnedScale
 from bitpress.quantize.loss_aware import TERNARY_QUANTIZERS
@@ -134,6 +135,8 @@ def weight_policies(model: nn.Module, policy: Policy) -> dict[str, WeightPolicy]
                 f"{name}.weight is split in two, which method {wanted[name].method!r} does not read the state of; set "
                 "method=twn in the stages after the split"
             )
+        if wanted[name].scheme == "codebook" and module.second_weight is not None:
+            raise RecipeError(f"{name}.weight is split in two, which no artifact holds as codebooks; use scheme binary")
     return wanted
 
 
@@ -198,10 +201,11 @@ def encode_weights(model: nn.Module) -> dict[str, tuple[Tensor | None, ...]]:
     for name, module in model.named_modules():
         if isinstance(module, (Linear, WordEmbedding)):
             quantizer = module.weight_quantizer
-            if not isinstance(quantizer, (*TERNARY_QUANTIZERS, UniformWeightQuantizer, BinaryQuantizer)):
+            if not isinstance(quantizer, (*TERNARY_QUANTIZERS, UniformWeightQuantizer, GoboQuantizer, BinaryQuantizer)):
                 continue
             encoded[f"{name}.weight"] = quantizer.encode(module.weight)
             if module.second_weight is not None:
+                assert not isinstance(quantizer, GoboQuantizer), "weight_policies refuses it"
                 parts = zip(encoded[f"{name}.weight"], quantizer.encode(module.second_weight), strict=True)
                 stacked = tuple(None if a is None or b is None else torch.stack([a, b]) for a, b in parts)
                 if quantizer.group == "matrix":  # one scale each

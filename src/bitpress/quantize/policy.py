@@ -15,6 +15,8 @@ from typing import Any, ClassVar, TypeAlias
 from bitpress.errors import RecipeError
 from bitpress.quantize.binary import BinaryQuantizer, SignQuantizer
 from bitpress.quantize.elastic import ELASTIC_BITS, SCALES, THRESHOLDS, ElasticQuantizer
+from bitpress.quantize.gobo import BITS as CODEBOOK_BITS
+from bitpress.quantize.gobo import OBJECTIVES, GoboQuantizer, check_outlier_rule
 from bitpress.quantize.groups import UNIFORM_GROUPS, check_group_size, row_groups
 from bitpress.quantize.learned_range import LearnedRangeQuantizer
 from bitpress.quantize.loss_aware import LOSS_AWARE_METHODS, LossAwareTernaryQuantizer
@@ -22,26 +24,31 @@ from bitpress.quantize.ternary import GROUPS, METHODS, TernaryQuantizer
 from bitpress.quantize.uniform import ACTIVATION_BITS, RANGES, ActivationQuantizer
 from bitpress.quantize.uniform_weights import BITS, BOUNDS, UniformWeightQuantizer, check_percentile
 
-WEIGHT_SCHEMES = ("fp32", "ternary", "uniform", "binary")
+WEIGHT_SCHEMES = ("fp32", "ternary", "uniform", "codebook", "binary")
 ACTIVATION_SCHEMES = ("fp32", "uniform", "binary", "elastic")
 CENTRES = ("row", "matrix", "none")
 ATTENTIONS = ("bool", "all")
 GROUP_FITS = ("exact", "below")
 WORD_EMBEDDING = "embeddings.word"
 TERNARY_METHODS = (*METHODS, *LOSS_AWARE_METHODS)
-WeightQuantizer: TypeAlias = TernaryQuantizer | LossAwareTernaryQuantizer | UniformWeightQuantizer | BinaryQuantizer
+WeightQuantizer: TypeAlias = (
+    TernaryQuantizer | LossAwareTernaryQuantizer | UniformWeightQuantizer | GoboQuantizer | BinaryQuantizer
+)
 
 
 @dataclass(frozen=True)
 class WeightPolicy:
     """How the weights of the linears are stored.
 
-    scheme: "fp32", "ternary", "uniform" or "binary"; group, clip: what shares a scale, and a bound on the weights
-    before they are quantized; unused with fp32. Binary weights have no clip.
+    scheme: "fp32", "ternary", "uniform", "codebook" or "binary"; group, clip: what shares a scale, and a bound on the
+    weights before they are quantized; unused with fp32. Binary and codebook weights have no clip, and a codebook is of
+    a matrix.
     method: of :class:`TernaryQuantizer` or :class:`LossAwareTernaryQuantizer`, unused with others.
-    bits, symmetric, group_size, pair_bound, bounds, percentile: of :class:`UniformWeightQuantizer`, unused with others;
+    bits: of :class:`UniformWeightQuantizer` and :class:`GoboQuantizer`, unused with others.
+    symmetric, group_size, pair_bound, bounds, percentile: of :class:`UniformWeightQuantizer`, unused with others;
     group_size only with group "row_block" and "input", pair_bound only with 8 bits, symmetric and bounds "minmax".
     groups, group_fit: with group "row_block", how many blocks a matrix has, instead of group_size: :func:`row_groups`.
+    outliers, outlier_threshold, objective: of :class:`GoboQuantizer`, unused with others.
     centre, gradient_range, scale_bits: of :class:`BinaryQuantizer`, unused with others.
 
     Raises:
@@ -62,6 +69,9 @@ class WeightPolicy:
     bounds: str = "minmax"
     percentile: float = 99.9
     pair_bound: bool = True
+    outliers: str = "log_density"
+    outlier_threshold: float = -4.0
+    objective: str = "l1"
     centre: str = "row"
     gradient_range: float | None = 1.0
     scale_bits: int = 32
@@ -72,7 +82,7 @@ class WeightPolicy:
         _check_choice(here + "method", self.method, TERNARY_METHODS)
         _check_choice(here + "group", self.group, UNIFORM_GROUPS if self.scheme == "uniform" else GROUPS)
         _check_clip(here + "clip", self.clip)
-        _check_choice(here + "bits", self.bits, BITS)
+        _check_choice(here + "bits", self.bits, CODEBOOK_BITS if self.scheme == "codebook" else BITS)
         _check_choice(here + "symmetric", self.symmetric, (False, True))
         _check_choice(here + "pair_bound", self.pair_bound, (False, True))
         _check_choice(here + "bounds", self.bounds, BOUNDS)
@@ -85,8 +95,12 @@ class WeightPolicy:
         _check_choice(here + "centre", self.centre, CENTRES)
         _check_choice(here + "scale_bits", self.scale_bits, (32, 16))
         _check_bound(here + "gradient_range", self.gradient_range, "the identity")
-        if self.scheme == "binary":
+        check_outlier_rule(self.outliers, self.outlier_threshold, here + "outliers")
+        _check_choice(here + "objective", self.objective, OBJECTIVES)
+        if self.scheme in ("binary", "codebook"):
             _check_choice(here + "clip", self.clip, (None,))
+        if self.scheme == "codebook":
+            _check_choice(here + "group", self.group, ("matrix",))
 
     def _check_groups(self, here: str) -> None:
         if type(self.groups) is not int or self.groups < 1:
@@ -111,7 +125,7 @@ class WeightPolicy:
     @property
     def stored_bits(self) -> int:
         """Bits a weight, without scales."""
-        return {"fp32": 32, "ternary": 2, "uniform": self.bits, "binary": 1}[self.scheme]
+        return {"fp32": 32, "ternary": 2, "uniform": self.bits, "codebook": self.bits, "binary": 1}[self.scheme]
 
     @property
     def shares_scale(self) -> str:
@@ -142,6 +156,8 @@ class WeightPolicy:
             return TernaryQuantizer(group=self.group, method=self.method, clip=self.clip)
         if self.scheme == "binary":
             return BinaryQuantizer(self.group, self.centre, self.gradient_range, self.scale_bits)
+        if self.scheme == "codebook":
+            return GoboQuantizer(self.bits, self.outliers, self.outlier_threshold, self.objective)
         return UniformWeightQuantizer(
             bits=self.bits,
             symmetric=self.symmetric,

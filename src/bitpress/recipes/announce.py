@@ -15,8 +15,9 @@ def print_policy(console: Console, name: str, applied: AppliedPolicy) -> None:
             by_scheme.setdefault((row.scheme, row.bits, row.group), []).append(row.parameters)
     lines = [f"stage {name}:"]
     for (scheme, bits, group), counts in by_scheme.items():
-        kind = f"{scheme}, {bits} bits" if scheme == "uniform" else scheme
-        lines.append(f"  {kind}, one scale a {group}: {len(counts)} tensors, {sum(counts):,} parameters")
+        kind = f"{scheme}, {bits} bits" if scheme in ("uniform", "codebook") else scheme
+        shared = "table" if scheme == "codebook" else "scale"
+        lines.append(f"  {kind}, one {shared} a {group}: {len(counts)} tensors, {sum(counts):,} parameters")
     lines.append(f"  activations: {activations_in_words(applied.policy.activations)}")
     left: dict[str, list[tuple[str, int]]] = {}
     for tensor in applied.left_fp32():

@@ -10,6 +10,8 @@ from bitpress.errors import RecipeError
 from bitpress.quantize.uniform_weights import BITS
 from bitpress.sensitivity.budget import Budget
 
+SCHEMES_WITH_BITS = ("uniform", "codebook")  # of weights whose policy has a choice of ``bits``
+
 
 @dataclass(frozen=True)
 class BitAllocation:
@@ -83,11 +85,14 @@ def set_bits(values: dict[str, Any], overrides: Mapping[str, Any], where: str) -
     if not widths:
         return
     sections = [stage["quantize"]["weights"] for stage in values["stages"]]
-    uniform = [weights for weights in sections if weights["scheme"] == "uniform"]
-    if not uniform:
+    with_bits = [weights for weights in sections if weights["scheme"] in SCHEMES_WITH_BITS]
+    if not with_bits:
         schemes = ", ".join(sorted({weights["scheme"] for weights in sections}))
-        raise RecipeError(f"{where}: bits is {values['bits']!r}, which uniform weights have; here they are {schemes}")
-    for weights in uniform:
+        raise RecipeError(
+            f"{where}: bits is {values['bits']!r}, which {' and '.join(SCHEMES_WITH_BITS)} weights have; here they are "
+            f"{schemes}"
+        )
+    for weights in with_bits:
         weights["bits"] = widths[-1]
     values["bits"] = "/".join(map(str, widths)) if len(widths) > 1 else widths[0]
     if len(widths) > 2 and values["allocation"]["rule"] == "rank":

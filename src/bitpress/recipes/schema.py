@@ -20,7 +20,7 @@ from bitpress.encoder import SequenceClassifier
 from bitpress.encoder.activations import ACTIVATIONS
 from bitpress.errors import RecipeError
 from bitpress.quantize import Policy
-from bitpress.recipes.bits import BitAllocation, parse_widths, set_bits, set_method
+from bitpress.recipes.bits import SCHEMES_WITH_BITS, BitAllocation, parse_widths, set_bits, set_method
 from bitpress.train import Schedule
 
 FOLDER = Path(__file__).parent
@@ -148,7 +148,7 @@ class Recipe(BaseModel):
     packing: Literal["2bit", "trits"] = "2bit"
     side_data: Literal["fp32", "fp16"] = "fp32"
     max_length: int | None = None
-    bits: int | str | None = None  # of uniform weights, in every stage that has them; "2/4": divided by `allocation`
+    bits: int | str | None = None  # of uniform or codebook weights, in every stage; "2/4": divided by `allocation`
     ternarize: str | None = None  # `method` of ternary weights, in every stage that has them
     allocation: BitAllocation = BitAllocation()
     student: StudentChanges = StudentChanges()
@@ -167,14 +167,14 @@ class Recipe(BaseModel):
 
     @property
     def allocated_stage(self) -> int | None:
-        """The first stage that has uniform weights, before which their bits are divided."""
-        return next((i for i, stage in enumerate(self.stages) if _is_uniform(stage.quantize)), None)
+        """The first stage whose weights have bits to choose, before which their bits are divided."""
+        return next((i for i, stage in enumerate(self.stages) if _has_bits(stage.quantize)), None)
 
     def with_bits(self, bits: Mapping[str, int]) -> Recipe:
-        """With bits of their own for blocks, in every stage that has uniform weights."""
+        """With bits of their own for blocks, in every stage whose weights have bits to choose."""
         stages = []
         for stage in self.stages:
-            policy = stage.quantize.with_bits(bits) if _is_uniform(stage.quantize) else stage.quantize
+            policy = stage.quantize.with_bits(bits) if _has_bits(stage.quantize) else stage.quantize
             stages.append(stage.model_copy(update={"quantize": policy}))
         return self.model_copy(update={"stages": tuple(stages)})
 
@@ -188,8 +188,8 @@ class Recipe(BaseModel):
         return self.model_dump(mode="json")
 
 
-def _is_uniform(policy: Policy) -> bool:
-    return policy.weights.scheme == "uniform"
+def _has_bits(policy: Policy) -> bool:
+    return policy.weights.scheme in SCHEMES_WITH_BITS
 
 
 def list_recipes() -> list[Recipe]:

@@ -22,6 +22,7 @@ from bitpress.runtime import native
 from bitpress.runtime.native import available_isas, check, hardware_threads, isa, library, library_path
 
 if TYPE_CHECKING:
+    from bitpress.artifact.outliers import Outliers
     from bitpress.artifact.reader import Artifact
     from bitpress.artifact.schema import ActivationSpec, ArtifactConfig, TensorSpec
 
@@ -165,7 +166,7 @@ class PackedTensor:
     ``scheme``    ``bits``      value
     "ternary"     2             scale·code, code in {−1, 0, 1}; ``packing`` "bits" or "trits"
     "uniform"     2, 3, 4, 8    scale·code + offset, or, where ``offset`` is None, scale·(code − 2^(bits−1))
-    "codebook"    2, 3, 4       scale·table[code], ``table`` int8 [2^bits]
+    "codebook"    2, 3, 4       scale·table[code], ``table`` int8 [2^bits], but of ``outliers``, whose values these are
     "binary"      1             scale where the bit is 1, −scale where it is 0
 
     ``scale`` and ``offset``, float32, are shared by blocks of ``group_rows`` × ``group_cols`` weights, None for all
@@ -183,6 +184,7 @@ class PackedTensor:
     packing: str = "bits"
     group_rows: int | None = None
     group_cols: int | None = None
+    outliers: Outliers | None = None
 
 
 class Engine:
@@ -375,6 +377,7 @@ class _Model:
         codes, scale = _array(name, tensor.codes, np.uint8), _array(name, tensor.scale, np.float32)
         offset = None if tensor.offset is None else _array(name, tensor.offset, np.float32)
         table = None if tensor.table is None else _array(name, tensor.table, np.int8)
+        outliers = None if tensor.outliers is None else _outlier_arrays(name, tensor)
         row_bytes = -(-tensor.cols // 5) if tensor.packing == "trits" else -(-tensor.cols * tensor.bits // 8)
         # The library cannot see where the array ends.
         if tensor.cols < 1 or not 1 <= tensor.bits <= 8 or codes.ndim not in (2, 3) or codes.shape[-1] != row_bytes:
@@ -392,10 +395,26 @@ class _Model:
             *(codes.ctypes.data, scale.ctypes.data, scale.size),
             *((None, 0) if offset is None else (offset.ctypes.data, offset.size)),
             *((None, 0) if table is None else (table.ctypes.data, table.size)),
+            *((None, None, None, 0) if outliers is None else (*(x.ctypes.data for x in outliers), outliers[-1].size)),
         )
         check(library().bp_model_set_packed(self.pointer, name.encode(), ctypes.byref(packed)))
         if name == "embeddings.word.weight":
             self._kept.append(codes)
+
+
+def _outlier_arrays(name: str, tensor: PackedTensor) -> tuple[NDArray[Any], ...]:
+    """Counts, columns and values; the library cannot see where they end."""
+    assert tensor.outliers is not None, "the caller asked"
+    counts = _array(name, tensor.outliers.counts, np.uint16)
+    columns = _array(name, tensor.outliers.columns, np.uint16)
+    values = _array(name, tensor.outliers.values, np.float32)
+    rows = tensor.codes.shape[-2] if tensor.codes.ndim > 1 else 0
+    if counts.shape != (rows,) or columns.shape != values.shape or values.ndim != 1:
+        raise EngineError(
+            f"tensor {name!r}: outlier counts {list(counts.shape)}, columns {list(columns.shape)} and values "
+            f"{list(values.shape)}, expected [{rows}], and twice the number of outliers"
+        )
+    return counts, columns, values
 
 
 def _packed_tensor(artifact: Artifact, name: str, spec: TensorSpec) -> PackedTensor:
@@ -414,6 +433,7 @@ def _packed_tensor(artifact: Artifact, name: str, spec: TensorSpec) -> PackedTen
         scale=artifact.tensors[f"{name}.scale"].astype(np.float32, copy=False),
         offset=artifact.tensors.get(f"{name}.offset"),
         table=artifact.tensors.get(f"{name}.table"),
+        outliers=artifact.outliers(name),
         packing="trits" if spec.packing == "trits" else "bits",
         group_rows=group_rows,
         group_cols=min(spec.group_size or cols, cols) if spec.group == "input" else None,

@@ -56,6 +56,8 @@ class Packed(ctypes.Structure):
         *(("scale", ctypes.c_void_p), ("scale_count", ctypes.c_size_t)),
         *(("offset", ctypes.c_void_p), ("offset_count", ctypes.c_size_t)),
         *(("table", ctypes.c_void_p), ("table_count", ctypes.c_size_t)),
+        *((name, ctypes.c_void_p) for name in ("outlier_counts", "outlier_columns", "outliers")),
+        ("outlier_count", ctypes.c_size_t),
     )
 
 

@@ -17,6 +17,8 @@ from bitpress.quantize import (
     TERNARY_QUANTIZERS,
     ActivationQuantizer,
     BinaryQuantizer,
+    GoboCodes,
+    GoboQuantizer,
     LearnedRangeQuantizer,
     UniformWeightQuantizer,
 )
@@ -27,12 +29,14 @@ from bitpress.recipes.replay.arithmetic import apply, fma, lane_sum, layer_norm,
 class _Weight:
     """A linear's weight = scale·w + offset: integers w as fp32 [outputs, inputs], scale [outputs, groups], offset the
     same or None; a group is ``group_inputs`` neighbouring inputs. Of split weights the second part's inputs, the same
-    ones again, follow the first's."""
+    ones again, follow the first's. ``outliers``: (outputs, inputs, what is missing there) of the first outlier of every
+    output, of the second, …; None: there are none."""
 
     integers: Tensor
     scale: Tensor
     offset: Tensor | None
     group_inputs: int
+    outliers: list[tuple[Tensor, Tensor, Tensor]] | None = None
 
 
 class ValueReplay:
@@ -128,6 +132,12 @@ def _weight(linear: Linear) -> _Weight:
     if isinstance(quantizer, TERNARY_QUANTIZERS):
         codes, scale = quantizer.encode(linear.weight)
         return _Weight(codes.float(), scale.unsqueeze(1).expand(outputs, 1), None, inputs)
+    if isinstance(quantizer, GoboQuantizer):
+        encoded = quantizer.encode(linear.weight)
+        table = encoded.table.to(torch.float32)
+        integers = table[encoded.codes.to(torch.int64)]
+        outliers = _outliers(encoded, integers * encoded.scale) if len(encoded.positions) else None
+        return _Weight(integers, encoded.scale.unsqueeze(1).expand(outputs, 1), None, inputs, outliers)
     assert isinstance(quantizer, UniformWeightQuantizer), "replayable says so"
     codes, scale, offset = quantizer.encode(linear.weight)
     middle = 2 ** (quantizer.bits - 1)
@@ -137,6 +147,15 @@ def _weight(linear: Linear) -> _Weight:
     assert by_output[0] is not None
     group_inputs = quantizer.group_size if quantizer.group == "input" else None
     return _Weight(codes.float() - middle, by_output[0], by_output[1], group_inputs or inputs)
+
+
+def _outliers(encoded: GoboCodes, values: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """As _Weight has them; ``values`` [outputs, inputs]: what the codes stand for."""
+    outputs, inputs = encoded.positions // values.shape[1], encoded.positions % values.shape[1]
+    deltas = encoded.values - values[outputs, inputs]
+    counts = torch.bincount(outputs)
+    number = torch.arange(len(outputs)) - (counts.cumsum(0) - counts)[outputs]  # of an outlier within its output
+    return [(outputs[number == i], inputs[number == i], deltas[number == i]) for i in range(int(counts.max()))]
 
 
 def _by_output(values: Tensor, quantizer: UniformWeightQuantizer, outputs: int) -> Tensor:
@@ -153,7 +172,7 @@ def _linear(linear: Linear, weight: _Weight, encoded: tuple[Tensor, Tensor, Tens
     """The two formulas of native/kernels/integer_linear/integer_linear.h."""
     codes, scale, offset = encoded
     codes = codes.repeat(*(1,) * (codes.dim() - 1), weight.integers.shape[1] // codes.shape[-1])
-    if weight.offset is None and weight.scale.shape[1] == 1:
+    if weight.offset is None and weight.outliers is None and weight.scale.shape[1] == 1:
         alpha, code_sum = weight.scale[:, 0], weight.integers.sum(dim=1)
         return fma(product(codes, weight.integers.T), scale * alpha, fma(offset * alpha, code_sum, linear.bias))
     weight_sum = _chain(torch.ones(1, codes.shape[-1]), weight)[0]
@@ -161,11 +180,14 @@ def _linear(linear: Linear, weight: _Weight, encoded: tuple[Tensor, Tensor, Tens
 
 
 def _chain(codes: Tensor, weight: _Weight) -> Tensor:
-    """Σ codes·(scale·w + offset), one group of inputs after another: codes [..., inputs] → [..., outputs]."""
+    """Σ codes·(scale·w + offset), one group of inputs after another, and then one outlier after another: codes
+    [..., inputs] → [..., outputs]."""
     total = torch.zeros(*codes.shape[:-1], len(weight.integers))
     groups = zip(codes.split(weight.group_inputs, -1), weight.integers.split(weight.group_inputs, -1), strict=True)
     for g, (part, integers) in enumerate(groups):
         total = fma(product(part, integers.T), weight.scale[:, g], total)
         if weight.offset is not None:
             total = fma(part.sum(-1, keepdim=True), weight.offset[:, g], total)
+    for outputs, inputs, deltas in weight.outliers or ():
+        total[..., outputs] = fma(codes[..., inputs], deltas, total[..., outputs])
     return total
