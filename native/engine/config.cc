@@ -41,6 +41,7 @@ void CheckConfig(const bp_config& c) {
   CheckSize("vocab_size", c.vocab_size, kMaxRows);
   CheckSize("max_positions", c.max_positions, kMaxPositions);
   CheckSize("type_vocab_size", c.type_vocab_size, kMaxRows);
+  CheckSize("embedding_size", c.embedding_size, kMaxInputs);
   CheckSize("hidden_size", c.hidden_size, kMaxInputs);
   CheckSize("num_layers", c.num_layers, kMaxLayers);
   CheckSize("num_heads", c.num_heads, kMaxInputs);
@@ -54,8 +55,8 @@ void CheckConfig(const bp_config& c) {
     Refuse("config: hidden_act is " + std::to_string(c.hidden_act) + ", allowed are 0 to " +
            std::to_string(BP_ACT_SILU));
   }
-  if (c.head > BP_HEAD_RELU) {
-    Refuse("config: head is " + std::to_string(c.head) + ", allowed are 0 and 1");
+  if (c.head > BP_HEAD_DENSE_GELU) {
+    Refuse("config: head is " + std::to_string(c.head) + ", allowed are 0 to " + std::to_string(BP_HEAD_DENSE_GELU));
   }
   if (c.activation_range > BP_SIGNS) {
     Refuse("config: activation_range is " + std::to_string(c.activation_range) + ", allowed are 0 to " +
@@ -92,6 +93,17 @@ Activation ActivationOf(uint32_t hidden_act) {
       return Activation::kSilu;
     default:
       return Activation::kGelu;  // CheckConfig allows nothing else
+  }
+}
+
+Activation HeadActivationOf(uint32_t head) {
+  switch (head) {
+    case BP_HEAD_DENSE_RELU:
+      return Activation::kRelu;
+    case BP_HEAD_DENSE_GELU:
+      return Activation::kGelu;
+    default:
+      return Activation::kTanh;
   }
 }
 

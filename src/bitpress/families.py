@@ -1,0 +1,139 @@
+"""The model families that bitpress runs: one encoder, and what each family's checkpoints call and do otherwise.
+
+Everything that differs stands in the table `FAMILIES`. Reading and writing checkpoints (:mod:`bitpress.encoder`)
+follows it; the encoder itself, artifacts and the engine know sizes and the form of the head only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+# What the classifier reads of the pooler's linear: its tanh (BERT), relu of that (teachers and students of TinyBERT's
+# release), its relu (DistilBERT) or its GELU (ELECTRA). A checkpoint of one gives wrong logits with another.
+HEADS = ("linear", "relu", "dense_relu", "dense_gelu")
+
+_BERT_CONFIG = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "hidden_act",
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "classifier_dropout",
+    "max_position_embeddings",
+    "type_vocab_size",
+    "initializer_range",
+    "layer_norm_eps",
+    "pad_token_id",
+    "position_embedding_type",
+)
+_BERT_EMBEDDINGS = {
+    "embeddings.word": "embeddings.word_embeddings",
+    "embeddings.position": "embeddings.position_embeddings",
+    "embeddings.token_type": "embeddings.token_type_embeddings",
+    "embeddings.norm": "embeddings.LayerNorm",
+}
+_BERT_LAYER = {
+    "attention.query": "attention.self.query",
+    "attention.key": "attention.self.key",
+    "attention.value": "attention.self.value",
+    "attention.distance": "attention.self.distance_embedding",
+    "attention.output": "attention.output.dense",
+    "attention.norm": "attention.output.LayerNorm",
+    "ffn.intermediate": "intermediate.dense",
+    "ffn.output": "output.dense",
+    "ffn.norm": "output.LayerNorm",
+}
+
+
+def _same(names: tuple[str, ...]) -> dict[str, str]:
+    return {name: name for name in names}
+
+
+@dataclass(frozen=True)
+class Family:
+    """One family of Hugging Face checkpoints.
+
+    Attributes:
+        model_type: as ``config.json`` calls it.
+        name: what its classes begin with: name + "ForSequenceClassification", name + "Model".
+        prefix: of the names of an encoder's tensors where there is a head beside it; then
+            ``body`` (canonical module → theirs), ``layers`` (their list of layers) and in it ``layer``.
+        head: canonical module → theirs, whole names without ``prefix``.
+        config: fields of :class:`~bitpress.encoder.config.EncoderConfig` → keys of config.json. A field that has none
+            is what ``defaults`` says, whatever the file says.
+        defaults: of fields whose default differs from BERT's.
+        position_types: the ``position_embedding_type`` there are.
+    """
+
+    model_type: str
+    name: str
+    prefix: str
+    head: Mapping[str, str]
+    body: Mapping[str, str] = field(default_factory=lambda: _BERT_EMBEDDINGS)
+    layers: str = "encoder.layer"
+    layer: Mapping[str, str] = field(default_factory=lambda: _BERT_LAYER)
+    config: Mapping[str, str] = field(default_factory=lambda: _same(_BERT_CONFIG))
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    position_types: tuple[str, ...] = ("absolute",)
+
+    @property
+    def has_token_types(self) -> bool:
+        """Whether checkpoints have a table of token types; without one the encoder's has one row of zeros."""
+        return "embeddings.token_type" in self.body
+
+    @property
+    def default_head(self) -> str:
+        """The form of head (``HEADS``) that transformers gives the family."""
+        return str(self.defaults.get("head", "linear"))
+
+
+BERT = Family(
+    model_type="bert",
+    name="Bert",
+    prefix="bert.",
+    body=_BERT_EMBEDDINGS | {"pooler.dense": "pooler.dense"},
+    head={"classifier": "classifier"},
+    position_types=("absolute", "relative_key", "relative_key_query"),
+)
+
+# Sanh et al. 2019 (arXiv 1910.01108): BERT without token types and pooler.
+DISTILBERT = Family(
+    model_type="distilbert",
+    name="DistilBert",
+    prefix="distilbert.",
+    body={ours: theirs for ours, theirs in _BERT_EMBEDDINGS.items() if ours != "embeddings.token_type"},
+    layers="transformer.layer",
+    layer={
+        "attention.query": "attention.q_lin",
+        "attention.key": "attention.k_lin",
+        "attention.value": "attention.v_lin",
+        "attention.output": "attention.out_lin",
+        "attention.norm": "sa_layer_norm",
+        "ffn.intermediate": "ffn.lin1",
+        "ffn.output": "ffn.lin2",
+        "ffn.norm": "output_layer_norm",
+    },
+    head={"pooler.dense": "pre_classifier", "classifier": "classifier"},
+    config={
+        "vocab_size": "vocab_size",
+        "hidden_size": "dim",
+        "num_hidden_layers": "n_layers",
+        "num_attention_heads": "n_heads",
+        "intermediate_size": "hidden_dim",
+        "hidden_act": "activation",
+        "hidden_dropout_prob": "dropout",
+        "attention_probs_dropout_prob": "attention_dropout",
+        "classifier_dropout": "seq_classif_dropout",
+        "max_position_embeddings": "max_position_embeddings",
+        "initializer_range": "initializer_range",
+        "pad_token_id": "pad_token_id",
+    },
+    defaults={"num_hidden_layers": 6, "type_vocab_size": 1, "classifier_dropout": 0.2, "head": "dense_relu"},
+)
+
+FAMILIES = {family.model_type: family for family in (BERT, DISTILBERT)}
