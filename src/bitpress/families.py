@@ -7,7 +7,7 @@ follows it; the encoder itself, artifacts and the engine know sizes and the form
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 # What the classifier reads of the pooler's linear: its tanh (BERT), relu of that (teachers and students of TinyBERT's
@@ -68,6 +68,8 @@ class Family:
             is what ``defaults`` says, whatever the file says.
         defaults: of fields whose default differs from BERT's.
         position_types: the ``position_embedding_type`` there are.
+        positions_after_padding: a text's positions start at pad_token_id + 1; no text reads the rows of the position
+            table before that one, though max_position_embeddings counts them.
     """
 
     model_type: str
@@ -80,6 +82,7 @@ class Family:
     config: Mapping[str, str] = field(default_factory=lambda: _same(_BERT_CONFIG))
     defaults: Mapping[str, Any] = field(default_factory=dict)
     position_types: tuple[str, ...] = ("absolute",)
+    positions_after_padding: bool = False
 
     @property
     def has_token_types(self) -> bool:
@@ -136,4 +139,27 @@ DISTILBERT = Family(
     defaults={"num_hidden_layers": 6, "type_vocab_size": 1, "classifier_dropout": 0.2, "head": "dense_relu"},
 )
 
-FAMILIES = {family.model_type: family for family in (BERT, DISTILBERT)}
+# Liu et al. 2019 (arXiv 1907.11692), and the models in its shape: no pooler, a head of two linears.
+ROBERTA = Family(
+    model_type="roberta",
+    name="Roberta",
+    prefix="roberta.",
+    head={"pooler.dense": "classifier.dense", "classifier": "classifier.out_proj"},
+    defaults={"vocab_size": 50265, "pad_token_id": 1},
+    positions_after_padding=True,
+)
+# Martin et al. 2020 (arXiv 1911.03894) and Conneau et al. 2020 (arXiv 1911.02116).
+CAMEMBERT = replace(ROBERTA, model_type="camembert", name="Camembert", defaults={"pad_token_id": 1})
+XLM_ROBERTA = replace(CAMEMBERT, model_type="xlm-roberta", name="XLMRoberta")
+
+FAMILIES = {family.model_type: family for family in (BERT, DISTILBERT, ROBERTA, CAMEMBERT, XLM_ROBERTA)}
+
+
+def most_tokens(config: Mapping[str, Any]) -> int:
+    """Tokens that a text may have, by the ``config.json`` of a checkpoint or an artifact, which need not be of these
+    families."""
+    positions = int(config.get("max_position_embeddings", 512))
+    family = FAMILIES.get(str(config.get("model_type")))
+    if family is None or not family.positions_after_padding or "quantization_config" in config:
+        return positions  # artifacts count what a text can use
+    return positions - 1 - int(config.get("pad_token_id", family.defaults["pad_token_id"]))

@@ -10,9 +10,6 @@ import transformers
 
 VOCABULARY = 61
 POSITIONS = 20  # that a text can use
-# Where a family's positions start, and ids that mean something special to it.
-OFFSET = 2
-
 _SIZES = {
     "vocab_size": VOCABULARY,
     "hidden_size": 24,
@@ -23,6 +20,7 @@ _SIZES = {
     # A large spread, so that scores, activations and differences between formulas are not all near 0.
     "initializer_range": 0.4,
 }
+_AFTER_PADDING = {"max_position_embeddings": POSITIONS + 2, "pad_token_id": 1}
 # By a name of the case: the family's class name and what its configuration has.
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "bert": ("Bert", {**_SIZES, "type_vocab_size": 2}),
@@ -38,6 +36,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             "initializer_range": 0.4,
         },
     ),
+    "roberta": ("Roberta", {**_SIZES, **_AFTER_PADDING, "type_vocab_size": 1, "layer_norm_eps": 1e-5}),
+    "roberta with types": ("Roberta", {**_SIZES, **_AFTER_PADDING, "type_vocab_size": 2}),
+    "camembert": ("Camembert", {**_SIZES, **_AFTER_PADDING, "type_vocab_size": 1}),
+    "xlm-roberta": ("XLMRoberta", {**_SIZES, **_AFTER_PADDING, "type_vocab_size": 1}),
 }
 
 

@@ -24,7 +24,7 @@ from bitpress.encoder import (
 )
 from bitpress.encoder.names import from_hf_name, has_tensor, is_ignored, to_hf_name
 from bitpress.errors import UnsupportedModelError
-from bitpress.families import FAMILIES
+from bitpress.families import FAMILIES, most_tokens
 
 TOLERANCE = 1e-5
 
@@ -217,6 +217,21 @@ def test_errors_name_the_keys_of_the_family(case: str, tmp_path: Path) -> None:
             EncoderConfig.from_hf({**document, key: value})
     with pytest.raises(UnsupportedModelError, match=rf"{family.config['hidden_size']} 25 is not a multiple of "):
         EncoderConfig.from_hf({**document, family.config["hidden_size"]: 25})
+
+
+@pytest.mark.parametrize("model_type", ["roberta", "camembert", "xlm-roberta"])
+def test_positions_start_after_padding(model_type: str) -> None:
+    document = {"model_type": model_type, "max_position_embeddings": 514}
+    config = EncoderConfig.from_hf(document)
+    assert (config.max_position_embeddings, config.position_offset) == (512, 2)
+    assert config.to_hf()["max_position_embeddings"] == 514
+    assert config.to_artifact()["max_position_embeddings"] == 512
+    assert most_tokens(config.to_hf()) == most_tokens({**config.to_artifact(), "quantization_config": {}}) == 512
+    with pytest.raises(UnsupportedModelError, match="pad_token_id is None; it must be an id, because the positions of"):
+        EncoderConfig.from_hf({**document, "pad_token_id": None})
+    for positions in (2, 0, "514", True):
+        with pytest.raises(UnsupportedModelError, match=r"max_position_embeddings is .*; it must be .* above 2: "):
+            EncoderConfig.from_hf({**document, "max_position_embeddings": positions})
 
 
 def test_other_families_are_refused_with_what_works() -> None:

@@ -78,7 +78,7 @@ class EncoderConfig:
     @property
     def position_offset(self) -> int:
         """Rows of the position table in the family's checkpoints before that of a text's first token."""
-        return 0
+        return (self.pad_token_id or 0) + 1 if self.family.positions_after_padding else 0
 
     def key(self, name: str) -> str:
         """What the family's config.json calls field ``name``."""
@@ -125,12 +125,16 @@ class EncoderConfig:
         extra = {key: value for key, value in config.items() if key not in read and key not in _NOT_CARRIED}
         values = {**family.defaults, **known, "id2label": _read_id2label(config)}
         loaded = cls(model_type=family.model_type, **values, extra=extra)
+        if family.positions_after_padding:
+            loaded = _without_unused_positions(loaded)
         _check_values(loaded)
         return loaded
 
     def to_hf(self) -> dict[str, Any]:
         """The ``config.json`` of this model as a Hugging Face sequence classifier in fp32 (keys sorted)."""
-        return self._document({key: getattr(self, name) for name, key in self.family.config.items()})
+        values = {key: getattr(self, name) for name, key in self.family.config.items()}
+        values["max_position_embeddings"] += self.position_offset
+        return self._document(values)
 
     def to_artifact(self) -> dict[str, Any]:
         """The model as artifacts describe it: as :meth:`to_hf`, but with BERT's keys whatever the family."""
@@ -231,6 +235,22 @@ def _read_id2label(config: Mapping[str, Any]) -> dict[int, str]:
     if len(set(labels.values())) != len(labels):
         raise UnsupportedModelError(f"id2label is {given!r}; two ids have the same label, give each its own")
     return labels
+
+
+def _without_unused_positions(config: EncoderConfig) -> EncoderConfig:
+    """A configuration as the file says it → with those positions alone that a text can use."""
+    positions, pad = config.max_position_embeddings, config.pad_token_id
+    if not isinstance(pad, int) or isinstance(pad, bool) or pad < 0:
+        raise UnsupportedModelError(
+            f"config.json: pad_token_id is {pad!r}; it must be an id, because the positions of a "
+            f"{config.model_type!r} model start after it"
+        )
+    if not _is_size(positions) or positions <= config.position_offset:
+        raise UnsupportedModelError(
+            f"config.json: max_position_embeddings is {positions!r}; it must be an integer above "
+            f"{config.position_offset}: the positions of a {config.model_type!r} model start at pad_token_id + 1"
+        )
+    return replace(config, max_position_embeddings=positions - config.position_offset)
 
 
 def _check_values(config: EncoderConfig) -> None:
