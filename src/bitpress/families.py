@@ -152,7 +152,24 @@ ROBERTA = Family(
 CAMEMBERT = replace(ROBERTA, model_type="camembert", name="Camembert", defaults={"pad_token_id": 1})
 XLM_ROBERTA = replace(CAMEMBERT, model_type="xlm-roberta", name="XLMRoberta")
 
-FAMILIES = {family.model_type: family for family in (BERT, DISTILBERT, ROBERTA, CAMEMBERT, XLM_ROBERTA)}
+# Clark et al. 2020 (arXiv 2003.10555), the discriminator: embeddings may be narrower than the layers.
+ELECTRA = Family(
+    model_type="electra",
+    name="Electra",
+    prefix="electra.",
+    body=_BERT_EMBEDDINGS | {"embeddings.projection": "embeddings_project"},
+    head={"pooler.dense": "classifier.dense", "classifier": "classifier.out_proj"},
+    config=_same((*_BERT_CONFIG, "embedding_size")),
+    defaults={
+        "embedding_size": 128,
+        "hidden_size": 256,
+        "num_attention_heads": 4,
+        "intermediate_size": 1024,
+        "head": "dense_gelu",
+    },
+)
+
+FAMILIES = {family.model_type: family for family in (BERT, DISTILBERT, ROBERTA, CAMEMBERT, XLM_ROBERTA, ELECTRA)}
 
 
 def most_tokens(config: Mapping[str, Any]) -> int:

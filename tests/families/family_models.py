@@ -36,6 +36,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             "initializer_range": 0.4,
         },
     ),
+    "electra": ("Electra", {**_SIZES, "type_vocab_size": 2, "embedding_size": 24}),
+    "electra, narrow": ("Electra", {**_SIZES, "type_vocab_size": 2, "embedding_size": 15}),
     "roberta": ("Roberta", {**_SIZES, **_AFTER_PADDING, "type_vocab_size": 1, "layer_norm_eps": 1e-5}),
     "roberta with types": ("Roberta", {**_SIZES, **_AFTER_PADDING, "type_vocab_size": 2}),
     "camembert": ("Camembert", {**_SIZES, **_AFTER_PADDING, "type_vocab_size": 1}),

@@ -125,6 +125,8 @@ class EncoderConfig:
         extra = {key: value for key, value in config.items() if key not in read and key not in _NOT_CARRIED}
         values = {**family.defaults, **known, "id2label": _read_id2label(config)}
         loaded = cls(model_type=family.model_type, **values, extra=extra)
+        if loaded.embedding_size == loaded.hidden_size:
+            loaded = replace(loaded, embedding_size=None)  # then a student of another hidden size has no projection
         if family.positions_after_padding:
             loaded = _without_unused_positions(loaded)
         _check_values(loaded)
@@ -134,6 +136,8 @@ class EncoderConfig:
         """The ``config.json`` of this model as a Hugging Face sequence classifier in fp32 (keys sorted)."""
         values = {key: getattr(self, name) for name, key in self.family.config.items()}
         values["max_position_embeddings"] += self.position_offset
+        if "embedding_size" in values:
+            values["embedding_size"] = self.embedding_size or self.hidden_size
         return self._document(values)
 
     def to_artifact(self) -> dict[str, Any]:
@@ -261,8 +265,9 @@ def _check_values(config: EncoderConfig) -> None:
     for name in _POSITIVE_INTEGERS:
         if not _is_size(getattr(config, name)):
             refuse(name, "a positive integer")
-    if config.attention_head_size is not None and not _is_size(config.attention_head_size):
-        refuse("attention_head_size", "a positive integer or null")
+    for name in ("attention_head_size", "embedding_size"):
+        if getattr(config, name) is not None and not _is_size(getattr(config, name)):
+            refuse(name, "a positive integer or null")
     for name in _PROBABILITIES:
         value = getattr(config, name)
         if not (name == "classifier_dropout" and value is None) and not (_is_number(value) and 0 <= value < 1):
