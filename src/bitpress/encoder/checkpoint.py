@@ -32,7 +32,10 @@ WEIGHT_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
+TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt"),
+    "sentencepiece.bpe.model",
+)
 
 _SAME_MODEL = "The weights and config.json must belong to the same model"
 
@@ -315,10 +318,10 @@ def _tensors_of(file: Path, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
 
 def _copy_tokenizer(source: Path, target: Path) -> None:
     present = [name for name in TOKENIZER_FILES if (source / name).is_file()]
-    if not {"tokenizer.json", "vocab.txt"} & set(present):
+    if not {"tokenizer.json", "vocab.txt", "merges.txt"} & set(present):
         raise UnsupportedModelError(
-            f"{source}: no tokenizer; expected tokenizer.json or vocab.txt. Save the tokenizer there with "
-            "save_pretrained"
+            f"{source}: no tokenizer; expected tokenizer.json, vocab.txt, or vocab.json and merges.txt. Save the "
+            "tokenizer there with save_pretrained"
         )
     for name in present:
         shutil.copyfile(source / name, target / name)
