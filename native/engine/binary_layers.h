@@ -49,12 +49,11 @@ class BinaryLayers {
     AddSublayer(pass, steps, intermediate_, layer.ffn_output, BP_OP_FFN_DOWN, layer.ffn_norm);
   }
 
-  // logits = classifier(tanh(pooler(bits of the rows of hidden))), with BP_HEAD_RELU of what is positive of that
+  // logits = classifier(f(pooler(bits of the rows of hidden))), f as the head says
   template <typename Steps>
   void PoolAndClassify(const Pass& pass, float* logits, const Steps& steps) const {
-    static constexpr Activation kTanh = Activation::kTanh;
     TakeBits(pass, steps, {&pass.model.pooler});
-    const BinaryCall pool[] = {Numbers(pass.model.pooler, hidden_bits_[0], BP_OP_HEAD, &kTanh)};
+    const BinaryCall pool[] = {Numbers(pass.model.pooler, hidden_bits_[0], BP_OP_HEAD, &pass.model.head_activation)};
     steps.Linears(pool);
     ApplyHead(pass, steps, projected_);
     Classify(pass, steps, projected_, logits);

@@ -41,6 +41,7 @@ void CheckConfig(const bp_config& c) {
   CheckSize("vocab_size", c.vocab_size, kMaxRows);
   CheckSize("max_positions", c.max_positions, kMaxPositions);
   CheckSize("type_vocab_size", c.type_vocab_size, kMaxRows);
+  CheckSize("embedding_size", c.embedding_size, kMaxInputs);
   CheckSize("hidden_size", c.hidden_size, kMaxInputs);
   CheckSize("num_layers", c.num_layers, kMaxLayers);
   CheckSize("num_heads", c.num_heads, kMaxInputs);
@@ -92,6 +93,17 @@ Activation ActivationOf(uint32_t hidden_act) {
       return Activation::kSilu;
     default:
       return Activation::kGelu;  // CheckConfig allows nothing else
+  }
+}
+
+Activation HeadActivationOf(uint32_t head) {
+  switch (head) {
+    case BP_HEAD_DENSE_RELU:
+      return Activation::kRelu;
+    case BP_HEAD_DENSE_GELU:
+      return Activation::kGelu;
+    default:
+      return Activation::kTanh;
   }
 }
 

@@ -11,5 +11,7 @@ void CheckConfig(const bp_config& config);
 
 // The function of a checked configuration's hidden_act.
 Activation ActivationOf(uint32_t hidden_act);
+// Of the pooler's linear.
+Activation HeadActivationOf(uint32_t head);
 
 }  // namespace bitpress

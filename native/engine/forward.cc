@@ -41,11 +41,13 @@ template <typename Layers>
 struct Buffers {
   Buffers(Arena& arena, const Model& model, const Extent& extent)
       : hidden(arena.Take<float>(extent.tokens * model.config.hidden_size)),
+        embedded(model.projects_embeddings() ? arena.Take<float>(extent.tokens * model.config.embedding_size) : hidden),
         starts(arena.Take<size_t>(extent.sequences)),
         positions(arena.Take<uint32_t>(extent.tokens)),
         layers(arena, model, extent) {}
 
   float* hidden;
+  float* embedded;
   size_t* starts;
   uint32_t* positions;
   Layers layers;
@@ -74,7 +76,7 @@ void RunGroups(const Model& model, Workspace& workspace, ThreadTeam& team, Profi
                          batch.lengths + s, sequences, tokens};
     LocateTokens(group, b.starts, b.positions);
     const size_t rows_before = model.classifies_tokens() ? first : s;
-    RunGroup(Pass{model, *model.kernels, team, profile, group, b.hidden, b.starts, b.positions}, b.layers,
+    RunGroup(Pass{model, *model.kernels, team, profile, group, b.hidden, b.embedded, b.starts, b.positions}, b.layers,
              logits + rows_before * model.config.num_labels,
              hidden_states == nullptr ? nullptr : hidden_states + first * hidden, batch.tokens * hidden);
     s += sequences;

@@ -53,16 +53,18 @@ ModelBuilder::ModelBuilder(const bp_config& config, const Kernels* kernels, Mode
   model_.config = config;
   model_.kernels = kernels;
   model_.activation = ActivationOf(config.hidden_act);
+  model_.head_activation = HeadActivationOf(config.head);
   model_.uint8_attention = config.activation_range == BP_UINT8_TOKEN || config.activation_range == BP_UINT8_STATIC;
   model_.layers.resize(config.num_layers);
   const size_t hidden = config.hidden_size, attention = model_.attention_size();
-  const size_t intermediate = config.intermediate_size;
+  const size_t embedding = config.embedding_size, intermediate = config.intermediate_size;
 
   Embeddings& e = model_.embeddings;
-  AddTensor("embeddings.word.weight", Kind::kWordEmbedding, config.vocab_size, hidden, nullptr, &e.word);
-  AddTensor("embeddings.position.weight", Kind::kFloats, config.max_positions, hidden, nullptr, &e.position);
-  AddTensor("embeddings.token_type.weight", Kind::kFloats, config.type_vocab_size, hidden, nullptr, &e.token_type);
-  AddNorm("embeddings.norm", &e.norm);
+  AddTensor("embeddings.word.weight", Kind::kWordEmbedding, config.vocab_size, embedding, nullptr, &e.word);
+  AddTensor("embeddings.position.weight", Kind::kFloats, config.max_positions, embedding, nullptr, &e.position);
+  AddTensor("embeddings.token_type.weight", Kind::kFloats, config.type_vocab_size, embedding, nullptr, &e.token_type);
+  AddNorm("embeddings.norm", embedding, &e.norm);
+  if (model_.projects_embeddings()) AddFloatLinear("embeddings.projection", hidden, embedding, &e.projection);
   for (size_t i = 0; i < model_.layers.size(); ++i) {
     const std::string name = "layers." + std::to_string(i);
     Layer& layer = model_.layers[i];
@@ -70,10 +72,10 @@ ModelBuilder::ModelBuilder(const bp_config& config, const Kernels* kernels, Mode
     AddLinear(name + ".attention.key", attention, hidden, &layer.key);
     AddLinear(name + ".attention.value", attention, hidden, &layer.value);
     AddLinear(name + ".attention.output", hidden, attention, &layer.attention_output);
-    AddNorm(name + ".attention.norm", &layer.attention_norm);
+    AddNorm(name + ".attention.norm", hidden, &layer.attention_norm);
     AddLinear(name + ".ffn.intermediate", intermediate, hidden, &layer.intermediate);
     AddLinear(name + ".ffn.output", hidden, intermediate, &layer.ffn_output);
-    AddNorm(name + ".ffn.norm", &layer.ffn_norm);
+    AddNorm(name + ".ffn.norm", hidden, &layer.ffn_norm);
     AddPoint(name + ".attention.input", &layer.attention_input);
     AddAttentionPoint(name + ".attention.query_states", &layer.attention.query);
     AddAttentionPoint(name + ".attention.key_states", &layer.attention.key);
@@ -94,8 +96,7 @@ ModelBuilder::ModelBuilder(const bp_config& config, const Kernels* kernels, Mode
     AddPoint("pooler.input", &model_.pooler_input);
     AddLinear("pooler.dense", hidden, hidden, &model_.pooler);
   }
-  AddTensor("classifier.weight", Kind::kClassifierWeight, config.num_labels, hidden, &model_.classifier, nullptr);
-  AddTensor("classifier.bias", Kind::kLinearBias, 1, config.num_labels, &model_.classifier, nullptr);
+  AddFloatLinear("classifier", config.num_labels, hidden, &model_.classifier);
 }
 
 void ModelBuilder::AddTensor(const std::string& name, Kind kind, size_t rows, size_t cols, Linear* linear,
@@ -118,9 +119,15 @@ void ModelBuilder::AddScale(const std::string& name, float* scale) {
   tensors_.back().scale = scale;
 }
 
-void ModelBuilder::AddNorm(const std::string& name, Norm* norm) {
-  AddTensor(name + ".weight", Kind::kFloats, 1, model_.config.hidden_size, nullptr, &norm->weight);
-  AddTensor(name + ".bias", Kind::kFloats, 1, model_.config.hidden_size, nullptr, &norm->bias);
+// One whose weights are fp32 whatever the activations are.
+void ModelBuilder::AddFloatLinear(const std::string& name, size_t outputs, size_t inputs, Linear* linear) {
+  AddTensor(name + ".weight", Kind::kFloatLinearWeight, outputs, inputs, linear, nullptr);
+  AddTensor(name + ".bias", Kind::kLinearBias, 1, outputs, linear, nullptr);
+}
+
+void ModelBuilder::AddNorm(const std::string& name, size_t size, Norm* norm) {
+  AddTensor(name + ".weight", Kind::kFloats, 1, size, nullptr, &norm->weight);
+  AddTensor(name + ".bias", Kind::kFloats, 1, size, nullptr, &norm->bias);
 }
 
 void ModelBuilder::AddPoint(const std::string& name, InputPoint* point) {
@@ -181,7 +188,7 @@ void ModelBuilder::SetFloat(const char* name, const float* data, size_t rows, si
         Refuse("tensor " + Quoted(name) + ": given as fp32, 1-bit activations need binary weights");
       }
       [[fallthrough]];
-    case Kind::kClassifierWeight:
+    case Kind::kFloatLinearWeight:
       tensor.linear->outputs = rows;
       tensor.linear->inputs = cols;
       tensor.linear->dense = PackFloat(data, rows, cols, std::vector<float>(rows).data());
@@ -332,10 +339,9 @@ void ModelBuilder::Finish() {
   for (const Tensor& tensor : tensors_) {
     if (tensor.kind == Kind::kLinearBias) {
       Linear& linear = *tensor.linear;
-      const bool is_binary = model_.is_binary() && &linear != &model_.classifier;
-      std::vector<float>& padded = is_binary           ? linear.binary.affine.bias
-                                   : linear.is_integer ? linear.integer.bias
-                                                       : linear.dense.bias;
+      std::vector<float>& padded = linear.dense.panels > 0 ? linear.dense.bias
+                                   : linear.is_integer     ? linear.integer.bias
+                                                           : linear.binary.affine.bias;
       std::copy(tensor.bias.begin(), tensor.bias.end(), padded.begin());
     } else if (tensor.kind == Kind::kLinearWeight && tensor.linear->is_integer) {
       // H or A may equal I: then both strides see every such matrix, which only pads.

@@ -33,7 +33,7 @@ struct Linear {
 };
 
 struct Norm {
-  std::vector<float> weight, bias;  // [H]
+  std::vector<float> weight, bias;  // [H], of the embeddings [E]
 };
 
 // The input of linear layers: quantized once where at least one of them has integer weights.
@@ -43,16 +43,17 @@ struct InputPoint {
 };
 
 struct Embeddings {
-  std::vector<float> word;                     // [V, H], empty where packed
+  std::vector<float> word;                     // [V, E], empty where packed
   PackedWeights word_packed;                   // codes NULL where fp32; codes not owned, what is else those below
   std::vector<float> word_scale, word_offset;  // a group of rows
   int8_t word_table[16] = {};                  // of a codebook
   std::vector<size_t> word_outlier_begin;      // [V + 1], empty where there are none
   std::vector<uint16_t> word_outlier_columns;
   std::vector<float> word_outliers;
-  std::vector<float> position;    // [P, H]
-  std::vector<float> token_type;  // [T, H]
+  std::vector<float> position;    // [P, E]
+  std::vector<float> token_type;  // [T, E]
   Norm norm;
+  Linear projection;  // E to H, fp32; of no use where E is H
 };
 
 // What a bit of each stands for in elastic binarization; elsewhere 1.
@@ -75,7 +76,8 @@ struct Layer {
 struct Model {
   bp_config config{};
   const Kernels* kernels = nullptr;
-  Activation activation = Activation::kGelu;
+  Activation activation = Activation::kGelu;       // of feed-forward networks
+  Activation head_activation = Activation::kTanh;  // of the pooler's linear
   bool uint8_attention = false;
   Embeddings embeddings;
   std::vector<Layer> layers;
@@ -92,6 +94,7 @@ struct Model {
   bool is_elastic() const { return config.attention == BP_ATTEND_SOFTMAX; }
   // The classifier reads every token, and there is no pooler.
   bool classifies_tokens() const { return config.head == BP_HEAD_TOKENS; }
+  bool projects_embeddings() const { return config.embedding_size != config.hidden_size; }
   size_t head_size() const { return config.head_size; }
   // A: columns of all heads.
   size_t attention_size() const { return size_t{config.num_heads} * config.head_size; }
@@ -113,7 +116,7 @@ class ModelBuilder {
   void Finish();
 
  private:
-  enum class Kind { kWordEmbedding, kFloats, kLinearWeight, kClassifierWeight, kLinearBias, kScale, kShift };
+  enum class Kind { kWordEmbedding, kFloats, kLinearWeight, kFloatLinearWeight, kLinearBias, kScale, kShift };
   struct Tensor {
     std::string name;
     Kind kind;
@@ -134,7 +137,8 @@ class ModelBuilder {
   void AddTensor(const std::string& name, Kind kind, size_t rows, size_t cols, Linear* linear,
                  std::vector<float>* floats);
   void AddLinear(const std::string& name, size_t outputs, size_t inputs, Linear* linear);
-  void AddNorm(const std::string& name, Norm* norm);
+  void AddFloatLinear(const std::string& name, size_t outputs, size_t inputs, Linear* linear);
+  void AddNorm(const std::string& name, size_t size, Norm* norm);
   void AddScale(const std::string& name, float* scale);
   void AddPoint(const std::string& name, InputPoint* point);
   void AddAttentionPoint(const std::string& name, QuantizeSpec* spec);

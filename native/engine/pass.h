@@ -21,14 +21,16 @@ struct Pass {
   Profile* profile;  // NULL: nobody asked
   const Batch& group;
   float* hidden;              // [tokens, H]
+  float* embedded;            // [tokens, E]: what is projected to `hidden`; where E is H, `hidden` itself
   const size_t* starts;       // [sequences]: first token of each
   const uint32_t* positions;  // [tokens]: of each token in its own sequence
 
   size_t hidden_size() const { return model.config.hidden_size; }
+  size_t embedding_size() const { return model.config.embedding_size; }
   size_t attention_size() const { return model.attention_size(); }
 };
 
-// Rows begin..end-1 of the embeddings' output to pass.hidden: LayerNorm((word + token type) + position).
+// Rows begin..end-1 of LayerNorm((word + token type) + position) to pass.embedded.
 void EmbedRows(const Pass& pass, size_t begin, size_t end, Stopwatch& watch);
 
 // Moves the row of each sequence's first token to row s, in place: row s never lies behind its source.
@@ -106,6 +108,9 @@ void RunGroup(const Pass& pass, const Layers& kind, float* logits, float* hidden
   };
   run(pass.group.tokens, [&](const auto& steps) {
     steps.Rows([&](size_t begin, size_t end, Stopwatch& watch) { EmbedRows(pass, begin, end, watch); });
+    if (pass.model.projects_embeddings()) {
+      steps.Linears({{&pass.model.embeddings.projection, pass.embedded, nullptr, pass.hidden, BP_OP_EMBEDDING}});
+    }
     keep(0, steps);
     project(0, steps);
   });

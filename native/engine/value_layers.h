@@ -47,12 +47,12 @@ class ValueLayers {
                 intermediate_codes_, layer.ffn_output, BP_OP_FFN_DOWN, layer.ffn_norm);
   }
 
-  // logits = classifier(tanh(pooler(rows of hidden))), with BP_HEAD_RELU of what is positive of that
+  // logits = classifier(f(pooler(rows of hidden))), f as the head says
   template <typename Steps>
   void PoolAndClassify(const Pass& pass, float* logits, const Steps& steps) const {
-    static constexpr Activation kTanh = Activation::kTanh;
     Quantize(pass, steps, pass.model.pooler_input, pass.hidden, pass.hidden_size(), hidden_codes_);
-    steps.Linears({{&pass.model.pooler, pass.hidden, &hidden_codes_, projected_, BP_OP_HEAD, &kTanh}});
+    steps.Linears(
+        {{&pass.model.pooler, pass.hidden, &hidden_codes_, projected_, BP_OP_HEAD, &pass.model.head_activation}});
     ApplyHead(pass, steps, projected_);
     Classify(pass, steps, projected_, logits);
   }

@@ -1,7 +1,7 @@
 /* bitpress: the C ABI of the engine, the only door into the native library.
  *
- * Shapes: V vocabulary, P positions, H hidden, A attention (heads x columns of a head), L layers, I intermediate,
- * C labels, N tokens of a batch, B sequences.
+ * Shapes: V vocabulary, P positions, E embedding, H hidden, A attention (heads x columns of a head), L layers,
+ * I intermediate, C labels, N tokens of a batch, B sequences.
  * All floats are IEEE fp32, all data little-endian. Matrices are row-major.
  * Every call returns BP_OK or an error code; bp_last_error() then gives one line of text for the calling thread.
  * A finished model is immutable: any number of threads may call bp_forward on it at once.
@@ -59,10 +59,16 @@ typedef enum { BP_FLOAT = 0, BP_UINT8_TOKEN = 1, BP_UINT8_STATIC = 2, BP_SIGNS =
  * Formulas: docs/numerics.md. */
 typedef enum { BP_ATTEND_BOOL = 0, BP_ATTEND_ALL = 1, BP_ATTEND_SOFTMAX = 2 } bp_attention;
 
-/* What the classifier reads. Of each sequence's first token, tanh of the pooler's linear, or relu of that (TinyBERT's
- * release): one row of logits a sequence. Or, with BP_HEAD_TOKENS, the last hidden state of every token: one row a
- * token, and a model without pooler. */
-typedef enum { BP_HEAD_LINEAR = 0, BP_HEAD_RELU = 1, BP_HEAD_TOKENS = 2 } bp_head;
+/* What the classifier reads. Of each sequence's first token, a function of the pooler's linear: tanh (BERT), relu of
+ * that (TinyBERT's release), relu (DistilBERT) or gelu (ELECTRA): one row of logits a sequence. Or, with
+ * BP_HEAD_TOKENS, the last hidden state of every token: one row a token, and a model without pooler. */
+typedef enum {
+  BP_HEAD_LINEAR = 0,
+  BP_HEAD_RELU = 1,
+  BP_HEAD_DENSE_RELU = 2,
+  BP_HEAD_DENSE_GELU = 3,
+  BP_HEAD_TOKENS = 4
+} bp_head;
 
 /* How the weights of a packed tensor are stored (docs/artifact.md). */
 typedef enum { BP_TERNARY = 0, BP_UNIFORM = 1, BP_CODEBOOK = 2, BP_BINARY = 3 } bp_scheme;
@@ -71,6 +77,7 @@ typedef enum { BP_PACK_BITS = 0, BP_PACK_TRITS = 1 } bp_packing;
 typedef struct {
   uint32_t abi_version; /* BP_ABI_VERSION */
   uint32_t vocab_size, max_positions, type_vocab_size;
+  uint32_t embedding_size; /* E: where it is not H, embeddings.projection, fp32, leads from the embeddings to H */
   uint32_t hidden_size, num_layers, num_heads, intermediate_size, num_labels;
   uint32_t head_size;            /* columns of a head; A = num_heads * head_size need not be hidden_size */
   uint32_t hidden_act;           /* bp_hidden_act */

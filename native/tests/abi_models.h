@@ -18,6 +18,7 @@ inline bp_config TinyConfig() {
   c.vocab_size = 11;
   c.max_positions = 9;
   c.type_vocab_size = 2;
+  c.embedding_size = 6;
   c.hidden_size = 6;
   c.num_layers = 1;
   c.num_heads = 2;
@@ -159,11 +160,11 @@ inline ModelPtr Filled(const bp_config& c, float scale = 0.5f) {
   ModelPtr model = Create(c);
   const size_t attention = AttentionSize(c);
   std::map<std::string, std::pair<size_t, size_t>> floats = {
-      {"embeddings.word.weight", {c.vocab_size, c.hidden_size}},
-      {"embeddings.position.weight", {c.max_positions, c.hidden_size}},
-      {"embeddings.token_type.weight", {c.type_vocab_size, c.hidden_size}},
-      {"embeddings.norm.weight", {1, c.hidden_size}},
-      {"embeddings.norm.bias", {1, c.hidden_size}},
+      {"embeddings.word.weight", {c.vocab_size, c.embedding_size}},
+      {"embeddings.position.weight", {c.max_positions, c.embedding_size}},
+      {"embeddings.token_type.weight", {c.type_vocab_size, c.embedding_size}},
+      {"embeddings.norm.weight", {1, c.embedding_size}},
+      {"embeddings.norm.bias", {1, c.embedding_size}},
       {"layers.0.attention.query.bias", {1, attention}},
       {"layers.0.attention.key.bias", {1, attention}},
       {"layers.0.attention.value.bias", {1, attention}},
@@ -178,6 +179,10 @@ inline ModelPtr Filled(const bp_config& c, float scale = 0.5f) {
       {"classifier.bias", {1, c.num_labels}}};
   const bool has_pooler = c.head != BP_HEAD_TOKENS;
   if (has_pooler) floats["pooler.dense.bias"] = {1, c.hidden_size};
+  if (c.embedding_size != c.hidden_size) {
+    floats["embeddings.projection.weight"] = {c.hidden_size, c.embedding_size};
+    floats["embeddings.projection.bias"] = {1, c.hidden_size};
+  }
   for (const auto& [name, shape] : floats) {
     std::vector<float> data(shape.first * shape.second);
     for (size_t i = 0; i < data.size(); ++i) data[i] = 0.1f * static_cast<float>(i % 13) - 0.5f;

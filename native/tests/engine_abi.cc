@@ -29,9 +29,9 @@ TEST(CreateRefusesOtherVersionsAndNull) {
 
 TEST(CreateRefusesEverySizeOfZero) {
   uint32_t bp_config::* const fields[] = {
-      &bp_config::vocab_size,  &bp_config::max_positions,     &bp_config::type_vocab_size,
-      &bp_config::hidden_size, &bp_config::num_layers,        &bp_config::num_heads,
-      &bp_config::head_size,   &bp_config::intermediate_size, &bp_config::num_labels};
+      &bp_config::vocab_size, &bp_config::max_positions, &bp_config::type_vocab_size, &bp_config::hidden_size,
+      &bp_config::num_layers, &bp_config::num_heads,     &bp_config::head_size,       &bp_config::intermediate_size,
+      &bp_config::num_labels, &bp_config::embedding_size};
   for (const auto field : fields) {
     for (const uint32_t bad : {0u, std::numeric_limits<uint32_t>::max()}) {
       bp_config config = TinyConfig();
@@ -45,8 +45,8 @@ TEST(CreateRefusesEverySizeOfZero) {
 TEST(CreateRefusesUnknownEnums) {
   bp_model* model = nullptr;
   bp_config config = TinyConfig();
-  config.head = 3;
-  CHECK_REFUSED(bp_model_create(&config, &model), BP_INVALID_ARGUMENT, "head is 3, allowed are 0 to 2");
+  config.head = 5;
+  CHECK_REFUSED(bp_model_create(&config, &model), BP_INVALID_ARGUMENT, "head is 5, allowed are 0 to 4");
   config.head = BP_HEAD_RELU;
   config.hidden_act = 4;
   CHECK_REFUSED(bp_model_create(&config, &model), BP_INVALID_ARGUMENT, "hidden_act is 4, allowed are 0 to 3");
@@ -78,7 +78,7 @@ TEST(CreateRefusesUnknownEnums) {
 TEST(LargestConfigAllocatesNothingInAdvance) {
   bp_config config = TinyConfig();
   config.vocab_size = 1u << 28;
-  config.hidden_size = config.intermediate_size = 1u << 20;
+  config.embedding_size = config.hidden_size = config.intermediate_size = 1u << 20;
   config.num_heads = 64;
   config.head_size = 1u << 14;
   config.num_layers = 1024;

@@ -149,6 +149,29 @@ TEST(ForwardWithAttentionOfAnotherWidth) {
   }
 }
 
+TEST(ForwardWithEmbeddingsOfAnotherWidth) {
+  for (bp_config config : {FloatConfig(), TinyConfig(), BinaryConfig(), ElasticConfig()}) {
+    for (const uint32_t size : {1u, 5u, 7u, 33u}) {
+      config.embedding_size = size;
+      CheckWrites(config);
+    }
+  }
+}
+
+TEST(AProjectionIsGivenAsFloatsAndOnlyWhereThereIsOne) {
+  bp_config config = TinyConfig();
+  const std::vector<float> data(6 * 4);
+  const std::vector<uint8_t> codes = Rows(0, 6, 8);
+  const bp_packed packed = Ternary(codes, 6, 4);
+  const char* name = "embeddings.projection.weight";
+  ModelPtr without = Create(config);
+  CHECK_REFUSED(bp_model_set_float(without.get(), name, data.data(), 6, 4), BP_INVALID_ARGUMENT, "unknown name");
+  config.embedding_size = 4;
+  ModelPtr model = Create(config);
+  CHECK_REFUSED(bp_model_set_packed(model.get(), name, &packed), BP_INVALID_ARGUMENT, "given packed, must be fp32");
+  CHECK(bp_model_set_float(model.get(), name, data.data(), 6, 4) == BP_OK);
+}
+
 TEST(AttentionOfAnotherWidthHasTensorsOfThatWidth) {
   bp_config config = TinyConfig();
   config.head_size = 5;

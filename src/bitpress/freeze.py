@@ -97,7 +97,7 @@ def check_freezable(model: SequenceClassifier, policy: Policy) -> None:
         raise UnsupportedModelError(
             f"position_embedding_type is {model.config.position_embedding_type!r}; the engine runs 'absolute' only"
         )
-    expected_tensors(model.config.to_hf())  # raises for a hidden_act or a shape that the engine does not run
+    expected_tensors(model.config.to_artifact())  # raises for a hidden_act or a shape that the engine does not run
 
 
 def _check_scheme(where: str, weights: WeightPolicy, activations: ActivationPolicy, hidden_act: str) -> None:
@@ -198,7 +198,7 @@ def freeze(
             specs[name] = TensorSpec.fp32(shape)
     activations = policy.activations
     config = ArtifactConfig(
-        model=model.config.to_hf(),
+        model=model.config.to_artifact(),
         recipe=recipe,
         activations=_activation_spec(activations),
         task=task,

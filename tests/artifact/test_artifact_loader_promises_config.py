@@ -179,10 +179,10 @@ def test_unexpected_tensor_in_file(artifact: Path) -> None:
 # ---- config.json: the Hugging Face part ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("model_type", ["roberta", "BERT", None, 3, ["bert"]])
+@pytest.mark.parametrize("model_type", ["albert", "BERT", None, 3, ["bert"]])
 def test_other_model_type(artifact: Path, model_type: Any) -> None:
     edit_config(artifact, lambda d: d.update(model_type=model_type))
-    refused(artifact, "model_type is .*; only 'bert' can be run")
+    refused(artifact, "model_type is .*; the engine runs bert, ")
 
 
 @pytest.mark.parametrize("act", ["tanh", "GELU", None, 1, ["gelu"]])
@@ -194,7 +194,7 @@ def test_unsupported_hidden_act(artifact: Path, act: Any) -> None:
 @pytest.mark.parametrize("head", ["tanh", "hf", None, 1, ["relu"]])
 def test_unsupported_head(artifact: Path, head: Any) -> None:
     edit_config(artifact, lambda d: d.update(head=head))
-    refused(artifact, "head is .*; the engine runs linear, relu, tokens")
+    refused(artifact, "head is .*; the engine runs linear, relu, dense_relu, dense_gelu, tokens")
 
 
 def test_head_disagrees_with_task(artifact: Path, tmp_path: Path) -> None:
@@ -258,6 +258,21 @@ def test_attention_head_size_changes_the_shapes(artifact: Path) -> None:
     assert read_artifact(artifact).config.attention_size == 22
     edit_config(artifact, lambda d: d.update(attention_head_size=7))
     assert refused(artifact, r"shape is \[22, 22\]; the model's config gives \[14, 22\]").tensor == QUERY
+
+
+@pytest.mark.parametrize("size", [0, -1, 2**14 + 1, 22.0, True, "22", None, [22]])
+def test_embedding_size_out_of_bounds(artifact: Path, size: Any) -> None:
+    edit_config(artifact, lambda d: d.update(embedding_size=size))
+    refused(artifact, "embedding_size is .*; an integer from 1 to 16384 is expected")
+
+
+def test_embedding_size_changes_the_shapes(artifact: Path) -> None:
+    """The file has 22 columns: 22 is what is there, 7 is not."""
+    edit_config(artifact, lambda d: d.update(embedding_size=22))
+    assert read_artifact(artifact).config.embedding_size == 22
+    edit_config(artifact, lambda d: d.update(embedding_size=7))
+    missing = refused(artifact, "is missing from quantization_config.tensors").tensor
+    assert missing == "embeddings.projection.weight"
 
 
 @pytest.mark.parametrize("epsilon", [0, -1e-12, 2, "1e-12", None, True])

@@ -101,7 +101,8 @@ def test_what_a_token_classifier_cannot_be(tmp_path: Path) -> None:
     make(tmp_path, num_labels=3)
     model = load_classifier(tmp_path)
     with pytest.raises(
-        UnsupportedModelError, match="the head 'tokens' cannot become 'relu'; allowed: linear, relu in a"
+        UnsupportedModelError,
+        match="the head 'tokens' cannot become 'relu'; allowed: linear, relu, dense_relu, dense_gelu in a",
     ):
         model.set_head("relu")
     config = model.config.to_hf() | {"id2label": {"0": "O"}, "label2id": {"O": 0}}

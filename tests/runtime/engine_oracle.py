@@ -1,8 +1,8 @@
 """Oracle of the engine tests: the same encoder in plain numpy, and tiny random models to run through both.
 
 The oracle quantizes in fp32, exactly by the formulas of the activation quantizer, and does everything between two
-quantizers in float64. Shapes: N tokens, H hidden, A attention (all heads), I intermediate, B sequences, T tokens of one
-of them, d head size.
+quantizers in float64. Shapes: N tokens, E embedding, H hidden, A attention (all heads), I intermediate, B sequences, T
+tokens of one of them, d head size.
 """
 
 from __future__ import annotations
@@ -161,17 +161,21 @@ def tiny_model(
         model.codes[name] = codes, scale
         model.dense[name] = codes * scale[:, None]
 
-    def norm(name: str) -> None:
-        model.dense[f"{name}.weight"] = F32(1) + normal(0.1, hidden)
-        model.dense[f"{name}.bias"] = normal(0.1, hidden)
+    def norm(name: str, size: int = hidden) -> None:
+        model.dense[f"{name}.weight"] = F32(1) + normal(0.1, size)
+        model.dense[f"{name}.bias"] = normal(0.1, size)
 
+    embedding = engine_config.embedding_size or hidden
     if ternary and word != "fp32":
-        matrix("embeddings.word.weight", vocab, hidden, vocab if word == "row" else 1, word_form)
+        matrix("embeddings.word.weight", vocab, embedding, vocab if word == "row" else 1, word_form)
     else:
-        model.dense["embeddings.word.weight"] = normal(1.0, vocab, hidden)
-    model.dense["embeddings.position.weight"] = normal(0.5, positions, hidden)
-    model.dense["embeddings.token_type.weight"] = normal(0.5, 2, hidden)
-    norm("embeddings.norm")
+        model.dense["embeddings.word.weight"] = normal(1.0, vocab, embedding)
+    model.dense["embeddings.position.weight"] = normal(0.5, positions, embedding)
+    model.dense["embeddings.token_type.weight"] = normal(0.5, 2, embedding)
+    norm("embeddings.norm", embedding)
+    if embedding != hidden:
+        model.dense["embeddings.projection.weight"] = normal(1 / math.sqrt(embedding), hidden, embedding)
+        model.dense["embeddings.projection.bias"] = normal(0.1, hidden)
     for name in linear_names(layers, engine_config.head):
         rows = {"intermediate": intermediate, "output": hidden, "dense": hidden}.get(name.rsplit(".")[-1], attention)
         cols = {"ffn.output": intermediate, "attention.output": attention}.get(name.split(".", 2)[-1], hidden)
@@ -203,12 +207,15 @@ def random_batch(model: TinyModel, lengths: Sequence[int], seed: int = 1) -> tup
 
 
 def embed(model: TinyModel, ids: Sequence[Sequence[int]], types: Sequence[Sequence[int]]) -> Array:
-    """[N, H]: normalized (word + type) + position."""
+    """[N, H]: normalized (word + type) + position, projected where E is not H."""
     flat, flat_types = np.concatenate([*ids]).astype(int), np.concatenate([*types]).astype(int)
     positions = np.concatenate([np.arange(len(row)) for row in ids])
     dense = model.dense
     total = dense["embeddings.word.weight"][flat].astype(np.float64) + dense["embeddings.token_type.weight"][flat_types]
-    return norm(model, "embeddings.norm", total + dense["embeddings.position.weight"][positions])
+    embedded = norm(model, "embeddings.norm", total + dense["embeddings.position.weight"][positions])
+    if "embeddings.projection.weight" not in dense:
+        return embedded
+    return embedded @ dense["embeddings.projection.weight"].T + dense["embeddings.projection.bias"]
 
 
 def layer(model: TinyModel, i: int, hidden: Array, lengths: Sequence[int]) -> Array:
@@ -271,9 +278,15 @@ def classify(model: TinyModel, hidden: Array, lengths: Sequence[int]) -> Array:
 
 def logits_of(model: TinyModel, pooler: Array) -> Array:
     """Logits [B, C] of the outputs [B, H] of the pooler's linear."""
-    pooled = np.tanh(pooler)
-    if model.config.head == "relu":
-        pooled = np.maximum(pooled, 0)
+    match model.config.head:
+        case "linear":
+            pooled = np.tanh(pooler)
+        case "relu":
+            pooled = np.maximum(np.tanh(pooler), 0)
+        case "dense_relu":
+            pooled = np.maximum(pooler, 0)
+        case _:
+            pooled = _gelu(pooler)
     return _class_scores(model, pooled)
 
 
@@ -372,13 +385,17 @@ def norm(model: TinyModel, name: str, x: Array) -> Array:
 def _activate(model: TinyModel, x: Array) -> Array:
     match model.config.hidden_act:
         case "gelu":
-            return x * 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
+            return _gelu(x)
         case "gelu_new" | "gelu_pytorch_tanh":
             return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
         case "relu":
             return np.maximum(x, 0)
         case _:
             return x / (1 + np.exp(-x))
+
+
+def _gelu(x: Array) -> Array:
+    return x * 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
 
 
 def _choose_ranges(model: TinyModel, rng: np.random.Generator) -> None:

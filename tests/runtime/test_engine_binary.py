@@ -86,9 +86,10 @@ def test_attention_of_another_width(sizes: dict[str, Any], attention: str, threa
 
 @pytest.mark.parametrize("lengths", [FEW, MANY], ids=["few", "many"])
 @pytest.mark.parametrize("attention", ["bool", "softmax"])
-def test_head_with_relu(attention: str, lengths: list[int]) -> None:
+@pytest.mark.parametrize("head", ["relu", "dense_relu", "dense_gelu"])
+def test_heads_and_embeddings_of_other_families(head: str, attention: str, lengths: list[int]) -> None:
     act = "relu" if attention == "softmax" else "gelu"
-    check(binary_model(17, attention=attention, hidden_act=act, head="relu"), lengths)
+    check(binary_model(17, attention=attention, hidden_act=act, head=head, embedding_size=17), lengths)
 
 
 def test_elastic_layers_of_the_longest_texts() -> None:

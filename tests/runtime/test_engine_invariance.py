@@ -26,7 +26,9 @@ FORMS: dict[str, dict[str, Any]] = {
     "two terms": {"form": Form("binary", 1, group_rows=1, terms=2), "word_form": Form("binary", 1, terms=2)},
     "fp32, heads of 5": {"activation_range": "fp32", "head_size": 5},
     "token, heads of 27": {"activation_range": "token", "head_size": 27},
+    "token, embeddings of 13": {"activation_range": "token", "embedding_size": 13, "head": "dense_gelu"},
     "binary": {"activation_range": "binary"},
+    "binary, embeddings of 13": {"activation_range": "binary", "embedding_size": 13, "head": "dense_relu"},
     "binary, all": {"activation_range": "binary", "attention": "all"},
     "elastic": {"activation_range": "binary", "attention": "softmax", "hidden_act": "relu"},
     "elastic, heads of 27": {

@@ -63,7 +63,7 @@ def check_quantized(
     assert_equal_but_for_ties(logits, oracle.classify(model, states[-1].astype(np.float64), lengths), share, bits)
 
 
-@pytest.mark.parametrize("head", ["linear", "relu"])
+@pytest.mark.parametrize("head", ["linear", "relu", "dense_relu", "dense_gelu"])
 @pytest.mark.parametrize("act", ["gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "swish"])
 def test_fp32_model(act: str, head: str) -> None:
     model = oracle.tiny_model(activation_range="fp32", hidden_act=act, head=head)
@@ -74,6 +74,26 @@ def test_fp32_model(act: str, head: str) -> None:
         logits = engine.forward(ids, types)
     assert logits.dtype == np.float32
     np.testing.assert_allclose(logits, oracle.classify(model, expected[-1], LENGTHS), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("embedding_size", [1, 15, 16, 33])  # the hidden size is 24
+def test_embeddings_of_another_width(embedding_size: int) -> None:
+    model = oracle.tiny_model(activation_range="fp32", embedding_size=embedding_size)
+    ids, types = oracle.random_batch(model, LENGTHS)
+    expected = oracle.hidden_states(model, ids, types)
+    with model.engine() as engine:
+        np.testing.assert_allclose(engine.hidden_states(ids, types), np.array(expected), atol=1e-5, rtol=0)
+    for form in (None, oracle.Form("uniform", 8), oracle.Form("binary", 1, group_rows=1)):
+        check_quantized(oracle.tiny_model(3, embedding_size=embedding_size, word_form=form), LENGTHS)
+
+
+def test_token_types_are_not_read_where_there_is_one() -> None:
+    model = oracle.tiny_model()
+    model.dense["embeddings.token_type.weight"] = model.dense["embeddings.token_type.weight"][:1]
+    model.config = replace(model.config, type_vocab_size=1)
+    ids, types = oracle.random_batch(model, LENGTHS)
+    with model.engine() as engine:
+        assert np.array_equal(engine.forward(ids, types), engine.forward(ids))
 
 
 @pytest.mark.parametrize("clip", [None, 1.5])
@@ -339,16 +359,23 @@ def test_quantize_rows_is_the_formula_bit_for_bit(
     assert np.array_equal(found[2], offset[:, 0])
 
 
-@pytest.mark.parametrize(("head_size", "bits"), [(8, 8), (5, 8), (8, 4)])  # 3 heads; the hidden size is 24
+@pytest.mark.parametrize(
+    ("head_size", "bits", "embedding_size"), [(8, 8, None), (5, 8, 17), (8, 4, None)]
+)  # 3 heads; the hidden size is 24
 @pytest.mark.parametrize("activation_range", ["fp32", "token", "static"])
 @pytest.mark.parametrize("packing", ["2bit", "trits"])
 def test_from_artifact_equals_from_tensors(
-    tmp_path: Path, packing: str, activation_range: str, head_size: int, bits: int
+    tmp_path: Path, packing: str, activation_range: str, head_size: int, bits: int, embedding_size: int | None
 ) -> None:
     """Oracle: the engine on the tensors in memory. The word embedding is read from the memory map after all Python
     references to it are gone."""
     model = oracle.tiny_model(
-        10, packing=packing, activation_range=activation_range, head_size=head_size, activation_bits=bits
+        10,
+        packing=packing,
+        activation_range=activation_range,
+        head_size=head_size,
+        activation_bits=bits,
+        embedding_size=embedding_size,
     )
     write_artifact(tmp_path / "artifact", artifact_config(model), artifact_tensors(model), model.ranges, {}, "", {})
     ids, types = oracle.random_batch(model, LENGTHS)
@@ -412,6 +439,7 @@ def artifact_config(model: oracle.TinyModel) -> ArtifactConfig:
         "max_position_embeddings": c.max_positions,
         "type_vocab_size": c.type_vocab_size,
         "hidden_size": c.hidden_size,
+        "embedding_size": c.embedding_size or c.hidden_size,
         "num_hidden_layers": c.num_layers,
         "num_attention_heads": c.num_heads,
         "attention_head_size": oracle.head_size(model),

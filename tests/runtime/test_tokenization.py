@@ -277,7 +277,7 @@ def test_a_damaged_tokenizer_json_is_refused_when_loaded(
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({}, "no tokenizer found; expected tokenizer.json, or vocab.txt"),
+        ({}, "no tokenizer found; expected tokenizer.json, vocab.txt of a BERT WordPiece tokenizer, or vocab.json and"),
         ({"tokenizer.json": "{}"}, "the tokenizer files cannot be used"),
         ({"tokenizer.json": "not json"}, "the tokenizer files cannot be used"),
         ({"vocab.txt": "[PAD]\n[UNK]\n[CLS]\n"}, "lacks the sep token '\\[SEP\\]'"),

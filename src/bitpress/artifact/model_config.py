@@ -9,6 +9,7 @@ from typing import Any
 
 from bitpress.artifact.strict_json import shown
 from bitpress.errors import ArtifactError
+from bitpress.families import FAMILIES, HEADS
 
 # Bounds far above any BERT (large: 1,024 hidden, 24 layers). Any tensor then has at most 2^22 · 2^14 = 2^36 elements,
 # so sizes in bytes fit 64 bits with room to spare, in Python and in the engine.
@@ -21,28 +22,33 @@ LIMITS = {
     "max_position_embeddings": 1 << 16,
     "type_vocab_size": 1 << 10,
 }
+# Of embedding_size, which may be absent, as hidden_size.
+MAX_EMBEDDING_SIZE = 1 << 14
 # Of attention_head_size, which may be absent, and of all heads together: as hidden_size and intermediate_size.
 MAX_HEAD_SIZE = 1 << 14
 MAX_ATTENTION_SIZE = 1 << 16
 MAX_LABELS = 1 << 15
 MAX_LABEL_LENGTH = 1 << 10
-# What the classifier reads: the pooler's tanh, relu of it (TinyBERT), or without a pooler every last hidden state.
-HEADS = ("linear", "relu", "tokens")
 ACTIVATIONS = ("gelu", "gelu_new", "relu", "silu", "swish")
 
 
 def check_model(model: Mapping[str, Any], where: str = "config.json") -> None:
-    """The model is a BERT encoder that the engine runs, of bounded size.
+    """The model is an encoder that the engine runs, of bounded size.
 
     Keys that change neither shape nor result (dropout, ``architectures``, ``transformers_version``, …) are not read.
 
     Raises:
         ArtifactError: names the key, what was found and what is allowed.
     """
-    if model.get("model_type") != "bert":
-        raise ArtifactError(f"{where}: model_type is {shown(model.get('model_type'))}; only 'bert' can be run")
+    # Where the encoder comes from. All are the same model here, with sizes under BERT's names.
+    if model.get("model_type") not in tuple(FAMILIES):
+        raise ArtifactError(
+            f"{where}: model_type is {shown(model.get('model_type'))}; the engine runs {', '.join(sorted(FAMILIES))}"
+        )
     for key, high in LIMITS.items():
         check_int(model.get(key), 1, high, f"{where}: {key}")
+    if "embedding_size" in model:
+        check_int(model["embedding_size"], 1, MAX_EMBEDDING_SIZE, f"{where}: embedding_size")
     _check_heads(model, where)
     act = model.get("hidden_act", "gelu")
     if act not in ACTIVATIONS:
@@ -88,6 +94,15 @@ def _check_heads(model: Mapping[str, Any], where: str) -> None:
 def has_pooler(model: Mapping[str, Any]) -> bool:
     """Whether the classifier reads a pooler; otherwise every token. Argument as `head_size`."""
     return bool(model.get("head", "linear") != "tokens")
+
+
+def embedding_size(model: Mapping[str, Any]) -> int:
+    """E, the columns of the embeddings; where they are not hidden_size, a linear leads from one to the other.
+
+    Args:
+        model: the Hugging Face part of a checked config.
+    """
+    return int(model.get("embedding_size", model["hidden_size"]))
 
 
 def head_size(model: Mapping[str, Any]) -> int:
@@ -144,13 +159,16 @@ def expected_tensors(model: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """
     check_model(model)
     h, a, i = model["hidden_size"], attention_size(model), model["intermediate_size"]
+    e = embedding_size(model)
     shapes: dict[str, tuple[int, ...]] = {
-        "embeddings.word.weight": (model["vocab_size"], h),
-        "embeddings.position.weight": (model["max_position_embeddings"], h),
-        "embeddings.token_type.weight": (model["type_vocab_size"], h),
-        "embeddings.norm.weight": (h,),
-        "embeddings.norm.bias": (h,),
+        "embeddings.word.weight": (model["vocab_size"], e),
+        "embeddings.position.weight": (model["max_position_embeddings"], e),
+        "embeddings.token_type.weight": (model["type_vocab_size"], e),
+        "embeddings.norm.weight": (e,),
+        "embeddings.norm.bias": (e,),
     }
+    if e != h:
+        shapes |= {"embeddings.projection.weight": (h, e), "embeddings.projection.bias": (h,)}
     for n in range(model["num_hidden_layers"]):
         attention, ffn = f"layers.{n}.attention", f"layers.{n}.ffn"
         for part in ("query", "key", "value"):

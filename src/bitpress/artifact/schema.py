@@ -18,6 +18,7 @@ from bitpress.artifact.model_config import (
     attention_size,
     check_int,
     check_model,
+    embedding_size,
     enters_a_product,
     expected_tensors,
     has_pooler,
@@ -116,6 +117,11 @@ class ArtifactConfig:
         return int(self.model["hidden_size"])
 
     @property
+    def embedding_size(self) -> int:
+        """E, the width of the embeddings, which is H where the config does not say."""
+        return embedding_size(self.model)
+
+    @property
     def num_hidden_layers(self) -> int:
         """L."""
         return int(self.model["num_hidden_layers"])
@@ -162,8 +168,9 @@ class ArtifactConfig:
 
     @property
     def head(self) -> str:
-        """What the classifier reads: "linear", the pooler's tanh, "relu", relu of that (TinyBERT), or "tokens", every
-        token's last hidden state."""
+        """What the classifier reads: of the pooler's linear "linear", its tanh, "relu", relu of that (TinyBERT),
+        "dense_relu", its relu (DistilBERT), or "dense_gelu", its gelu (ELECTRA); or "tokens", every token's last hidden
+        state."""
         return str(self.model.get("head", "linear"))
 
     @property

@@ -27,6 +27,7 @@ from typing import Any
 from bitpress.bench.client import PROGRAM, Worker
 from bitpress.bench.models import read_config
 from bitpress.errors import BitpressError
+from bitpress.families import most_tokens as positions_of
 
 # Threads of the other engines must be asleep when a burst starts. GNU and LLVM OpenMP spin for up to 200 ms
 # (KMP_BLOCKTIME) after a parallel region; a quarter of a second is past that.
@@ -57,7 +58,7 @@ DEFAULT_GRID = (Cell(1, 16), Cell(1, 128), Cell(8, 128))
 
 def most_tokens(models: Iterable[str | Path]) -> int:
     """The longest text that every one of ``models`` (directories) has positions for."""
-    return min(int(read_config(path).get("max_position_embeddings", 512)) for path in models)
+    return min(positions_of(read_config(path)) for path in models)
 
 
 def default_grid(models: Iterable[str | Path]) -> tuple[Cell, ...]:

@@ -82,14 +82,16 @@ def load_checkpoint(path: Path, threads: int) -> LoadedModel:
         transformers.AutoModelForTokenClassification if of_tokens else transformers.AutoModelForSequenceClassification
     )
     model = kind.from_pretrained(path, dtype=torch.float32, attn_implementation="sdpa", local_files_only=True).eval()
+    # RoBERTa counts positions from what is not padding; DistilBERT and others take no token types.
+    pad = model.config.pad_token_id or 0
+    typed = getattr(model.config, "type_vocab_size", 1) > 1
 
     def forward(batch: Batch) -> Any:
         lengths = [len(ids) for ids in batch["ids"]]
         longest = max(lengths)
-        inputs = {
-            "input_ids": torch.tensor([ids + [0] * (longest - len(ids)) for ids in batch["ids"]]),
-            "token_type_ids": torch.tensor([ids + [0] * (longest - len(ids)) for ids in batch["type_ids"]]),
-        }
+        inputs = {"input_ids": torch.tensor([ids + [pad] * (longest - len(ids)) for ids in batch["ids"]])}
+        if typed:
+            inputs["token_type_ids"] = torch.tensor([ids + [0] * (longest - len(ids)) for ids in batch["type_ids"]])
         if min(lengths) < longest:
             inputs["attention_mask"] = (torch.arange(longest) < torch.tensor(lengths)[:, None]).long()
         with torch.inference_mode():

@@ -1,4 +1,5 @@
-"""Reading and writing Hugging Face checkpoint directories of BERT classifiers of texts or tokens.
+"""Reading and writing Hugging Face checkpoint directories of classifiers of texts or tokens, of every family in
+`FAMILIES`.
 
 Read: ``config.json`` with ``model.safetensors`` or ``pytorch_model.bin`` (unpickled with ``weights_only=True``, so a
 file cannot run code), either of them whole or in shards under an index. Nothing is fetched: a path is a directory.
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from bitpress.encoder.config import PROBLEM_TYPES, EncoderConfig
 from bitpress.encoder.model import SequenceClassifier, fresh_parameter
-from bitpress.encoder.names import from_hf_name, is_ignored, to_hf_name
+from bitpress.encoder.names import from_hf_name, has_tensor, is_ignored, to_hf_name
 from bitpress.errors import UnsupportedModelError
 
 # In the order of preference, which is that of transformers.
@@ -32,7 +33,10 @@ WEIGHT_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
+TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt"),
+    "sentencepiece.bpe.model",
+)
 
 _SAME_MODEL = "The weights and config.json must belong to the same model"
 
@@ -80,9 +84,9 @@ def load_classifier(
     """
     config, is_replaced = _with_head(path, num_labels, id2label, problem_type, over_tokens)
     files = _weight_files(Path(path))
-    found = _read_tensors(files)
-    unused = ("pooler.",) * config.classifies_tokens + ("classifier.",) * is_replaced
-    found = {name: stored for name, stored in found.items() if not name.startswith(unused)}
+    found = _read_tensors(files, config)
+    if is_replaced:
+        found = {name: stored for name, stored in found.items() if not name.startswith("classifier.")}
     with torch.device("meta"):
         model = SequenceClassifier(config)
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
@@ -94,22 +98,25 @@ def load_classifier(
     fresh = _fresh_names(found, shapes)
     state: dict[str, Tensor] = {}
     for name, shape in shapes.items():
-        if name in fresh:
+        if name in fresh or not has_tensor(name, config.family):
             state[name] = fresh_parameter(name, shape, config, seed)
             continue
+        skipped = _unused_rows(name, config)
+        expected = [shape[0] + skipped, *shape[1:]]
         stored = found.get(name)
         if stored is None:
+            count = sum(has_tensor(name, config.family) for name in shapes)
             raise UnsupportedModelError(
-                f"{', '.join(map(str, files))}: tensor {to_hf_name(name)!r} is missing (found {len(found)} tensors of "
-                f"{len(shapes)}); config.json implies it with shape {list(shape)}. {_SAME_MODEL}"
+                f"{', '.join(map(str, files))}: tensor {to_hf_name(name, config.family)!r} is missing (found "
+                f"{len(found)} tensors of {count}); config.json implies it with shape {expected}. {_SAME_MODEL}"
             )
-        if tuple(stored.tensor.shape) != shape or not stored.tensor.is_floating_point():
+        if list(stored.tensor.shape) != expected or not stored.tensor.is_floating_point():
             raise UnsupportedModelError(
                 f"{stored.file}: tensor {stored.name!r} is {_kind(stored.tensor.dtype)} {list(stored.tensor.shape)}; "
-                f"config.json implies floating point {list(shape)}. {_SAME_MODEL}"
+                f"config.json implies floating point {expected}. {_SAME_MODEL}"
             )
         # A copy of its own: the source may be a view into a mapped file.
-        state[name] = stored.tensor.to(torch.float32, copy=True).contiguous()
+        state[name] = stored.tensor[skipped:].to(torch.float32, copy=True).contiguous()
     model.load_state_dict(state, assign=True)
     model.fresh_tensors = fresh
     return model.eval()
@@ -125,12 +132,12 @@ def save_encoder(
     ``AutoModel`` and :func:`load_classifier` load; ``extra`` tensors, which both ignore, go into the same file under
     their own names. Otherwise as :func:`save_classifier`.
     """
+    family = model.config.family
     body = {
-        to_hf_name(name).removeprefix("bert."): tensor
-        for name, tensor in _own_tensors(model).items()
-        if not name.startswith(("pooler.", "classifier."))
+        name.removeprefix(family.prefix): tensor
+        for name, tensor in _hf_tensors(model, lambda name: not name.startswith(("pooler.", "classifier."))).items()
     }
-    config = model.config.to_hf() | {"architectures": ["BertModel"]}
+    config = model.config.to_hf() | {"architectures": [f"{family.name}Model"]}
     for key in ("id2label", "label2id", "problem_type", *(("head",) if model.config.classifies_tokens else ())):
         config.pop(key, None)
     _write(path, body | dict(extra or {}), config, tokenizer_from)
@@ -151,17 +158,27 @@ def save_classifier(model: SequenceClassifier, path: str | Path, tokenizer_from:
     Raises:
         UnsupportedModelError: ``tokenizer_from`` holds no tokenizer, or ``path`` is a file.
     """
-    tensors = {to_hf_name(name): tensor for name, tensor in _own_tensors(model).items()}
-    _write(path, tensors, model.config.to_hf(), tokenizer_from)
+    _write(path, _hf_tensors(model), model.config.to_hf(), tokenizer_from)
 
 
-def _own_tensors(model: SequenceClassifier) -> dict[str, Tensor]:
-    """The model's parameters in fp32 without those of its quantizers, by canonical name."""
-    return {
-        name: parameter.detach().to("cpu", torch.float32).contiguous()
-        for name, parameter in model.named_parameters()
-        if not any(part.endswith("quantizer") for part in name.split("."))
-    }
+def _hf_tensors(model: SequenceClassifier, wanted: Callable[[str], bool] = lambda _: True) -> dict[str, Tensor]:
+    """The model's parameters of the ``wanted`` canonical names as its family's checkpoints hold them, in fp32, without
+    those of its quantizers."""
+    family, tensors = model.config.family, {}
+    for name, parameter in model.named_parameters():
+        is_quantizers = any(part.endswith("quantizer") for part in name.split("."))
+        if is_quantizers or not wanted(name) or not has_tensor(name, family):
+            continue
+        tensor = parameter.detach().to("cpu", torch.float32)
+        if skipped := _unused_rows(name, model.config):
+            tensor = torch.cat([torch.zeros(skipped, *tensor.shape[1:]), tensor])
+        tensors[to_hf_name(name, family)] = tensor.contiguous()
+    return tensors
+
+
+def _unused_rows(name: str, config: EncoderConfig) -> int:
+    """Rows at the front of a table in the family's checkpoints that no token of a text reads."""
+    return config.position_offset if name == "embeddings.position.weight" else 0
 
 
 def _write(
@@ -201,7 +218,7 @@ def _with_head(
     stated = raw.pop("problem_type", None)
     config = EncoderConfig.from_hf(raw)
     is_replaced = over_tokens is not None and over_tokens != config.classifies_tokens
-    head = ("tokens" if over_tokens else "linear") if is_replaced else None
+    head = ("tokens" if over_tokens else config.family.default_head) if is_replaced else None
     changed = config.with_labels(num_labels, id2label, problem_type, head)
     keeps_problem = problem_type is None and not is_replaced and changed.num_labels == config.num_labels
     if keeps_problem and stated in PROBLEM_TYPES:
@@ -249,13 +266,13 @@ def _read_json(file: Path) -> dict[str, Any]:
     return content
 
 
-def _read_tensors(files: Sequence[Path]) -> dict[str, _Stored]:
+def _read_tensors(files: Sequence[Path], config: EncoderConfig) -> dict[str, _Stored]:
     """Everything in the weight files that the encoder or its head may use, by canonical name; what has none keeps its
     own name, which no parameter bears."""
     found: dict[str, _Stored] = {}
     for file in files:
-        for name, tensor in _tensors_of(file).items():
-            canonical = from_hf_name(name) or name
+        for name, tensor in _tensors_of(file, lambda name: not is_ignored(name, config.family)).items():
+            canonical = from_hf_name(name, config.family) or name
             if canonical in found:
                 raise UnsupportedModelError(
                     f"{file}: tensors {found[canonical].name!r} and {name!r} are the same parameter; remove one"
@@ -296,12 +313,8 @@ def load_extra_tensors(path: str | Path, prefix: str) -> dict[str, Tensor]:
     return {name: tensor.to(torch.float32, copy=True).contiguous() for name, tensor in sorted(found.items())}
 
 
-def _may_be_used(name: str) -> bool:
-    return not is_ignored(name)
-
-
-def _tensors_of(file: Path, wanted: Callable[[str], bool] = _may_be_used) -> dict[str, Tensor]:
-    """The tensors of one file, by default those that the encoder or its head may use, under their stored names."""
+def _tensors_of(file: Path, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
+    """The tensors of one file that have ``wanted`` names, under their stored names."""
     try:
         if file.suffix == ".safetensors":
             with safe_open(file, framework="pt", device="cpu") as opened:
@@ -319,10 +332,10 @@ def _tensors_of(file: Path, wanted: Callable[[str], bool] = _may_be_used) -> dic
 
 def _copy_tokenizer(source: Path, target: Path) -> None:
     present = [name for name in TOKENIZER_FILES if (source / name).is_file()]
-    if not {"tokenizer.json", "vocab.txt"} & set(present):
+    if not {"tokenizer.json", "vocab.txt", "merges.txt"} & set(present):
         raise UnsupportedModelError(
-            f"{source}: no tokenizer; expected tokenizer.json or vocab.txt. Save the tokenizer there with "
-            "save_pretrained"
+            f"{source}: no tokenizer; expected tokenizer.json, vocab.txt, or vocab.json and merges.txt. Save the "
+            "tokenizer there with save_pretrained"
         )
     for name in present:
         shutil.copyfile(source / name, target / name)

@@ -1,21 +1,15 @@
-"""The encoder's configuration: what a Hugging Face ``config.json`` of a BERT checkpoint says, checked once, here."""
+"""The encoder's configuration: what a Hugging Face ``config.json`` of a checkpoint says, checked once, here."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NoReturn
 
 from bitpress.encoder.activations import ACTIVATIONS
 from bitpress.errors import UnsupportedModelError
+from bitpress.families import BERT, FAMILIES, HEADS, Family
 
-MODEL_TYPES = ("bert",)
-POSITION_EMBEDDING_TYPES = ("absolute", "relative_key", "relative_key_query")
-# What the classifier reads. "linear" and "relu", one answer a text: the pooler's tanh (Hugging Face), or relu of that
-# (teachers and students of TinyBERT's release); a checkpoint of one gives wrong logits with the other. "tokens", one
-# answer a token: every last hidden state, without a pooler.
-POOLED_HEADS = ("linear", "relu")
-HEADS = (*POOLED_HEADS, "tokens")
 _TOKEN_CLASSIFIER = "ForTokenClassification"  # ends the name of Hugging Face's classes of that head
 PROBLEM_TYPES = ("single_label_classification", "regression")
 
@@ -31,6 +25,8 @@ _NOT_CARRIED = {
     "num_labels",
     "torch_dtype",
 }
+# Keys that are bitpress's own, under the same name in every family.
+_OWN_FIELDS = ("attention_head_size", "head", "problem_type")
 _POSITIVE_INTEGERS = (
     "vocab_size",
     "hidden_size",
@@ -45,20 +41,23 @@ _PROBABILITIES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classi
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """Shape, head and labels of a BERT classifier. Names and defaults are those of Hugging Face's BertConfig.
+    """Shape, head and labels of a classifier. Names and defaults are those of Hugging Face's BertConfig, whatever the
+    family; only positions and token types that a text can have are counted.
 
     Build it with :meth:`from_hf`, which checks every value; ``extra`` keeps the keys that bitpress does not read, so
     that a checkpoint passes through without losing them.
     """
 
+    model_type: str = "bert"  # of FAMILIES
     vocab_size: int = 30522
     hidden_size: int = 768
     num_hidden_layers: int = 12
     num_attention_heads: int = 12
+    embedding_size: int | None = None  # of the embeddings, None: hidden_size; where it differs a linear follows them
     attention_head_size: int | None = None  # None: hidden_size / num_attention_heads; given where heads were taken away
     intermediate_size: int = 3072
     hidden_act: str = "gelu"
-    head: str = "linear"  # HEADS; not a key of Hugging Face, where `architectures` says what reads tokens
+    head: str = "linear"  # HEADS; a key of Hugging Face in no family, where `architectures` says what reads tokens
     hidden_dropout_prob: float = 0.1
     attention_probs_dropout_prob: float = 0.1
     classifier_dropout: float | None = None  # None: hidden_dropout_prob
@@ -71,6 +70,21 @@ class EncoderConfig:
     id2label: dict[int, str] = field(default_factory=lambda: {0: "LABEL_0", 1: "LABEL_1"})
     problem_type: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def family(self) -> Family:
+        """What its checkpoints call things."""
+        family = FAMILIES[self.model_type]
+        return family.over_tokens() if self.classifies_tokens else family
+
+    @property
+    def position_offset(self) -> int:
+        """Rows of the position table in the family's checkpoints before that of a text's first token."""
+        return (self.pad_token_id or 0) + 1 if self.family.positions_after_padding else 0
+
+    def key(self, name: str) -> str:
+        """What the family's config.json calls field ``name``."""
+        return self.family.config.get(name, name)
 
     @property
     def num_labels(self) -> int:
@@ -108,33 +122,53 @@ class EncoderConfig:
         """Read the parsed ``config.json`` of a Hugging Face checkpoint.
 
         Raises:
-            UnsupportedModelError: the checkpoint is not a BERT encoder, or a value is unknown or out of range; the
-                text names the key, what was found and what works.
+            UnsupportedModelError: the checkpoint is of another family than those of ``FAMILIES``, or a value is unknown
+                or out of range; the text names the key, what was found and what works.
         """
-        _refuse_other_models(config)
-        known = {name: config[name] for name in cls.__dataclass_fields__ if name in config and name != "extra"}
+        family = _family_of(config)
+        keys = {**family.config, **{name: name for name in _OWN_FIELDS}}
+        known = {name: config[key] for name, key in keys.items() if key in config}
         if known.get("position_embedding_type", "") is None:
             del known["position_embedding_type"]
-        known["id2label"] = _read_id2label(config)
+        read = {*keys.values(), "id2label"}
+        extra = {key: value for key, value in config.items() if key not in read and key not in _NOT_CARRIED}
+        values = {**family.defaults, **known, "id2label": _read_id2label(config)}
         if "head" not in known and _names_token_classifier(config):
-            known["head"] = "tokens"
-        extra = {key: value for key, value in config.items() if key not in known and key not in _NOT_CARRIED}
-        loaded = cls(**known, extra=extra)
+            values["head"] = "tokens"
+        loaded = cls(model_type=family.model_type, **values, extra=extra)
+        if loaded.embedding_size == loaded.hidden_size:
+            loaded = replace(loaded, embedding_size=None)  # then a student of another hidden size has no projection
+        if family.positions_after_padding:
+            loaded = _without_unused_positions(loaded)
         _check_values(loaded)
         return loaded
 
     def to_hf(self) -> dict[str, Any]:
         """The ``config.json`` of this model as a Hugging Face sequence or token classifier in fp32 (keys sorted)."""
-        values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "extra"}
+        values = {key: getattr(self, name) for name, key in self.family.config.items()}
+        values["max_position_embeddings"] += self.position_offset
+        if "embedding_size" in values:
+            values["embedding_size"] = self.embedding_size or self.hidden_size
+        return self._document(values)
+
+    def to_artifact(self) -> dict[str, Any]:
+        """The model as artifacts describe it: as :meth:`to_hf`, but with BERT's keys whatever the family."""
+        values = {key: getattr(self, name) for name, key in BERT.config.items()}
+        if self.embedding_size not in (None, self.hidden_size):
+            values["embedding_size"] = self.embedding_size
+        return self._document(values, default_head=BERT.default_head)
+
+    def _document(self, values: dict[str, Any], default_head: str | None = None) -> dict[str, Any]:
+        """``values`` and what every config.json has; keys sorted."""
         values["id2label"] = {str(index): label for index, label in self.id2label.items()}
         values["label2id"] = self.label2id
         for name in ("problem_type", "attention_head_size"):
-            if values[name] is None:
-                del values[name]
-        if values["head"] == "linear":  # as every Hugging Face model
-            del values["head"]
+            if getattr(self, name) is not None:
+                values[name] = getattr(self, name)
+        if self.head != (default_head or self.family.default_head):  # as transformers has it, it goes without saying
+            values["head"] = self.head
         kind = _TOKEN_CLASSIFIER if self.classifies_tokens else "ForSequenceClassification"
-        values |= {"model_type": "bert", "architectures": [f"Bert{kind}"], "dtype": "float32"}
+        values |= {"model_type": self.model_type, "architectures": [f"{self.family.name}{kind}"], "dtype": "float32"}
         return dict(sorted((self.extra | values).items()))
 
     def with_labels(
@@ -173,12 +207,13 @@ class EncoderConfig:
         return changed
 
 
-def _refuse_other_models(config: Mapping[str, Any]) -> None:
+def _family_of(config: Mapping[str, Any]) -> Family:
+    """The family of a checkpoint that is an encoder in full precision; anything else is refused."""
     model_type = config.get("model_type")
-    if model_type not in MODEL_TYPES:
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise UnsupportedModelError(
-            f"config.json: model_type is {model_type!r}; bitpress runs {_listed(MODEL_TYPES)}. "
-            "Start from a checkpoint of that kind"
+            f"config.json: model_type is {model_type!r}; bitpress runs {_listed(sorted(FAMILIES))}. "
+            "Start from a checkpoint of one of them"
         )
     for flag in ("is_decoder", "add_cross_attention"):
         if config.get(flag):
@@ -193,6 +228,7 @@ def _refuse_other_models(config: Mapping[str, Any]) -> None:
             f"config.json: quantization_config is present (quant_method {method!r}); training needs full-precision "
             "weights. Give the checkpoint that this model was made from"
         )
+    return FAMILIES[model_type]
 
 
 def _names_token_classifier(config: Mapping[str, Any]) -> bool:
@@ -219,38 +255,54 @@ def _read_id2label(config: Mapping[str, Any]) -> dict[int, str]:
     return labels
 
 
-def _check_values(config: EncoderConfig) -> None:
-    for name in _POSITIVE_INTEGERS:
-        value = getattr(config, name)
-        if not _is_size(value):
-            raise UnsupportedModelError(f"config.json: {name} is {value!r}; it must be a positive integer")
-    if config.attention_head_size is not None and not _is_size(config.attention_head_size):
+def _without_unused_positions(config: EncoderConfig) -> EncoderConfig:
+    """A configuration as the file says it → with those positions alone that a text can use."""
+    positions, pad = config.max_position_embeddings, config.pad_token_id
+    if not isinstance(pad, int) or isinstance(pad, bool) or pad < 0:
         raise UnsupportedModelError(
-            f"config.json: attention_head_size is {config.attention_head_size!r}; it must be a positive integer or null"
+            f"config.json: pad_token_id is {pad!r}; it must be an id, because the positions of a "
+            f"{config.model_type!r} model start after it"
         )
+    if not _is_size(positions) or positions <= config.position_offset:
+        raise UnsupportedModelError(
+            f"config.json: max_position_embeddings is {positions!r}; it must be an integer above "
+            f"{config.position_offset}: the positions of a {config.model_type!r} model start at pad_token_id + 1"
+        )
+    return replace(config, max_position_embeddings=positions - config.position_offset)
+
+
+def _check_values(config: EncoderConfig) -> None:
+    def refuse(name: str, allowed: str) -> NoReturn:
+        value = getattr(config, name)
+        raise UnsupportedModelError(f"config.json: {config.key(name)} is {value!r}; it must be {allowed}")
+
+    for name in _POSITIVE_INTEGERS:
+        if not _is_size(getattr(config, name)):
+            refuse(name, "a positive integer")
+    for name in ("attention_head_size", "embedding_size"):
+        if getattr(config, name) is not None and not _is_size(getattr(config, name)):
+            refuse(name, "a positive integer or null")
     for name in _PROBABILITIES:
         value = getattr(config, name)
         if not (name == "classifier_dropout" and value is None) and not (_is_number(value) and 0 <= value < 1):
-            raise UnsupportedModelError(f"config.json: {name} is {value!r}; it must be a number in [0, 1)")
+            refuse(name, "a number in [0, 1)")
     for name in ("initializer_range", "layer_norm_eps"):
         value = getattr(config, name)
         if not (_is_number(value) and value > 0):
-            raise UnsupportedModelError(f"config.json: {name} is {value!r}; it must be a positive number")
+            refuse(name, "a positive number")
     if config.attention_head_size is None and config.hidden_size % config.num_attention_heads:
         raise UnsupportedModelError(
-            f"config.json: hidden_size {config.hidden_size} is not a multiple of "
-            f"num_attention_heads {config.num_attention_heads}; every head must have the same width"
+            f"config.json: {config.key('hidden_size')} {config.hidden_size} is not a multiple of "
+            f"{config.key('num_attention_heads')} {config.num_attention_heads}; every head must have the same width"
         )
     pad = config.pad_token_id
     if pad is not None and not (isinstance(pad, int) and 0 <= pad < config.vocab_size):
-        raise UnsupportedModelError(
-            f"config.json: pad_token_id is {pad!r}; it must be null or an id below vocab_size {config.vocab_size}"
-        )
-    _check_choice("hidden_act", config.hidden_act, tuple(ACTIVATIONS))
-    _check_choice("head", config.head, HEADS)
-    _check_choice("position_embedding_type", config.position_embedding_type, POSITION_EMBEDDING_TYPES)
+        refuse("pad_token_id", f"null or an id below vocab_size {config.vocab_size}")
+    _check_choice(config, "hidden_act", tuple(ACTIVATIONS))
+    _check_choice(config, "head", HEADS)
+    _check_choice(config, "position_embedding_type", config.family.position_types)
     if config.problem_type is not None:
-        _check_choice("problem_type", config.problem_type, PROBLEM_TYPES)
+        _check_choice(config, "problem_type", PROBLEM_TYPES)
     if (config.num_labels == 1) != config.is_regression:
         raise UnsupportedModelError(
             f"config.json: problem_type is {config.problem_type!r} with {config.num_labels} label(s); regression has "
@@ -258,9 +310,10 @@ def _check_values(config: EncoderConfig) -> None:
         )
 
 
-def _check_choice(key: str, value: Any, allowed: Sequence[str]) -> None:
+def _check_choice(config: EncoderConfig, name: str, allowed: Sequence[str]) -> None:
+    value = getattr(config, name)
     if value not in allowed:
-        raise UnsupportedModelError(f"config.json: {key} is {value!r}; bitpress runs {_listed(allowed)}")
+        raise UnsupportedModelError(f"config.json: {config.key(name)} is {value!r}; bitpress runs {_listed(allowed)}")
 
 
 def _is_size(value: Any) -> bool:

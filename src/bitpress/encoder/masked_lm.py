@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from bitpress.encoder.activations import ACTIVATIONS
 from bitpress.encoder.config import EncoderConfig
 from bitpress.errors import UnsupportedModelError
+from bitpress.families import BERT
 
 # As a Hugging Face BertForMaskedLM calls them.
 _NAMES = {
@@ -24,10 +25,19 @@ PREFIX = "cls.predictions."
 
 
 class MaskedLanguageHead(nn.Module):
-    """logits = LayerNorm(act(W·h + b))·Eᵀ + bias, with E [V, H] the word embedding: the decoder is tied to it."""
+    """logits = LayerNorm(act(W·h + b))·Eᵀ + bias, with E [V, H] the word embedding: the decoder is tied to it.
+
+    Raises:
+        UnsupportedModelError: the encoder is of another family, whose checkpoints have another head.
+    """
 
     def __init__(self, config: EncoderConfig, seed: int = 0) -> None:
         super().__init__()
+        if config.family is not BERT:
+            raise UnsupportedModelError(
+                f"the encoder's model_type is {config.model_type!r}; bitpress has masked-language-model heads for "
+                f"{BERT.model_type!r} only. Start from an encoder of that family"
+            )
         self.transform = nn.Linear(config.hidden_size, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))

@@ -1,8 +1,9 @@
-"""BERT with a classification head over texts or tokens, as bitpress trains it (Devlin et al. 2018, arXiv 1810.04805).
+"""An encoder with a classification head over texts or tokens, as bitpress trains it: BERT (Devlin et al. 2018, arXiv
+1810.04805), and what the families of :mod:`bitpress.families` do otherwise.
 
-Shapes throughout: B texts, T tokens (padded), H hidden size, I intermediate size, h heads of width d, A = h·d (which is
-H but where heads were taken away), L layers, C labels. Attribute names are the canonical tensor names, so
-``state_dict()`` keys need no translation.
+Shapes throughout: B texts, T tokens (padded), E embedding size (H but in ELECTRA), H hidden size, I intermediate size,
+h heads of width d, A = h·d (which is H but where heads were taken away), L layers, C labels. Attribute names are the
+canonical tensor names, so ``state_dict()`` keys need no translation.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bitpress.encoder.activations import ACTIVATIONS
-from bitpress.encoder.config import POOLED_HEADS, EncoderConfig
+from bitpress.encoder.config import EncoderConfig
 from bitpress.encoder.layers import ActivationPoint, Linear, WordEmbedding, dropout, keep_signs
 from bitpress.errors import UnsupportedModelError
+from bitpress.families import POOLED_HEADS
 
 # Added to the score of a padded key. Finite, so that a text of padding only gives no NaN; exp(MASKED − max) is exactly
 # 0 in fp32 for every score that occurs, so padded keys get probability exactly 0.
@@ -45,19 +47,24 @@ class AttentionStates:
 
 
 class Embeddings(nn.Module):
-    """LayerNorm(word + token type + position), then dropout."""
+    """LayerNorm(word + token type + position), then dropout, and where E is not H a linear (ELECTRA's), which like the
+    classifier stays fp32."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.word = WordEmbedding(config.vocab_size, config.hidden_size, config.pad_token_id)
-        self.position = nn.Embedding(config.max_position_embeddings, config.hidden_size)
-        self.token_type = nn.Embedding(config.type_vocab_size, config.hidden_size)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        size = config.embedding_size or config.hidden_size
+        self.word = WordEmbedding(config.vocab_size, size, config.pad_token_id)
+        self.position = nn.Embedding(config.max_position_embeddings, size)
+        self.token_type = nn.Embedding(config.type_vocab_size, size)
+        self.norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
+        self.projection = None if size == config.hidden_size else nn.Linear(size, config.hidden_size)
         self.dropout = config.hidden_dropout_prob
         self.absolute = config.position_embedding_type == "absolute"
         if not self.absolute:
             # Relative checkpoints carry this table without using it.
             self.position.weight.requires_grad_(False)
+        if not config.family.has_token_types:
+            self.token_type.weight.requires_grad_(False)  # stays 0: such checkpoints cannot hold anything else
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
         """ids int64 [B, T], token types int64 [B, T] or None (all 0) → [B, T, H]."""
@@ -67,14 +74,19 @@ class Embeddings(nn.Module):
                 f"a text of {length} tokens; this model has {positions} positions. Set max_length to at most "
                 f"{positions}"
             )
-        x = self.word(input_ids)
-        if token_type_ids is None:
-            x = x + self.token_type.weight[0]
-        else:
-            x = x + self.token_type(token_type_ids)
+        x = self.word(input_ids) + self.types(token_type_ids)
         if self.absolute:
             x = x + self.position.weight[:length]
-        return dropout(self.norm(x), self.dropout, self.training)
+        x = dropout(self.norm(x), self.dropout, self.training)
+        return x if self.projection is None else self.projection(x)
+
+    def types(self, token_type_ids: Tensor | None) -> Tensor:
+        """int64 [B, T] or None (all 0) → [B, T, E], or [E] where all are the same: also where there is one type only,
+        whatever a tokenizer says of a pair's second text (DistilBERT has BERT's)."""
+        if token_type_ids is None or self.token_type.num_embeddings == 1:
+            return self.token_type.weight[0]
+        types: Tensor = self.token_type(token_type_ids)
+        return types
 
 
 class Attention(nn.Module):
@@ -208,19 +220,27 @@ class Layer(nn.Module):
         return self.ffn(hidden, real), states
 
 
+# What the classifier reads of the pooler's linear, by form of head (`families.HEADS`).
+_HEAD_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "linear": torch.tanh,
+    "relu": lambda x: torch.relu(torch.tanh(x)),
+    "dense_relu": torch.relu,
+    "dense_gelu": F.gelu,
+}
+
+
 class Pooler(nn.Module):
-    """tanh(linear(first token's final hidden state)), and with head "relu" the part of it above 0."""
+    """f(linear(first token's final hidden state)), with f by the form of head."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.dense = Linear(config.hidden_size, config.hidden_size)
         self.input = ActivationPoint("pooler.input", "rows")
-        self.relu = config.head == "relu"
+        self.function = _HEAD_FUNCTIONS[config.head]
 
     def forward(self, hidden: Tensor) -> Tensor:
         """[B, T, H] → [B, H]."""
-        pooled = torch.tanh(self.dense(self.input(hidden[:, 0])))
-        return torch.relu(pooled) if self.relu else pooled
+        return self.function(self.dense(self.input(hidden[:, 0])))
 
 
 class SequenceClassifier(nn.Module):
@@ -326,7 +346,7 @@ class SequenceClassifier(nn.Module):
                 "that has one of them"
             )
         self.config = replace(self.config, head=name)
-        self.pooler.relu = name == "relu"
+        self.pooler.function = _HEAD_FUNCTIONS[name]
 
     def set_dropout(self, probability: float) -> None:
         """One dropout probability everywhere, while training here; ``config`` keeps the checkpoint's own."""
@@ -350,7 +370,7 @@ def fresh_parameter(name: str, shape: tuple[int, ...], config: EncoderConfig, se
 
     Depends on ``seed`` and ``name`` only, not on which other tensors are fresh. fp32, CPU.
     """
-    if name.endswith(".bias"):
+    if name.endswith(".bias") or (name == "embeddings.token_type.weight" and not config.family.has_token_types):
         return torch.zeros(shape, device="cpu")
     if name.endswith("norm.weight"):
         return torch.ones(shape, device="cpu")

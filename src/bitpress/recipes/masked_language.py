@@ -55,7 +55,8 @@ class MaskedLanguage:
     ) -> None:
         self.model = MaskedLanguageModel(encoder, MaskedLanguageHead(encoder.config, seed))
         self.mask_id, self.special, self.share, self.train_body = mask_id, torch.tensor(special), share, train_body
-        encoder.requires_grad_(train_body)
+        if not train_body:
+            encoder.requires_grad_(False)
         for parameter in head_parameters(encoder):
             parameter.requires_grad_(False)
 

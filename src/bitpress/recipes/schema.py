@@ -75,14 +75,14 @@ class StudentChanges:
     ``init``: a Hugging Face directory whose weights it starts from (a general distillation's), or a shape such as
     "4x312", of which it is made afresh. ``layers``: without ``init``, which of the teacher's layers it is made of: how
     many, "half" of them, or a list (:func:`from_layers`).
-    ``head``: "linear" or "relu", what its classifier reads of the pooler (:data:`bitpress.encoder.config.HEADS`).
+    ``head``: what its classifier reads of the pooler's linear, one of :data:`bitpress.families.HEADS`.
     ``hidden_act``: its feed-forward activation function. ``dropout``: one probability everywhere while it trains.
     ``width``: the share of attention heads and feed-forward neurons that it keeps, the most important ones.
     """
 
     init: str | None = None
     layers: int | Literal["half"] | tuple[int, ...] | None = None
-    head: Literal["linear", "relu"] | None = None
+    head: Literal["linear", "relu", "dense_relu", "dense_gelu"] | None = None
     hidden_act: str | None = None
     dropout: float | None = None
     width: float = 1.0

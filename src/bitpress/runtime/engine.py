@@ -48,7 +48,7 @@ MAX_THREADS = 256  # ThreadTeam::kMaxThreads
 
 # The enums of bitpress.h. transformers computes gelu_new and gelu_pytorch_tanh by the same formula.
 HIDDEN_ACTS = {"gelu": 0, "gelu_new": 1, "gelu_pytorch_tanh": 1, "relu": 2, "silu": 3, "swish": 3}
-_HEADS = {"linear": 0, "relu": 1, "tokens": 2}
+_HEADS = {"linear": 0, "relu": 1, "dense_relu": 2, "dense_gelu": 3, "tokens": 4}
 FUNCTIONS = HIDDEN_ACTS | {"tanh": 4, "exp": 5}
 _RANGES = {"fp32": 0, "token": 1, "static": 2, "binary": 3}
 _ATTENTIONS = {"bool": 0, "all": 1, "softmax": 2}
@@ -69,8 +69,9 @@ PROFILED_LINEARS = {
 class EngineConfig:
     """What the engine must know of a model besides its tensors.
 
-    ``head_size``: columns of an attention head, or None for H / heads. ``hidden_act`` is a transformers name;
-    ``head``: "linear", "relu" or "tokens" (`bitpress.artifact.ArtifactConfig.head`);
+    ``head_size``: columns of an attention head, or None for H / heads; ``embedding_size``: columns of the embeddings,
+    or None for H, where no projection follows them. ``hidden_act`` is a transformers name; ``head``: what the
+    classifier reads (`bitpress.artifact.ArtifactConfig.head`);
     ``activation_range``: "fp32", "token" or "static" (codes of ``activation_bits``, 8 or 4), or "binary";
     ``activation_clip``: c of clamp(x, −c, c) before quantization, or None. ``attention``, with "binary": which keys a
     query attends to, "bool" (BiBERT: scores ≥ 0), "all" or "softmax" (BiT: probabilities of at least half their scale;
@@ -94,6 +95,7 @@ class EngineConfig:
     activation_clip: float | None = None
     attention: str = "bool"
     head_size: int | None = None
+    embedding_size: int | None = None
 
     @classmethod
     def from_artifact(cls, config: ArtifactConfig) -> EngineConfig:
@@ -117,6 +119,7 @@ class EngineConfig:
             activation_clip=activations.clip,
             attention=activations.attention,
             head_size=config.head_size,
+            embedding_size=config.embedding_size,
         )
 
     @property
@@ -140,6 +143,7 @@ class EngineConfig:
         activation_range = _choice("activation_range", self.activation_range, _RANGES)
         fields = ("vocab_size", "max_positions", "type_vocab_size", "hidden_size", "num_layers", "num_heads")
         sizes = {name: getattr(self, name) for name in (*fields, "intermediate_size", "num_labels")}
+        sizes["embedding_size"] = self.hidden_size if self.embedding_size is None else self.embedding_size
         sizes["head_size"] = self._columns_of_a_head()
         sizes["activation_bits"] = self.activation_bits if self.activation_range in ("token", "static") else 0
         for name, size in sizes.items():
@@ -250,7 +254,7 @@ class Engine:
 
         Args:
             ids: n sequences of 1 to P token ids, special tokens included, without padding.
-            type_ids: token types of the same lengths; None: all 0.
+            type_ids: token types of the same lengths; None: all 0. A model of one type does not read them.
 
         Raises:
             EngineError: an id or a length that the model does not have; names the sequence and the token.
@@ -326,7 +330,8 @@ class Engine:
         if type_ids is not None:
             if [len(row) for row in type_ids] != lengths.tolist():
                 raise EngineError("type_ids and ids differ in the number or the lengths of their sequences")
-            flat_types = _flatten(type_ids, "type_ids")
+            # Tokenizers tell the texts of a pair apart for models that do not, too (DistilBERT has BERT's).
+            flat_types = _flatten(type_ids, "type_ids") if self.config.type_vocab_size > 1 else None
         return _Batch(model, _flatten(ids, "ids"), flat_types, lengths)
 
 

@@ -38,9 +38,12 @@ class Config(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_uint32) for name in ("abi_version", "vocab_size", "max_positions", "type_vocab_size")),
-        *((name, ctypes.c_uint32) for name in ("hidden_size", "num_layers", "num_heads", "intermediate_size")),
-        *((name, ctypes.c_uint32) for name in ("num_labels", "head_size", "hidden_act", "head", "activation_range")),
-        *((name, ctypes.c_uint32) for name in ("activation_bits", "activation_symmetric", "attention")),
+        *((name, ctypes.c_uint32) for name in ("embedding_size", "hidden_size", "num_layers", "num_heads")),
+        *((name, ctypes.c_uint32) for name in ("intermediate_size", "num_labels", "head_size", "hidden_act", "head")),
+        *(
+            (name, ctypes.c_uint32)
+            for name in ("activation_range", "activation_bits", "activation_symmetric", "attention")
+        ),
         ("activation_clip", ctypes.c_float),
         ("layer_norm_eps", ctypes.c_float),
     )

@@ -1,4 +1,5 @@
-"""BERT tokenization with the ``tokenizers`` package alone, token for token what ``transformers`` does.
+"""Tokenization with the ``tokenizers`` package alone, token for token what ``transformers`` does: whatever is saved as
+tokenizer.json (WordPiece, byte-level BPE, Unigram), and the older files of BERT and RoBERTa.
 
 Training and inference share this module, so a text has the same tokens in both. Truncation is done here on whole
 encodings, without the tokenizer's mutable truncation state: one ``Tokenizer`` may serve many threads.
@@ -20,8 +21,11 @@ from bitpress.errors import UnsupportedModelError
 
 # Classes whose vocab.txt is BERT's WordPiece; others use the same file name for other algorithms.
 WORDPIECE_CLASSES = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer")
+# Classes whose vocab.json and merges.txt are RoBERTa's byte-level BPE.
+BYTE_BPE_CLASSES = ("RobertaTokenizer",)
 PROBE = ("a", "\ua66e" * 200)  # the second is a word of no vocabulary, and longer than WordPiece looks at
 SPECIAL_TOKENS = {"unk": "[UNK]", "sep": "[SEP]", "pad": "[PAD]", "cls": "[CLS]", "mask": "[MASK]"}
+ROBERTA_TOKENS = {"cls": "<s>", "pad": "<pad>", "sep": "</s>", "unk": "<unk>", "mask": "<mask>"}
 
 
 Words = Sequence[tuple[int, int]]  # [start, end) of each, in characters
@@ -51,11 +55,12 @@ class Tokenizer:
 
     @classmethod
     def from_directory(cls, path: str | Path) -> Tokenizer:
-        """Load ``tokenizer.json``, or build the WordPiece tokenizer from ``vocab.txt`` and ``tokenizer_config.json``.
+        """Load ``tokenizer.json``, or build a tokenizer from ``tokenizer_config.json`` and its vocabulary: BERT's
+        WordPiece of ``vocab.txt``, RoBERTa's byte-level BPE of ``vocab.json`` and ``merges.txt``.
 
-        ``do_lower_case``, ``strip_accents`` and ``tokenize_chinese_chars`` of tokenizer_config.json win over what
-        tokenizer.json says, as in ``transformers``. Raises UnsupportedModelError where there is neither file, a file
-        is malformed, or the directory's tokenizer is of another kind.
+        ``do_lower_case``, ``strip_accents`` and ``tokenize_chinese_chars`` of tokenizer_config.json, and RoBERTa's
+        ``add_prefix_space``, win over what tokenizer.json says, as in ``transformers``. Raises UnsupportedModelError
+        where there is none of these files, a file is malformed, or the directory's tokenizer is of another kind.
         """
         folder = Path(path)
         config = _read_json(folder / "tokenizer_config.json")
@@ -65,9 +70,18 @@ class Tokenizer:
                 _follow_config(backend, config or {})
             elif (folder / "vocab.txt").is_file():
                 backend = _from_vocabulary(folder, config or {})
+            elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+                backend = _from_merges(folder, config or {})
+            elif found := sorted(file.name for file in folder.glob("*.model")):
+                raise UnsupportedModelError(
+                    f"{folder}: found {found[0]}, a SentencePiece model, without tokenizer.json; load the tokenizer "
+                    "with transformers' AutoTokenizer and save it there with save_pretrained, which writes "
+                    "tokenizer.json"
+                )
             else:
                 raise UnsupportedModelError(
-                    f"{folder}: no tokenizer found; expected tokenizer.json, or vocab.txt of a BERT WordPiece tokenizer"
+                    f"{folder}: no tokenizer found; expected tokenizer.json, vocab.txt of a BERT WordPiece tokenizer, "
+                    "or vocab.json and merges.txt of a RoBERTa byte-level BPE tokenizer"
                 )
             tokenizer = cls(backend, config)
             # A damaged file may load and fail only when a text needs the damaged part: an unknown word, a pair.
@@ -242,8 +256,14 @@ def _is_wordpiece_class(config: dict[str, Any]) -> bool:
     return name.removesuffix("Fast") in WORDPIECE_CLASSES
 
 
+def _is_byte_bpe_class(config: dict[str, Any]) -> bool:
+    return str(config.get("tokenizer_class")).removesuffix("Fast") in BYTE_BPE_CLASSES
+
+
 def _follow_config(backend: Backend, config: dict[str, Any]) -> None:
-    """Give the BERT normalizer of a tokenizer.json the flags that tokenizer_config.json states."""
+    """Give the BERT normalizer, or RoBERTa's way to split, of a tokenizer.json the flags of tokenizer_config.json."""
+    if isinstance(backend.pre_tokenizer, pre_tokenizers.ByteLevel) and _is_byte_bpe_class(config):
+        backend.pre_tokenizer.add_prefix_space = bool(config.get("add_prefix_space", False))
     if isinstance(backend.normalizer, normalizers.BertNormalizer) and _is_wordpiece_class(config):
         for option, attribute in (
             ("do_lower_case", "lowercase"),
@@ -262,8 +282,7 @@ def _from_vocabulary(folder: Path, config: dict[str, Any]) -> Backend:
             "or any tokenizer saved as tokenizer.json (transformers: tokenizer.save_pretrained)"
         )
     vocabulary = models.WordPiece.read_file(str(folder / "vocab.txt"))
-    named = {**(_read_json(folder / "special_tokens_map.json") or {}), **config}
-    special = {key: _content(named.get(f"{key}_token")) or token for key, token in SPECIAL_TOKENS.items()}
+    special = _special_tokens(folder, config, SPECIAL_TOKENS)
     for key in ("unk", "cls", "sep"):
         if special[key] not in vocabulary:
             raise UnsupportedModelError(f"{folder / 'vocab.txt'}: lacks the {key} token {special[key]!r}")
@@ -284,6 +303,36 @@ def _from_vocabulary(folder: Path, config: dict[str, Any]) -> Backend:
         special_tokens=[(special[key], vocabulary[special[key]]) for key in ("cls", "sep")],
     )
     return backend
+
+
+def _from_merges(folder: Path, config: dict[str, Any]) -> Backend:
+    """RoBERTa's tokenizer (Liu et al. 2019, GPT-2's): byte-level BPE; a text stands between <s> and </s>, and two more
+    of the latter separate a pair, whose token types are all 0."""
+    if config.get("tokenizer_class") is not None and not _is_byte_bpe_class(config):
+        raise UnsupportedModelError(
+            f"{folder}: found vocab.json and merges.txt of a {config['tokenizer_class']}; allowed: "
+            f"{', '.join(BYTE_BPE_CLASSES)}, or any tokenizer saved as tokenizer.json (transformers: "
+            "tokenizer.save_pretrained)"
+        )
+    vocabulary, merges = models.BPE.read_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
+    special = _special_tokens(folder, config, ROBERTA_TOKENS)
+    for key in ("unk", "cls", "sep"):
+        if special[key] not in vocabulary:
+            raise UnsupportedModelError(f"{folder / 'vocab.json'}: lacks the {key} token {special[key]!r}")
+    spaced, trimmed = bool(config.get("add_prefix_space", False)), bool(config.get("trim_offsets", True))
+    backend = Backend(models.BPE(vocabulary, merges, continuing_subword_prefix="", end_of_word_suffix=""))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=spaced)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special.values()])
+    sep, cls = ((special[key], vocabulary[special[key]]) for key in ("sep", "cls"))
+    backend.post_processor = processors.RobertaProcessing(sep, cls, trimmed, spaced)
+    return backend
+
+
+def _special_tokens(folder: Path, config: dict[str, Any], defaults: dict[str, str]) -> dict[str, str]:
+    """The special tokens by what they are for; those that neither file names are the ``defaults``."""
+    named = {**(_read_json(folder / "special_tokens_map.json") or {}), **config}
+    return {key: _content(named.get(f"{key}_token")) or token for key, token in defaults.items()}
 
 
 def _content(token: Any) -> str | None:

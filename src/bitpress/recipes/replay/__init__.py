@@ -27,6 +27,8 @@ from bitpress.train import Batch, EncodedDataset, collate
 __all__ = ["is_binarized", "replay_logits", "replayable", "sign_flips"]
 
 BATCH_TOKENS = 2048
+# By form of head, one after another.
+_HEAD_FUNCTIONS = {"linear": ("tanh",), "relu": ("tanh", "relu"), "dense_relu": ("relu",), "dense_gelu": ("gelu",)}
 
 
 def replayable(student: SequenceClassifier) -> bool:
@@ -62,9 +64,9 @@ def replay_logits(student: SequenceClassifier, dataset: EncodedDataset, indices:
                 features = hidden.flatten(0, 1)
                 rows = (starts[rows, None] + np.arange(hidden.shape[1])).ravel()
             else:
-                features = apply("tanh", kind.pool(hidden[:, 0]))
-                if student.config.head == "relu":
-                    features = apply("relu", features)
+                features = kind.pool(hidden[:, 0])
+                for function in _HEAD_FUNCTIONS[student.config.head]:
+                    features = apply(function, features)
             logits[rows] = float_linear(student.classifier, features).numpy()
     return logits
 
@@ -106,7 +108,8 @@ def _states(student: SequenceClassifier, kind: BitReplay | ValueReplay, batch: B
     """Hidden states [B, T, H]: the embeddings' output, then each layer's."""
     e = student.embeddings
     ids, types = batch.input_ids, batch.token_type_ids
-    states = [layer_norm(e.norm, (e.word(ids) + e.token_type(types)) + e.position.weight[: ids.shape[1]])]
+    hidden = layer_norm(e.norm, (e.word(ids) + e.types(types)) + e.position.weight[: ids.shape[1]])
+    states = [hidden if e.projection is None else float_linear(e.projection, hidden)]
     for i in range(len(student.layers)):
         states.append(kind.layer(i, states[-1]))
     return states

@@ -21,11 +21,11 @@ def product(a: Tensor, b: Tensor) -> Tensor:
     return torch.matmul(a.double(), b.double()).float()
 
 
-def float_linear(linear: Linear, x: Tensor) -> Tensor:
-    """One fma chain an output, inputs in order, then the bias."""
-    total = torch.zeros(len(x), linear.out_features)
+def float_linear(linear: Linear | nn.Linear, x: Tensor) -> Tensor:
+    """One fma chain an output, inputs in order, then the bias. x [..., inputs] → [..., outputs]."""
+    total = torch.zeros(*x.shape[:-1], linear.out_features)
     for k in range(linear.in_features):
-        total = fma(x[:, k : k + 1], linear.weight[:, k], total)
+        total = fma(x[..., k : k + 1], linear.weight[:, k], total)
     return total + linear.bias
 
 
