@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bitpress.recipes.runner import augment, compress, finetune, pretrain
+    from bitpress.recipes.runner import augment, compress, finetune, pack, pretrain
     from bitpress.runtime.pipeline import Model, load
 
 __version__ = "0.1.0"
-__all__ = ["Model", "__version__", "augment", "compress", "finetune", "load", "pretrain"]
+__all__ = ["Model", "__version__", "augment", "compress", "finetune", "load", "pack", "pretrain"]
 
 _HOME = {
     "load": "bitpress.runtime.pipeline",
@@ -20,6 +20,7 @@ _HOME = {
     "compress": "bitpress.recipes.runner",
     "augment": "bitpress.recipes.runner",
     "finetune": "bitpress.recipes.runner",
+    "pack": "bitpress.recipes.runner",
     "pretrain": "bitpress.recipes.runner",
 }
 

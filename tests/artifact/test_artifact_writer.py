@@ -501,7 +501,7 @@ def test_elastic_numbers_that_are_missing_or_too_many_or_do_not_fit(tmp_path: Pa
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("change", [{"hidden_act": "tanh"}, {"hidden_size": 0}, {"model_type": "roberta"}])
+@pytest.mark.parametrize("change", [{"hidden_act": "tanh"}, {"hidden_size": 0}, {"model_type": "albert"}])
 def test_expected_tensors_of_a_model_that_cannot_be_run(change: dict[str, Any]) -> None:
     with pytest.raises(ArtifactError, match=next(iter(change))):
         expected_tensors(hf_config(**change))
@@ -512,7 +512,7 @@ def test_config_that_would_not_be_read_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="range is 'tensor'"):
         write(tmp_path / "model", dataclasses.replace(config, activations=ActivationSpec(range="tensor")))
     with pytest.raises(ArtifactError, match="model_type"):
-        write(tmp_path / "model", dataclasses.replace(config, model=config.model | {"model_type": "roberta"}))
+        write(tmp_path / "model", dataclasses.replace(config, model=config.model | {"model_type": "albert"}))
     spec = dataclasses.replace(config.tensors["pooler.dense.weight"], packing="3bit")
     with pytest.raises(ArtifactError, match="packing is '3bit'"):
         write(tmp_path / "model", dataclasses.replace(config, tensors=config.tensors | {"pooler.dense.weight": spec}))

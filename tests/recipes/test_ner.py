@@ -255,5 +255,5 @@ def test_heads_and_tasks_that_do_not_fit_are_refused(ner: Ner, tiny: Any, tmp_pa
             (other / file.name).write_bytes(file.read_bytes())
     names = ["O", "B-hero", "I-hero", "B-villain", "NN"]
     (other / "config.json").write_text(json.dumps(config | {"id2label": dict(enumerate(names))}))
-    with pytest.raises(TrainingError, match=r"class 'NN' is no tag.*Correct id2label in its config.json"):
+    with pytest.raises(TrainingError, match=r"class 'NN' is no tag.*Correct id2label in the checkpoint's config.json"):
         evaluate_checkpoint(other, ner.dev)

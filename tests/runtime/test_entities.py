@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,6 @@ from tokenizers import models, pre_tokenizers, processors
 
 from bitpress.artifact.schema import ActivationSpec, ArtifactConfig, TaskSpec
 from bitpress.data import Dataset
-from bitpress.errors import ArtifactError
 from bitpress.runtime import pipeline
 from bitpress.runtime.entities import find_entities
 from bitpress.runtime.pipeline import Model
@@ -114,15 +112,3 @@ def test_evaluation_counts_every_word() -> None:
     assert (found["metric"], found["value"], found["n"], found["unread_words"]) == ("entity_f1", 1, 2, 0)
     found = model(4).evaluate(data)
     assert (found["metrics"]["recall/loc"], found["metrics"]["recall/per"], found["unread_words"]) == (0, 1, 2)
-
-
-def test_an_artifact_whose_classes_are_no_tags(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    class Artifact:
-        config = ArtifactConfig(
-            {"id2label": {"0": "NOUN", "1": "VERB"}},
-            *("test", ActivationSpec(), TaskSpec("token_classification", "entity_f1", False), 8, {}),
-        )
-
-    monkeypatch.setattr(pipeline, "read_artifact", lambda path: Artifact)
-    with pytest.raises(ArtifactError, match=r"config.json: id2label: class 'NOUN' is no tag; allowed: O, or one of B-"):
-        pipeline.load(tmp_path)

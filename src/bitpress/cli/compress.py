@@ -17,14 +17,22 @@ from bitpress.cli.output import (
     only_results_on_stdout,
     print_table,
 )
+from bitpress.errors import BitpressError
 
 EXIT_DROP_EXCEEDED = 3
 
 
 def compress(
     teacher: Annotated[Path, typer.Argument(help="Directory of a fine-tuned teacher (Hugging Face layout).")],
-    dev: options.Dev,
     out: options.Out,
+    dev: Annotated[
+        Path | None,
+        typer.Option(
+            help="Labelled data that gives the reported score, and of training chooses the best epoch. Without it a "
+            "recipe that trains nothing is packed, unmeasured.",
+            show_default=False,
+        ),
+    ] = None,
     train: Annotated[
         Path | None,
         typer.Option(
@@ -67,6 +75,11 @@ def compress(
     )
     if student is not None:
         overrides["student.init"] = student
+    if dev is None:
+        if train is not None or max_drop is not None:
+            raise BitpressError(f"{'--train' if train is not None else '--max-drop'} is given without --dev; give both")
+        _pack(teacher, recipe, out, overrides, as_json)
+        return
     from bitpress.recipes.runner import compress as run
 
     with only_results_on_stdout():
@@ -91,6 +104,24 @@ def compress(
     if result["within_max_drop"] is False:
         note(f"error: {result['drop_points']:.2f} points are lost, more than --max-drop {max_drop:g} allows")
         raise typer.Exit(EXIT_DROP_EXCEEDED)
+
+
+def _pack(teacher: Path, recipe: str, out: Path, overrides: dict[str, Any], as_json: bool) -> None:
+    from bitpress.recipes.runner import pack
+
+    with only_results_on_stdout():
+        result = pack(teacher, recipe=recipe, out=out, overrides=overrides).as_dict()
+    if as_json:
+        emit_json(result)
+        return
+    sizes = [format_bytes(result[key]) for key in ("fp32_bytes", "total_bytes")]
+    rows = [["weights", *sizes, f"{format_ratio(result['ratio'])} smaller"]]
+    print_table([result["recipe"], "teacher", f"artifact {result['out']}", "difference"], rows)
+    check = result["engine_vs_student"]
+    note(
+        f"nothing was measured on text, for want of --dev; of {check['n']} {check['unit']} of random tokens "
+        f"{check['identical_logits']} have the same bits by the engine as by the quantized teacher"
+    )
 
 
 def print_result(result: dict[str, Any]) -> None:

@@ -48,20 +48,13 @@ def read_saved_table(path: str | Path) -> tuple[Table, str]:
 
 
 def _load(path: str) -> Any:
-    try:
-        import datasets
-    except ImportError:
-        raise DataError(
-            "is a table of the `datasets` library, which is not installed; pip install 'bitpress[datasets]', or give a "
-            "csv, tsv or jsonl file",
-            path,
-        ) from None
     if path.startswith(HUB):
         name, *rest = path.removeprefix(HUB).split(":")
         if not name or len(rest) not in (1, 2) or not all(rest):
             raise DataError("not a hub name; write hub:NAME:SPLIT or hub:NAME:CONFIGURATION:SPLIT", path)
+        library = _library(path)
         try:
-            return datasets.load_dataset(name, *rest[:-1], split=rest[-1])
+            return library.load_dataset(name, *rest[:-1], split=rest[-1])
         except Exception as error:  # whatever its builders and the network raise
             raise DataError(f"datasets.load_dataset cannot load it: {_first_line(error)}", path) from error
     folder = Path(path)
@@ -74,10 +67,23 @@ def _load(path: str) -> Any:
             "jsonl file",
             path,
         )
+    library = _library(path)
     try:
-        return datasets.load_from_disk(path)
+        return library.load_from_disk(path)
     except Exception as error:  # damaged files fail in pyarrow, json or datasets itself
         raise DataError(f"datasets.load_from_disk cannot read it: {_first_line(error)}", path) from error
+
+
+def _library(path: str) -> Any:
+    try:
+        import datasets
+    except ImportError:
+        raise DataError(
+            "is a table of the `datasets` library, which is not installed; pip install 'bitpress[datasets]', or give a "
+            "csv, tsv or jsonl file",
+            path,
+        ) from None
+    return datasets
 
 
 def _class_names(feature: Any) -> list[str] | None:

@@ -114,6 +114,15 @@ def tag_names(labels: Iterable[str]) -> list[str]:
     return [OUTSIDE, *(f"{prefix}-{label}" for label in sorted(set(labels)) for prefix in ("B", "I"))]
 
 
+def spell_entities(names: Sequence[str]) -> bool:
+    """Whether a model's classes are those of IOB2. Others, such as parts of speech, are of each word alone."""
+    try:
+        check_tag_names(names)
+    except ValueError:
+        return False
+    return True
+
+
 def check_tag_names(names: Sequence[str]) -> None:
     """ValueError where a model's classes are not those of IOB2 in some order: O, and B and I of every label."""
     try:

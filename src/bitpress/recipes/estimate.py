@@ -1,4 +1,5 @@
-"""What a recipe would cost in bytes and milliseconds, before any training: the teacher packed as it is."""
+"""A teacher packed as it is: what recipes that train nothing are for, and what others would cost in bytes and
+milliseconds."""
 
 from __future__ import annotations
 
@@ -30,7 +31,11 @@ def post_training_artifact(
     Raises:
         RecipeError, UnsupportedModelError, ArtifactError: as for ``compress``.
     """
-    parsed = load_recipe(recipe, overrides)
+    pack_untrained(teacher, load_recipe(recipe, overrides), out)
+
+
+def pack_untrained(teacher: str | Path, parsed: Recipe, out: str | Path) -> SequenceClassifier:
+    """:func:`post_training_artifact`, of a recipe that is read; the fake-quantized student that was packed."""
     known = teacher_task(teacher)
     model = make_student(parsed.student, teacher, None, seed=0)
     narrow_student(model, parsed.student.width, None)
@@ -48,12 +53,13 @@ def post_training_artifact(
         recipe=parsed.name,
         packing=parsed.packing,
         side_data=parsed.side_data,
-        task=TaskSpec(known.task.kind, known.task.metric, pair=False),
+        task=TaskSpec(known.task.kind, known.task.metric, pair=known.task.pair_column is not None),
         max_length=known.max_length,
         tokenizer_files=Tokenizer.files(teacher),
         card="Packed without training, to estimate bytes and speed. Its predictions were not measured.\n",
         provenance={"recipe": parsed.as_dict(), "trained": False},
     )
+    return model
 
 
 def _unmeasured(recipe: Recipe, student: SequenceClassifier) -> dict[str, int]:

@@ -27,8 +27,20 @@ class DataOptions:
 
 
 def read_split(path: str | Path, task: Task, columns: DataOptions | None, label_names: Sequence[str] | None) -> Dataset:
-    """A labelled file. DataError names file, line and column of what is wrong; also where there is no row."""
+    """A labelled file. DataError names file, line and column of what is wrong; also where there is no row.
+
+    Raises:
+        TrainingError: words are to be labelled, and ``label_names``, a checkpoint's, are no tags of entities.
+    """
     columns = columns or DataOptions()
+    if task.kind == TOKEN_CLASSIFICATION and label_names:
+        try:
+            check_tag_names(label_names)
+        except ValueError as error:
+            raise TrainingError(
+                f"{error}. Correct id2label in the checkpoint's config.json; a recipe that trains nothing also packs "
+                "other tags, without labelled text"
+            ) from None
     dataset = read_dataset(
         path,
         task,
@@ -131,7 +143,7 @@ def teacher_task(path: str | Path, task_name: str | None = None) -> TeacherTask:
 
     Raises:
         TrainingError: ``task_name`` is of another kind (classification, regression, token classification) than the
-            head, or the classes of a head over tokens are no tags of entities.
+            head.
         UnsupportedModelError: ``path`` is no checkpoint that bitpress runs.
     """
     config = load_config(path)
@@ -147,11 +159,6 @@ def teacher_task(path: str | Path, task_name: str | None = None) -> TeacherTask:
         )
     names = [config.id2label[index] for index in range(config.num_labels)]
     generic = names == [f"LABEL_{index}" for index in range(len(names))]
-    if kind == TOKEN_CLASSIFICATION and not generic:
-        try:
-            check_tag_names(names)
-        except ValueError as error:
-            raise TrainingError(f"{path}: {error}. Correct id2label in its config.json") from None
     length = resolve_max_length(own.get("max_length") if task_name is None else None, task.max_length, config)
     return TeacherTask(task, length, None if generic or task.kind == "regression" else names, config)
 

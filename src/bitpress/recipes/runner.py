@@ -9,6 +9,7 @@ from bitpress.recipes.estimate import post_training_artifact
 from bitpress.recipes.evaluation import evaluate_checkpoint
 from bitpress.recipes.finetune import FinetuneResult, finetune
 from bitpress.recipes.inputs import DataOptions
+from bitpress.recipes.pack import PackResult, pack
 from bitpress.recipes.pretrain import PretrainResult, pretrain
 from bitpress.recipes.sensitivity import Probes, SensitivityResult, sensitivity
 from bitpress.sensitivity import SensitivitySettings
@@ -18,6 +19,7 @@ __all__ = [
     "CompressResult",
     "DataOptions",
     "FinetuneResult",
+    "PackResult",
     "PretrainResult",
     "Probes",
     "SensitivityResult",
@@ -27,6 +29,7 @@ __all__ = [
     "compress",
     "evaluate_checkpoint",
     "finetune",
+    "pack",
     "post_training_artifact",
     "pretrain",
     "sensitivity",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bitpress.data.tag_schemes import OUTSIDE, entities
+from bitpress.data.tag_schemes import OUTSIDE, Entity, entities, spell_entities
 from bitpress.runtime.tokenization import Words
 
 
@@ -19,7 +19,8 @@ def find_entities(
     the ``text`` between them. The score is the mean over an entity's words of the probability of the tag that each got.
 
     Every word has the most probable tag of its first token; a word without one is outside of entities. What cannot
-    continue an entity begins one (:func:`bitpress.data.tag_schemes.entities`).
+    continue an entity begins one (:func:`bitpress.data.tag_schemes.entities`). Where the tags spell no entities
+    (:func:`bitpress.data.tag_schemes.spell_entities`), each word that has a token is one, whose label is its tag.
 
     Args:
         words: [start, end) of each word in ``text``.
@@ -27,13 +28,15 @@ def find_entities(
         probabilities: [tokens, C].
         names: of the C tags.
     """
-    tags, scores = [OUTSIDE] * len(words), [0.0] * len(words)
+    tags, scores, seen = [OUTSIDE] * len(words), [0.0] * len(words), []
     for word, row in zip(begun, probabilities, strict=True):
         if word >= 0:
             best = int(row.argmax())
             tags[word], scores[word] = names[best], float(row[best])
+            seen.append(word)
+    spans = entities(tags) if spell_entities(names) else [Entity(tags[word], word, word + 1) for word in seen]
     found = []
-    for label, first, last in entities(tags):
+    for label, first, last in spans:
         start, end = words[first][0], words[last - 1][1]
         score = sum(scores[first:last]) / (last - first)
         found.append({"entity": label, "score": score, "start": start, "end": end, "text": text[start:end]})

@@ -17,7 +17,6 @@ from bitpress.artifact.reader import read_artifact
 from bitpress.artifact.schema import ArtifactConfig, TaskSpec
 from bitpress.data.dataset import Dataset
 from bitpress.data.scores import score, summarize, word_logits
-from bitpress.data.tag_schemes import check_tag_names
 from bitpress.data.tasks import TASK_KEY, TASK_NAMES, TOKEN_CLASSIFICATION, Task, get_task, plain_task
 from bitpress.data.words import split_words
 from bitpress.errors import ArtifactError, DataError, UnsupportedModelError
@@ -304,11 +303,6 @@ def load(path: str | Path, threads: int | None = None) -> Model:
     from bitpress.runtime.engine import Engine  # only a call needs the native library
 
     artifact = read_artifact(path)
-    if artifact.config.task.kind == TOKEN_CLASSIFICATION:
-        try:
-            check_tag_names(artifact.config.labels)
-        except ValueError as error:
-            raise ArtifactError(f"config.json: id2label: {error}") from None
     try:
         tokenizer = Tokenizer.from_directory(path)
     except UnsupportedModelError as error:
