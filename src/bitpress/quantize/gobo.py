@@ -32,9 +32,10 @@ BITS = (4, 3, 2)
 OUTLIER_RULES = ("log_density", "z", "none")
 OBJECTIVES = ("l1", "l2")
 
-# Of the integers that a table has in artifacts. The step between them is 0.8 % of the largest centroid, where those of
-# 3 bits are a fifth of it apart: rounding moves a centroid by 1/50 of the distance to the next one.
-LARGEST_ENTRY = 127
+# Of the integers that a table has in artifacts. Two entries add up to at most 128 then, which the fast kernel of CPUs
+# without VNNI asks for (docs/numerics.md). The step between them is 1.6 % of the largest centroid, where those of 3 bits
+# are a fifth of it apart: rounding moves a centroid by at most 1/25 of the distance to the next one.
+LARGEST_ENTRY = 64
 
 Floats: TypeAlias = NDArray[np.float32]
 Doubles: TypeAlias = NDArray[np.float64]
@@ -66,7 +67,7 @@ class GoboQuantizer:
     r"""A table a matrix and a list of outliers, with a straight-through gradient.
 
         q(w) = w of an outlier, else scale·table[code]           (the module's text says how they are found)
-        scale = max |centroid| / 127,   table = round(centroid / scale),   code: of the nearest value, the lower of two
+        scale = max |centroid| / 64,   table = round(centroid / scale),   code: of the nearest value, the lower of two
 
         ∂q/∂w = 1
 
