@@ -32,9 +32,9 @@ BITS = (4, 3, 2)
 OUTLIER_RULES = ("log_density", "z", "none")
 OBJECTIVES = ("l1", "l2")
 
-# Of the integers that a table has in artifacts. Two entries add up to at most 128 then, which the fast kernel of CPUs
-# without VNNI asks for (docs/numerics.md). The step between them is 1.6 % of the largest centroid, where those of 3 bits
-# are a fifth of it apart: rounding moves a centroid by at most 1/25 of the distance to the next one.
+# Of the integers that a table has in artifacts. Two entries then add up to at most 128, which the fast kernel of CPUs
+# without VNNI asks for (docs/numerics.md). The step between them is 1.6 % of the largest centroid, where those of 3
+# bits are a fifth of it apart: rounding moves a centroid by at most 1/25 of the distance to the next one.
 LARGEST_ENTRY = 64
 
 Floats: TypeAlias = NDArray[np.float32]
