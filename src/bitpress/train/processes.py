@@ -7,6 +7,7 @@ the others get from it what it measured or read.
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -26,6 +27,8 @@ class Processes:
     def __init__(self, accelerator: Accelerator) -> None:
         self.rank, self.count = accelerator.process_index, accelerator.num_processes
         self._accelerator = accelerator
+        if self.count > 1:
+            atexit.register(_leave)
 
     @property
     def is_first(self) -> bool:
@@ -87,3 +90,9 @@ class Processes:
             for name, number in one.items():
                 total[name] = total.get(name, 0.0) + number
         return total
+
+
+def _leave() -> None:
+    """End the threads of the process group: those that outlive the interpreter abort the process now and then."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
