@@ -128,7 +128,10 @@ def _schemes() -> dict[str, Scheme]:
     from bitpress.recipes.schema import list_recipes
 
     known = {scheme.recipe for scheme in SCHEMES.values()} | set(SAME_FORM)
-    return SCHEMES | {recipe.name: Scheme(recipe.name) for recipe in list_recipes() if recipe.name not in known}
+    rest = [recipe for recipe in list_recipes() if recipe.name not in known]
+    # A recipe whose student has another shape than the teacher is no row of the teacher's shape.
+    same_shape = [r.name for r in rest if r.student.init is None and r.student.layers is None]
+    return SCHEMES | {name: Scheme(name) for name in same_shape}
 
 
 def _once(path: Path, make: Callable[[Path], None], say: Callable[[str], None]) -> None:
