@@ -76,8 +76,12 @@ def compress(
     if student is not None:
         overrides["student.init"] = student
     if dev is None:
-        if train is not None or max_drop is not None:
-            raise BitpressError(f"{'--train' if train is not None else '--max-drop'} is given without --dev; give both")
+        about_data = {
+            **{"--train": train, "--max-drop": max_drop, "--task": task},
+            **{"--text-column": text_column, "--pair-column": pair_column, "--label-column": label_column},
+        }
+        if given := [option for option, value in about_data.items() if value is not None]:
+            raise BitpressError(f"{given[0]} is given without --dev; give both")
         _pack(teacher, recipe, out, overrides, as_json)
         return
     from bitpress.recipes.runner import compress as run

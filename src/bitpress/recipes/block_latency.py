@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bitpress.artifact import TaskSpec, read_artifact
+from bitpress.data.tasks import plain_task
 from bitpress.encoder import SequenceClassifier
 from bitpress.errors import RecipeError
 from bitpress.freeze import freeze
 from bitpress.quantize import Policy, apply_policy
+from bitpress.recipes.inputs import kind_of
 from bitpress.recipes.schema import Recipe
 from bitpress.recipes.student import start_from_random_tokens
 from bitpress.runtime.engine import PROFILED_LINEARS, Engine
@@ -97,13 +99,14 @@ def _engine(student: SequenceClassifier, recipe: Recipe, policy: Policy, out: Pa
     model = copy.deepcopy(student)
     apply_policy(model, policy)
     start_from_random_tokens(model, policy)
+    task = plain_task(kind_of(model.config))
     freeze(
         model,
         policy,
         out,
         recipe=recipe.name,
         packing=recipe.packing,
-        task=TaskSpec("classification", "accuracy", pair=False),
+        task=TaskSpec(task.kind, task.metric, pair=False),
         max_length=model.config.max_position_embeddings,
         tokenizer_files={},
         card="Packed without training, to measure speed.\n",

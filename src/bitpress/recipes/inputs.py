@@ -138,6 +138,13 @@ class TeacherTask:
     config: EncoderConfig
 
 
+def kind_of(config: EncoderConfig) -> str:
+    """The kind of task (``Task.kind``) that a model of this head answers."""
+    if config.classifies_tokens:
+        return TOKEN_CLASSIFICATION
+    return "regression" if config.is_regression else "classification"
+
+
 def teacher_task(path: str | Path, task_name: str | None = None) -> TeacherTask:
     """The task of the checkpoint in ``path``: ``task_name``, or what bitpress wrote in it, or what its head implies.
 
@@ -148,9 +155,7 @@ def teacher_task(path: str | Path, task_name: str | None = None) -> TeacherTask:
     """
     config = load_config(path)
     own: dict[str, Any] = config.extra.get(TASK_KEY) or {}
-    kind = "regression" if config.is_regression else "classification"
-    if config.classifies_tokens:
-        kind = TOKEN_CLASSIFICATION
+    kind = kind_of(config)
     named = task_name or own.get("task")
     task = plain_task(kind) if named is None else get_task(named)
     if task.kind != kind:

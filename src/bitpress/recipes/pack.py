@@ -25,14 +25,14 @@ CHECKED_TEXTS, LONGEST = 64, 64
 _CARD = """Recipe `{name}`: {summary}.
 
 Packed from its checkpoint without a text: how well it answers was not measured. The engine gave the same bits as the
-fake-quantized student for {same} of {n} sequences of random tokens.
+fake-quantized student for {same} of {n} {unit} of random tokens.
 """
 
 
 @dataclass(frozen=True)
 class PackResult:
-    """A packed checkpoint: where it is, its bytes, and how many sequences of random tokens the engine answered with the
-    bits of the fake-quantized student."""
+    """A packed checkpoint: where it is, its bytes, and how engine and fake-quantized student compare on random tokens
+    (:func:`bitpress.recipes.compress.engine_vs_student`)."""
 
     out: str
     recipe: str
@@ -61,7 +61,8 @@ def pack(
     student = pack_untrained(teacher, parsed, out)
     with Engine.from_artifact(read_artifact(out)) as engine:
         check = _compare(student, engine)
-    card = _CARD.format(name=parsed.name, summary=parsed.summary, same=check["identical_logits"], n=check["n"])
+    same = {"same": check["identical_logits"], "n": check["n"], "unit": check["unit"]}
+    card = _CARD.format(name=parsed.name, summary=parsed.summary, **same)
     replace_file(out, "README.md", card.encode())
     sizes = describe(out)
     return PackResult(str(out), parsed.name, sizes["total_bytes"], sizes["fp32_bytes"], sizes["ratio"], check)
