@@ -30,9 +30,10 @@ from bitpress.artifact import (
     write_artifact,
 )
 from bitpress.encoder import SequenceClassifier
-from bitpress.encoder.layers import Linear, WordEmbedding, is_quantizers
+from bitpress.encoder.layers import EmbeddingTable, Linear, is_quantizers
 from bitpress.errors import RecipeError, UnsupportedModelError
 from bitpress.quantize import (
+    POSITION_EMBEDDING,
     TERNARY_QUANTIZERS,
     WORD_EMBEDDING,
     ActivationPolicy,
@@ -67,6 +68,9 @@ def round_side_data(model: SequenceClassifier) -> None:
         RecipeError: a value is beyond ±65,504.
     """
     for name, parameter in model.named_parameters():
+        owner = model.get_submodule(name.rpartition(".")[0])
+        if isinstance(owner, EmbeddingTable) and owner.weight_quantizer is not None:
+            continue  # stored as codes
         if not is_quantizers(name) and is_side_data(name):
             halves = parameter.to(torch.float16)
             if bool(torch.isinf(halves).any()):
@@ -90,7 +94,7 @@ def check_freezable(model: SequenceClassifier, policy: Policy) -> None:
             "range=static; to compare in training only, set freeze=false"
         )
     for name, weights in weight_policies(model, policy).items():
-        if name != WORD_EMBEDDING:
+        if name not in (WORD_EMBEDDING, POSITION_EMBEDDING):
             where = "" if weights.scheme == policy.weights.scheme else f"{name}: "
             _check_scheme(where, weights, policy.activations, model.config.hidden_act)
     if model.config.position_embedding_type != "absolute":
@@ -186,7 +190,7 @@ def freeze(
             continue
         if name in encoded:
             owner = model.get_submodule(name.removesuffix(".weight"))
-            assert isinstance(owner, (Linear, WordEmbedding)), "encode_weights takes no others"
+            assert isinstance(owner, (Linear, EmbeddingTable)), "encode_weights takes no others"
             quantizer, is_split = owner.weight_quantizer, owner.second_weight is not None
             specs[name] = tensor_spec(quantizer, shape, packing, is_split, _outliers(encoded[name]))
             tensors[name] = _stored(encoded[name], specs[name])
@@ -271,7 +275,7 @@ def weight_bytes(model: SequenceClassifier, policy: Policy, packing: str = "2bit
     sizes = {}
     for name, wanted in weight_policies(model, policy).items():
         owner = model.get_submodule(name)
-        assert isinstance(owner, (Linear, WordEmbedding)), "weight_policies takes no others"
+        assert isinstance(owner, (Linear, EmbeddingTable)), "weight_policies takes no others"
         quantizer = wanted.quantizer(len(owner.weight))
         outliers = _outliers(quantizer.encode(owner.weight)) if isinstance(quantizer, GoboQuantizer) else 0
         spec = tensor_spec(quantizer, tuple(owner.weight.shape), packing, owner.second_weight is not None, outliers)

@@ -65,13 +65,20 @@ def respecify(path: Path, name: str, **keys: Any) -> None:
 
 
 @pytest.mark.parametrize("entry", [TERNARY, UNIFORM, CODEBOOK, BINARY])
-@pytest.mark.parametrize(("name", "shape"), [("classifier.weight", [3, 22]), ("embeddings.position.weight", [33, 22])])
+@pytest.mark.parametrize(("name", "shape"), [("classifier.weight", [3, 22]), ("embeddings.token_type.weight", [2, 22])])
 def test_codes_where_only_floats_are_allowed(
     artifact: Path, entry: dict[str, Any], name: str, shape: list[int]
 ) -> None:
     edit_config(artifact, lambda d: quantization(d)["tensors"].update({name: entry | {"shape": shape}}))
     error = refused(artifact, f"scheme is '{entry['scheme']}'; this tensor is fp32 or fp16 in every artifact")
     assert error.tensor == name
+
+
+@pytest.mark.parametrize("entry", [TERNARY, CODEBOOK, BINARY])
+def test_codes_of_positions_that_are_not_uniform(artifact: Path, entry: dict[str, Any]) -> None:
+    name = "embeddings.position.weight"
+    edit_config(artifact, lambda d: quantization(d)["tensors"].update({name: entry | {"shape": [33, 22]}}))
+    assert refused(artifact, f"scheme is '{entry['scheme']}'; this tensor is fp32, fp16 or uniform").tensor == name
 
 
 @pytest.mark.parametrize(

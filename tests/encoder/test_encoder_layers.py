@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from bitpress.encoder import ActivationPoint, Linear, WordEmbedding, load_classifier
+from bitpress.encoder import ActivationPoint, EmbeddingTable, Linear, load_classifier
 from bitpress.encoder.layers import dropout
 from bitpress.errors import UnsupportedModelError
 
@@ -153,7 +153,7 @@ def test_a_quantizer_may_be_a_function_or_a_module_and_be_taken_off_again(quanti
 def test_embedding_by_unique_rows_equals_quantizing_the_table(shape, padding_idx, group):
     """Oracle: quantize all rows, then nn.functional.embedding."""
     torch.manual_seed(0)
-    embedding = WordEmbedding(11, 6, padding_idx)
+    embedding = EmbeddingTable(11, 6, padding_idx)
     nn.init.normal_(embedding.weight)
     ids = torch.randint(0, 7, shape)
     upstream = torch.randn(*shape, 6)
@@ -175,9 +175,20 @@ def test_embedding_by_unique_rows_equals_quantizing_the_table(shape, padding_idx
     assert quantizer.seen == [(rows, 6)]
 
 
+@pytest.mark.parametrize("group", ["row", "matrix"])
+def test_the_first_rows_of_a_table_are_those_of_their_ids(group):
+    embedding = EmbeddingTable(11, 6)
+    nn.init.normal_(embedding.weight)
+    assert torch.equal(embedding.first(4), embedding.weight[:4])
+    embedding.weight_quantizer = RowRound(group)
+    assert torch.equal(embedding.first(4), RowRound(group)(embedding.weight)[:4])
+    embedding.first(4).sum().backward()
+    assert embedding.weight.grad[:, 0].tolist() == [1] * 4 + [0] * 7
+
+
 @pytest.mark.parametrize("quantized", [False, True])
 def test_padding_row_gets_no_gradient(quantized):
-    embedding = WordEmbedding(5, 3, padding_idx=2)
+    embedding = EmbeddingTable(5, 3, padding_idx=2)
     embedding.weight_quantizer = RowRound() if quantized else None
     embedding(torch.tensor([[2, 1, 2], [4, 4, 0]])).sum().backward()
     assert embedding.weight.grad[:, 0].tolist() == [1, 1, 0, 0, 2]

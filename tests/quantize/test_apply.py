@@ -272,7 +272,7 @@ def test_blocks_have_bits_of_their_own() -> None:
     ("policy", "text"),
     [
         (Policy(blocks={"layers.2": {"bits": 4}}), "blocks has 'layers.2', which the model does not have; allowed: "),
-        (Policy(blocks={"classifier": 4}), r"embeddings, embeddings.word, layers, layers.0…1, layers.0…1.attention, "),
+        (Policy(blocks={"classifier": 4}), r"embeddings, embeddings.word, embeddings.position, layers, layers.0…1, "),
         (Policy(blocks={"layers.1.ff": 4}), r"layers.0…1.ffn.output, pooler, pooler.dense$"),
         (
             replace(MIXED, blocks={"layers.1.attention.key": {"groups": 5}}),

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from bitpress.encoder.layers import Linear, WordEmbedding
+from bitpress.encoder.layers import EmbeddingTable, Linear
 from bitpress.errors import RecipeError
 from bitpress.quantize import LossAwareTernaryQuantizer, TernaryQuantizer, WeightPolicy
 
@@ -163,7 +163,7 @@ def test_what_is_settled_is_what_evaluation_and_file_have(group: str, method: st
 @pytest.mark.parametrize("mode", ["train", "settled", "unsettled"])
 def test_an_embedding_quantizes_the_rows_it_looks_up_as_the_table(method: str, mode: str) -> None:
     """Each row with the second moments and scale of its own, also where ids repeat."""
-    embedding = WordEmbedding(50, 33)
+    embedding = EmbeddingTable(50, 33)
     embedding.weight.data = random(50, 33, seed=8)
     made = quantizer(random(50, 33, seed=9).exp(), "row", method)
     embedding.weight_quantizer = made

@@ -15,6 +15,7 @@ from bitpress.quantize import (
     ActivationQuantizer,
     EmbeddingPolicy,
     Policy,
+    PositionPolicy,
     TernaryQuantizer,
     UniformWeightQuantizer,
     WeightPolicy,
@@ -74,6 +75,19 @@ def test_blocks_have_what_they_say_and_the_rest_from_weights() -> None:
     assert policy.weights_of("layers.3.ffn.intermediate") == replace(base, bits=4, group="matrix")
     assert policy.weights_of("layers.31.ffn.output") == policy.weights_of("layers.2.ffn.output") == base
     assert policy.weights_of("embeddings.word") == EmbeddingPolicy(scheme="uniform", bits=4)
+    assert policy.weights_of("embeddings.position") == PositionPolicy(bits=4)
+
+
+def test_positions_are_fp32_or_uniform_by_their_own_section_and_blocks() -> None:
+    assert Policy().weights_of("embeddings.position").quantizer(8) is None
+    policy = Policy(position_embedding=PositionPolicy(scheme="uniform"), blocks={"embeddings.position": {"bits": 4}})
+    assert policy.weights_of("embeddings.position").quantizer(8) == UniformWeightQuantizer(4, True, "row")
+    assert policy.weights_of("embeddings.word") == EmbeddingPolicy()
+    for scheme in ("ternary", "binary", "codebook"):
+        with pytest.raises(RecipeError, match=f"position_embedding.scheme is '{scheme}'; allowed: fp32, uniform"):
+            PositionPolicy(scheme=scheme)
+    with pytest.raises(RecipeError, match=r"blocks.embeddings: position_embedding.scheme is 'ternary'"):
+        Policy(blocks={"embeddings": {"scheme": "ternary"}})
 
 
 def test_fp32_has_no_quantizer() -> None:

@@ -98,7 +98,8 @@ def test_the_artifact_has_the_bits_that_were_decided_within_the_budget(mixed: An
     assert mixed.allocation["cost"] == mixed.allocation["bytes"]
     assert (mixed.allocation["smallest"], mixed.allocation["largest"]) == (2 * LAYER[2], 2 * LAYER[4])
     assert mixed.allocation["fp32_bytes"] == 2 * 4 * WEIGHTS
-    assert tensors["pooler.dense.weight"].bits == tensors["embeddings.word.weight"].bits == 8
+    for name in ("pooler.dense", "embeddings.word", "embeddings.position"):
+        assert tensors[f"{name}.weight"].bits == 8
     assert tensors["layers.0.ffn.output.weight"].group == "row"
 
 
@@ -219,12 +220,13 @@ def test_times_of_every_kind_of_head(tiny: Any, head: dict[str, Any]) -> None:
     [
         ("q-bert", {"bits": 3}),
         ("q-bert", {"bits": 2, "activations.range": "token", "weights.bounds": "percentile", "side_data": "fp16"}),
+        ("q-bert", {"bits": 8, "blocks": {"embeddings.position": {"bits": 4, "symmetric": False, "group": "matrix"}}}),
         ("directq", {"bits": 2}),
         ("directq", {"bits": 8}),
         ("q8bert", {}),
         ("q8bert", {"compat": "reference", "weights.group": "row", "weights.pair_bound": True}),
     ],
-    ids=["q-bert-3", "q-bert-2-token", "directq-2", "directq-8", "q8bert", "q8bert-reference"],
+    ids=["q-bert-3", "q-bert-2-token", "q-bert-8-positions", "directq-2", "directq-8", "q8bert", "q8bert-reference"],
 )
 def test_the_engine_runs_the_other_recipes_as_they_were_trained(
     tiny: Any, tmp_path: Path, recipe: str, overrides: dict[str, Any]

@@ -267,7 +267,9 @@ def test_a_leaf_name_sets_it_in_every_stage_and_a_path_is_exact() -> None:
 def test_a_stages_name_before_a_key_sets_it_there_only(key: str) -> None:
     schedules = [stage.schedule for stage in load_recipe("bit", {"learning_rate": 1e-3, key: 2e-4}).stages]
     assert [schedule.learning_rate for schedule in schedules if schedule] == [1e-3, 2e-4]
-    with pytest.raises(RecipeError, match=r"could be quantize\.activations\.bits or quantize\.weights\.bits"):
+    with pytest.raises(
+        RecipeError, match=r"could be quantize\.activations\.bits or quantize\.position_emb"
+    ):
         load_recipe("bit", {"w1a1.bits": 2})
     with pytest.raises(RecipeError, match="no such key"):
         load_recipe("bit", {"w1a3.learning_rate": 2e-4})
@@ -293,7 +295,10 @@ def test_compat_reference_brings_back_the_release_and_an_override_wins_over_it()
     ("overrides", "text"),
     [
         ({"epoch": 1}, "--set epoch: the recipe has no such key; did you mean epochs"),
-        ({"clip": 1}, "could be quantize.activations.clip or quantize.weights.clip or quantize.word_embedding.clip"),
+        (
+            {"clip": 1},
+            "could be quantize.activations.clip or quantize.position_embedding.clip or ",
+        ),
         ({"range": "batch"}, "range is 'batch'; allowed: token, static, tensor"),
         ({"packing": "3bit"}, "packing: Input should be '2bit' or 'trits' (found '3bit')"),
         ({"epochs": "many"}, "stages.0.schedule.epochs"),

@@ -8,7 +8,7 @@ from typing import Any
 
 from bitpress.artifact import stored
 from bitpress.artifact.container import DTYPES
-from bitpress.artifact.model_config import can_be_quantized
+from bitpress.artifact.model_config import POSITIONS, can_be_quantized
 from bitpress.artifact.tensor_spec import TensorSpec
 
 TERNARYBERT = "TernaryBERT paper's accounting: packed codes + fp32 scales + fp32 rest, in MiB of 2^20, no container"
@@ -18,8 +18,8 @@ BIBERT = (
 )
 QBERT = (
     "Q-BERT paper's accounting: every number of a layer at the bits of its matrices, biases and LayerNorm included, "
-    "every number of the embeddings at those of the word embedding, and fp32 scales and offsets of the layers, in MiB "
-    "of 2^20; no pooler or head"
+    "positions at their own, every other number of the embeddings at those of the word embedding, and fp32 scales and "
+    "offsets of the layers, in MiB of 2^20; no pooler or head"
 )
 GOBO = (
     "GOBO paper's accounting: codes, fp32 tables of 2^bits entries and 40 bits an outlier (fp32, and its place in a "
@@ -70,7 +70,7 @@ def qbert_accounting(specs: Mapping[str, TensorSpec]) -> dict[str, Any]:
         count = math.prod(spec.shape)
         numbers[part] += count
         if part == "embeddings":
-            embeddings += count * specs["embeddings.word.weight"].bits / 8
+            embeddings += count * specs[name if name == POSITIONS else "embeddings.word.weight"].bits / 8
         else:
             layers += count * specs[_matrix_before(name)].bits / 8
             layers += 0 if spec.is_float else _side_bytes(name, spec)

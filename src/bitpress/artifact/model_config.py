@@ -29,6 +29,7 @@ MAX_HEAD_SIZE = 1 << 14
 MAX_ATTENTION_SIZE = 1 << 16
 MAX_LABELS = 1 << 15
 MAX_LABEL_LENGTH = 1 << 10
+POSITIONS = "embeddings.position.weight"
 ACTIVATIONS = ("gelu", "gelu_new", "relu", "silu", "swish")
 
 
@@ -162,7 +163,7 @@ def expected_tensors(model: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     e = embedding_size(model)
     shapes: dict[str, tuple[int, ...]] = {
         "embeddings.word.weight": (model["vocab_size"], e),
-        "embeddings.position.weight": (model["max_position_embeddings"], e),
+        POSITIONS: (model["max_position_embeddings"], e),
         "embeddings.token_type.weight": (model["type_vocab_size"], e),
         "embeddings.norm.weight": (e,),
         "embeddings.norm.bias": (e,),
@@ -191,7 +192,7 @@ def is_layer_matrix(name: str) -> bool:
 
 
 def can_be_quantized(name: str) -> bool:
-    """Whether this tensor may be stored as codes: word embedding, every layer's matrices, pooler."""
+    """Whether this tensor may be stored in every scheme: word embedding, every layer's matrices, pooler."""
     return is_layer_matrix(name) or name in ("embeddings.word.weight", "pooler.dense.weight")
 
 

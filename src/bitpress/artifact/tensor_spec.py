@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bitpress.artifact.codec import BITS as TERNARY_BITS
-from bitpress.artifact.model_config import can_be_quantized, is_number
+from bitpress.artifact.model_config import POSITIONS, can_be_quantized, is_number
 from bitpress.artifact.strict_json import shown
 from bitpress.errors import ArtifactError
 
@@ -156,7 +156,9 @@ def parse_spec(name: str, value: Any, shape: tuple[int, ...]) -> TensorSpec:
     found = value["shape"]
     if found != list(shape) or any(type(size) is not int for size in found):
         raise ArtifactError(f"shape is {shown(found)}; the model's config gives {list(shape)}", name)
-    if scheme in GROUPS and not can_be_quantized(name):
+    if name == POSITIONS and scheme in GROUPS and scheme != "uniform":
+        raise ArtifactError(f"scheme is {scheme!r}; this tensor is fp32, fp16 or uniform", name)
+    if scheme in GROUPS and name != POSITIONS and not can_be_quantized(name):
         raise ArtifactError(f"scheme is {scheme!r}; this tensor is fp32 or fp16 in every artifact", name)
     packing = _parse_packing(name, value) if scheme == "ternary" else None
     group = group_size = symmetric = scale_bits = terms = outliers = None

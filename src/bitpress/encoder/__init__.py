@@ -11,19 +11,19 @@ from bitpress.encoder.checkpoint import (
     save_encoder,
 )
 from bitpress.encoder.config import EncoderConfig
-from bitpress.encoder.layers import ActivationPoint, Linear, WordEmbedding
+from bitpress.encoder.layers import ActivationPoint, EmbeddingTable, Linear
 from bitpress.encoder.losses import task_loss
 from bitpress.encoder.masked_lm import MaskedLanguageHead
 from bitpress.encoder.model import EncoderOutput, SequenceClassifier, head_parameters
 
 __all__ = [
     "ActivationPoint",
+    "EmbeddingTable",
     "EncoderConfig",
     "EncoderOutput",
     "Linear",
     "MaskedLanguageHead",
     "SequenceClassifier",
-    "WordEmbedding",
     "head_parameters",
     "load_classifier",
     "load_config",

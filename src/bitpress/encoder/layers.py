@@ -85,7 +85,7 @@ def _quantized(quantizer: WeightQuantizer | None, weight: Tensor, second: Tensor
     return first + (second if quantizer is None else quantizer(second))
 
 
-class WordEmbedding(nn.Module):
+class EmbeddingTable(nn.Module):
     """Rows of ``weight`` [V, H] by id; the row ``padding_idx`` is looked up but gets no gradient. ``second_weight`` as
     in :class:`Linear`.
 
@@ -111,6 +111,12 @@ class WordEmbedding(nn.Module):
         if self.second_weight is not None:
             rows = rows + self._rows(unique, self.second_weight)
         return F.embedding(inverse, rows)
+
+    def first(self, rows: int) -> Tensor:
+        """Rows 0 to ``rows`` - 1 → [rows, H]."""
+        if self.weight_quantizer is None:
+            return _quantized(None, self.weight, self.second_weight)[:rows]
+        return self(torch.arange(rows, device=self.weight.device))
 
     def _rows(self, ids: Tensor, weight: Tensor) -> Tensor:
         """Rows ``ids`` of the quantized ``weight``."""

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from bitpress.encoder.activations import ACTIVATIONS
 from bitpress.encoder.config import EncoderConfig
-from bitpress.encoder.layers import ActivationPoint, Linear, WordEmbedding, dropout, keep_signs
+from bitpress.encoder.layers import ActivationPoint, EmbeddingTable, Linear, dropout, keep_signs
 from bitpress.errors import UnsupportedModelError
 from bitpress.families import POOLED_HEADS
 
@@ -53,8 +53,8 @@ class Embeddings(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         size = config.embedding_size or config.hidden_size
-        self.word = WordEmbedding(config.vocab_size, size, config.pad_token_id)
-        self.position = nn.Embedding(config.max_position_embeddings, size)
+        self.word = EmbeddingTable(config.vocab_size, size, config.pad_token_id)
+        self.position = EmbeddingTable(config.max_position_embeddings, size)
         self.token_type = nn.Embedding(config.type_vocab_size, size)
         self.norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
         self.projection = None if size == config.hidden_size else nn.Linear(size, config.hidden_size)
@@ -68,7 +68,7 @@ class Embeddings(nn.Module):
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
         """ids int64 [B, T], token types int64 [B, T] or None (all 0) → [B, T, H]."""
-        length, positions = input_ids.shape[1], self.position.num_embeddings
+        length, positions = input_ids.shape[1], len(self.position.weight)
         if length > positions:
             raise UnsupportedModelError(
                 f"a text of {length} tokens; this model has {positions} positions. Set max_length to at most "
@@ -76,7 +76,7 @@ class Embeddings(nn.Module):
             )
         x = self.word(input_ids) + self.types(token_type_ids)
         if self.absolute:
-            x = x + self.position.weight[:length]
+            x = x + self.position.first(length)
         x = dropout(self.norm(x), self.dropout, self.training)
         return x if self.projection is None else self.projection(x)
 

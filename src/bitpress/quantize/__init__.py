@@ -18,10 +18,12 @@ from bitpress.quantize.gobo import GoboCodes, GoboQuantizer
 from bitpress.quantize.learned_range import LearnedRangeQuantizer
 from bitpress.quantize.loss_aware import TERNARY_QUANTIZERS, LossAwareTernaryQuantizer
 from bitpress.quantize.policy import (
+    POSITION_EMBEDDING,
     WORD_EMBEDDING,
     ActivationPolicy,
     EmbeddingPolicy,
     Policy,
+    PositionPolicy,
     WeightPolicy,
     is_within,
 )
@@ -31,6 +33,7 @@ from bitpress.quantize.uniform import ActivationQuantizer
 from bitpress.quantize.uniform_weights import UniformWeightQuantizer
 
 __all__ = [
+    "POSITION_EMBEDDING",
     "TERNARY_QUANTIZERS",
     "WORD_EMBEDDING",
     "ActivationPolicy",
@@ -47,6 +50,7 @@ __all__ = [
     "LeftFp32",
     "LossAwareTernaryQuantizer",
     "Policy",
+    "PositionPolicy",
     "ReportRow",
     "SignQuantizer",
     "TernaryQuantizer",

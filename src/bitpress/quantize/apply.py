@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bitpress.encoder.activations import ACTIVATIONS
-from bitpress.encoder.layers import ActivationPoint, Linear, WordEmbedding, is_quantizers
+from bitpress.encoder.layers import ActivationPoint, EmbeddingTable, Linear, is_quantizers
 from bitpress.encoder.model import Attention, FeedForward
 from bitpress.errors import RecipeError
 from bitpress.quantize.binary import AllAttention, BinaryQuantizer, BooleanAttention
@@ -19,7 +19,7 @@ from bitpress.quantize.gobo import GoboQuantizer
 from bitpress.quantize.learned_range import LearnedRangeQuantizer
 from bitpress.quantize.learned_scale import LearnedScale
 from bitpress.quantize.loss_aware import TERNARY_QUANTIZERS
-from bitpress.quantize.policy import ActivationPolicy, Policy, WeightPolicy, is_within
+from bitpress.quantize.policy import POSITION_EMBEDDING, ActivationPolicy, Policy, WeightPolicy, is_within
 from bitpress.quantize.uniform import ActivationQuantizer
 from bitpress.quantize.uniform_weights import UniformWeightQuantizer
 
@@ -65,11 +65,11 @@ class AppliedPolicy:
 
 
 def apply_policy(model: nn.Module, policy: Policy) -> AppliedPolicy:
-    """Set the quantizers of ``policy`` on every linear but the classifier, on the word embedding and on every
-    activation point of ``model``, replacing earlier ones (with them, static ranges). Quantizers on a learned scale
-    continue with the scales and thresholds of those of their kind that they replace.
+    """Set the quantizers of ``policy`` on every linear but the classifier, on the embeddings of words and positions and
+    on every activation point of ``model``, replacing earlier ones (with them, static ranges). Quantizers on a learned
+    scale continue with the scales and thresholds of those of their kind that they replace.
 
-    Position and token-type embeddings, biases, LayerNorm and the classifier stay fp32, as published (TernaryBERT §3).
+    Token-type embeddings, biases, LayerNorm and the classifier stay fp32, as published (TernaryBERT §3).
 
     Raises:
         RecipeError: see :func:`weight_policies`.
@@ -82,7 +82,7 @@ def apply_policy(model: nn.Module, policy: Policy) -> AppliedPolicy:
     weights: dict[str, WeightPolicy] = {}
     linears, points = [], []
     for name, module in list(model.named_modules()):
-        if isinstance(module, (Linear, WordEmbedding)):
+        if isinstance(module, (Linear, EmbeddingTable)):
             wanted = weights_of.get(name)
             quantizer = None if wanted is None else wanted.quantizer(len(module.weight))
             del module.weight_quantizer  # torch lets nothing but a module take the place of one
@@ -107,8 +107,8 @@ def apply_policy(model: nn.Module, policy: Policy) -> AppliedPolicy:
 
 
 def weight_policies(model: nn.Module, policy: Policy) -> dict[str, WeightPolicy]:
-    """How the weights of every linear but the classifier and of the word embedding are to be stored, by module name,
-    with groups as their matrices have them.
+    """How the weights of every linear but the classifier and of the embeddings of words and positions are to be stored,
+    by module name, with groups as their matrices have them.
 
     Raises:
         RecipeError: ``policy.blocks`` names what the model does not have, or a matrix cannot have so many groups.
@@ -116,7 +116,7 @@ def weight_policies(model: nn.Module, policy: Policy) -> dict[str, WeightPolicy]
     modules = {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, (Linear, WordEmbedding)) and name != _HEAD
+        if isinstance(module, (Linear, EmbeddingTable)) and name != _HEAD
     }
     known = [*modules, "pooler.dense"]  # a recipe may name the pooler, which a classifier of tokens does not have
     for block in policy.blocks:
@@ -199,7 +199,7 @@ def encode_weights(model: nn.Module) -> dict[str, tuple[Tensor | None, ...]]:
     gives them; of one that is split, both parts' stacked: [2, rows, cols] and [2], or [2, rows] of rows."""
     encoded: dict[str, tuple[Tensor | None, ...]] = {}
     for name, module in model.named_modules():
-        if isinstance(module, (Linear, WordEmbedding)):
+        if isinstance(module, (Linear, EmbeddingTable)):
             quantizer = module.weight_quantizer
             if not isinstance(quantizer, (*TERNARY_QUANTIZERS, UniformWeightQuantizer, GoboQuantizer, BinaryQuantizer)):
                 continue
@@ -270,8 +270,8 @@ def _reason(model: nn.Module, name: str) -> str:
         return "task head: few parameters, and quantizing it costs accuracy"
     if isinstance(module, nn.LayerNorm):
         return "LayerNorm: few parameters, computed in fp32"
-    if isinstance(module, nn.Embedding):
+    if isinstance(module, nn.Embedding) or owner == POSITION_EMBEDDING:
         return "small embedding table, added in fp32"
-    if isinstance(module, (Linear, WordEmbedding)) and attribute in ("weight", "second_weight"):
+    if isinstance(module, (Linear, EmbeddingTable)) and attribute in ("weight", "second_weight"):
         return "the policy keeps it in fp32"
     return "bias: added in fp32 after the integer sum"

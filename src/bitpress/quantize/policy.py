@@ -1,4 +1,4 @@
-"""Which quantizer each weight matrix, the word embedding and the activations get.
+"""Which quantizer each weight matrix, the embeddings and the activations get.
 
 A policy is data: a section of a recipe, carried out by ``apply_policy``. Values are checked when it is made; an error
 names the key, the value and what is allowed.
@@ -30,6 +30,7 @@ CENTRES = ("row", "matrix", "none")
 ATTENTIONS = ("bool", "all")
 GROUP_FITS = ("exact", "below")
 WORD_EMBEDDING = "embeddings.word"
+POSITION_EMBEDDING = "embeddings.position"
 TERNARY_METHODS = (*METHODS, *LOSS_AWARE_METHODS)
 WeightQuantizer: TypeAlias = (
     TernaryQuantizer | LossAwareTernaryQuantizer | UniformWeightQuantizer | GoboQuantizer | BinaryQuantizer
@@ -182,6 +183,19 @@ class EmbeddingPolicy(WeightPolicy):
 
 
 @dataclass(frozen=True)
+class PositionPolicy(EmbeddingPolicy):
+    """How the table of positions is stored: in fp32 as published but by Q-BERT, or as uniform codes."""
+
+    SECTION: ClassVar[str] = "position_embedding"
+
+    scheme: str = "fp32"
+
+    def __post_init__(self) -> None:
+        _check_choice(f"{self.SECTION}.scheme", self.scheme, ("fp32", "uniform"))
+        super().__post_init__()
+
+
+@dataclass(frozen=True)
 class ActivationPolicy:
     """How the inputs of matrix products are represented.
 
@@ -266,13 +280,14 @@ class ActivationPolicy:
 
 @dataclass(frozen=True)
 class Policy:
-    """Weights of the linears (pooler included, classifier never), the word embedding, and the activations.
+    """Weights of the linears (pooler included, classifier never), words' and positions' embeddings, and activations.
 
-    ``blocks``: where weights differ from ``weights`` (or, of the word embedding, from ``word_embedding``): the first
+    ``blocks``: where weights differ from ``weights`` (or an embedding from its own section): the first
     parts of parameter names ("layers.3", "layers.3.ffn", "layers.3.ffn.output", "pooler") → keys of
     :class:`WeightPolicy`, or a number, which is ``bits``. Where several apply, the longest name wins, key by key.
 
-    The default is TernaryBERT's: one α a matrix, one a row of the word embedding, asymmetric 8-bit activations.
+    The default is TernaryBERT's: one α a matrix, one a row of the word embedding, positions in fp32, asymmetric 8-bit
+    activations.
 
     Raises:
         RecipeError: a block has an unknown key or a value that is not allowed.
@@ -282,6 +297,7 @@ class Policy:
     word_embedding: EmbeddingPolicy = field(default_factory=EmbeddingPolicy)
     activations: ActivationPolicy = field(default_factory=ActivationPolicy)
     blocks: Mapping[str, Any] = field(default_factory=dict)
+    position_embedding: PositionPolicy = field(default_factory=PositionPolicy)
 
     def __post_init__(self) -> None:
         known = [each.name for each in dataclasses.fields(WeightPolicy)]
@@ -290,18 +306,19 @@ class Policy:
                 if key not in known:
                     raise RecipeError(f"blocks.{block} has the unknown key {key!r}; allowed: {', '.join(known)}")
             try:
-                self.weights_of(block)
+                for name in _tables_within(block) or [block]:
+                    self.weights_of(name)
             except RecipeError as error:
                 raise RecipeError(f"blocks.{block}: {error}") from error
 
     def weights_of(self, name: str) -> WeightPolicy:
-        """How the weights of a linear or the word embedding are stored, by its name in the encoder."""
+        """How the weights of a linear or an embedding are stored, by its name in the encoder."""
         keys: dict[str, Any] = {}
         for block in sorted(self.blocks, key=len):
             if is_within(name, block):
                 keys |= _keys_of(self.blocks[block], block)
-        is_embedding = is_within(name, WORD_EMBEDDING) or is_within(WORD_EMBEDDING, name)
-        return replace(self.word_embedding if is_embedding else self.weights, **keys)
+        tables = {WORD_EMBEDDING: self.word_embedding, POSITION_EMBEDDING: self.position_embedding}
+        return replace(tables.get(name, self.weights), **keys)
 
     def with_bits(self, bits: Mapping[str, int]) -> Policy:
         """The same with so many bits for each of these blocks, but where ``blocks`` says otherwise of it, or of a part
@@ -313,6 +330,11 @@ class Policy:
 def is_within(name: str, block: str) -> bool:
     """Whether a module or parameter belongs to a block: "layers.1" has "layers.1.ffn" and not "layers.10"."""
     return f"{name}.".startswith(f"{block}.")
+
+
+def _tables_within(block: str) -> list[str]:
+    """The embeddings that a block has."""
+    return [table for table in (WORD_EMBEDDING, POSITION_EMBEDDING) if is_within(table, block)]
 
 
 def _keys_of(wanted: object, block: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bitpress.encoder.layers import Linear, WordEmbedding
+from bitpress.encoder.layers import EmbeddingTable, Linear
 from bitpress.errors import TrainingError
 from bitpress.quantize.loss_aware import TERNARY_QUANTIZERS, LossAwareTernaryQuantizer
 from bitpress.quantize.ternary import TernaryQuantizer
@@ -40,7 +40,7 @@ def split_ternary(model: nn.Module) -> int:
     """
     count = 0
     for name, module in model.named_modules():
-        if not isinstance(module, (Linear, WordEmbedding)) or not isinstance(
+        if not isinstance(module, (Linear, EmbeddingTable)) or not isinstance(
             module.weight_quantizer, TERNARY_QUANTIZERS
         ):
             continue

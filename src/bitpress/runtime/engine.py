@@ -232,7 +232,9 @@ class Engine:
 
         def tensors() -> Iterator[tuple[str, Floats | PackedTensor]]:
             for name, spec in artifact.config.tensors.items():
-                yield name, artifact.dense(name) if spec.is_float else _packed_tensor(artifact, name, spec)
+                # Positions are added in fp32: their table is small, and every text reads the start of it.
+                is_dense = spec.is_float or name == "embeddings.position.weight"
+                yield name, artifact.dense(name) if is_dense else _packed_tensor(artifact, name, spec)
                 # The engine has its own form of it now, and of the word embedding looks up a few rows a text.
                 artifact.release_pages()
             yield from artifact.elastic.items()

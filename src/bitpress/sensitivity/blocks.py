@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from bitpress.encoder import Linear, WordEmbedding
+from bitpress.encoder import EmbeddingTable, Linear
 from bitpress.encoder.layers import is_quantizers
 from bitpress.errors import RecipeError
 
 GRANULARITIES = ("layer", "module", "matrix")
 INCLUDED = ("matrices", "all")
-# The head stays fp32 under every policy (quantize/apply.py).
-_HEAD = "classifier"
+# The head stays fp32 under every policy (quantize/apply.py), and the table of positions is small beside the words'.
+_HEAD, _POSITIONS = "classifier", "embeddings.position"
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,9 @@ def find_block(blocks: tuple[Block, ...], name: str) -> Block:
 
 def _is_quantized(model: nn.Module, name: str) -> bool:
     owner, _, attribute = name.rpartition(".")
-    if owner == _HEAD or attribute not in ("weight", "second_weight"):
+    if owner in (_HEAD, _POSITIONS) or attribute not in ("weight", "second_weight"):
         return False
-    return isinstance(model.get_submodule(owner), (Linear, WordEmbedding))
+    return isinstance(model.get_submodule(owner), (Linear, EmbeddingTable))
 
 
 def _block_name(parameter: str, by: str, include: str) -> str | None:

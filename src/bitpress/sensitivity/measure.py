@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bitpress.encoder import ActivationPoint, Linear, SequenceClassifier, WordEmbedding
+from bitpress.encoder import ActivationPoint, EmbeddingTable, Linear, SequenceClassifier
 from bitpress.errors import RecipeError, TrainingError
 from bitpress.sensitivity.blocks import Block, block_tensors
 from bitpress.sensitivity.hessian import (
@@ -105,7 +105,7 @@ def check_full_precision(model: nn.Module) -> None:
     """RecipeError where ``model`` has quantizers or parameters that are not fp32: second derivatives mean nothing."""
     for name, module in model.named_modules():
         quantizers = []
-        if isinstance(module, (Linear, WordEmbedding)):
+        if isinstance(module, (Linear, EmbeddingTable)):
             quantizers = [module.weight_quantizer, getattr(module, "input_quantizer", None)]
         elif isinstance(module, ActivationPoint):
             quantizers = [module.quantizer]

@@ -108,7 +108,7 @@ def _states(student: SequenceClassifier, kind: BitReplay | ValueReplay, batch: B
     """Hidden states [B, T, H]: the embeddings' output, then each layer's."""
     e = student.embeddings
     ids, types = batch.input_ids, batch.token_type_ids
-    hidden = layer_norm(e.norm, (e.word(ids) + e.types(types)) + e.position.weight[: ids.shape[1]])
+    hidden = layer_norm(e.norm, (e.word(ids) + e.types(types)) + e.position.first(ids.shape[1]))
     states = [hidden if e.projection is None else float_linear(e.projection, hidden)]
     for i in range(len(student.layers)):
         states.append(kind.layer(i, states[-1]))
