@@ -267,9 +267,7 @@ def test_a_leaf_name_sets_it_in_every_stage_and_a_path_is_exact() -> None:
 def test_a_stages_name_before_a_key_sets_it_there_only(key: str) -> None:
     schedules = [stage.schedule for stage in load_recipe("bit", {"learning_rate": 1e-3, key: 2e-4}).stages]
     assert [schedule.learning_rate for schedule in schedules if schedule] == [1e-3, 2e-4]
-    with pytest.raises(
-        RecipeError, match=r"could be quantize\.activations\.bits or quantize\.position_emb"
-    ):
+    with pytest.raises(RecipeError, match=r"could be quantize\.activations\.bits or quantize\.position_emb"):
         load_recipe("bit", {"w1a1.bits": 2})
     with pytest.raises(RecipeError, match="no such key"):
         load_recipe("bit", {"w1a3.learning_rate": 2e-4})
