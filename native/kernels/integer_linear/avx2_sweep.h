@@ -114,8 +114,10 @@ alignas(32) constexpr int32_t kColumnMasks[2 * kOutlierColumns - 1] = {0, 0, 0, 
 // The rows of a tile share a delta, and each has its pointer in a register: a look-up of the code's float and a
 // multiply-add for each. [Ten rows: their pointers lie in memory. Six: more tiles, whose ends are not foreseen.]
 constexpr int kOutlierRows = 8;
-void WriteRowsWithOutliers(const Workspace& work, const CodeRows& rows, const float* a_scale, const float* a_offset,
-                           const IntegerMatrix& w, size_t panel, float* y, size_t ldy) {
+//
+// sums: of each row the 16 of this panel, rows `stride` apart.
+void WriteRowsWithOutliers(const int32_t* sums, size_t stride, const CodeRows& rows, const float* a_scale,
+                           const float* a_offset, const IntegerMatrix& w, size_t panel, float* y, size_t ldy) {
   static_assert(kOutlierColumns == kFloats, "an outlier is a lane");
   for (size_t half = 0; half < kPanelHalves; ++half) {
     const size_t column = half * kOutlierColumns, n = panel * kPanelColumns + column;
@@ -130,7 +132,7 @@ void WriteRowsWithOutliers(const Workspace& work, const CodeRows& rows, const fl
 #define BITPRESS_FOR_ROWS _Pragma("GCC unroll 8") for (int r = 0; r < R; ++r)
       BITPRESS_FOR_ROWS {
         codes[r] = rows.codes + (row + r) * rows.stride;
-        t[r] = Fma(ToFloat(LoadInt(work.sums[row + r] + column)), scale, Zero());
+        t[r] = Fma(ToFloat(LoadInt(sums + (row + r) * stride + column)), scale, Zero());
       }
       for (const Outlier* o = begin; o < end; ++o) {
         const I32 mask = LoadInt(kColumnMasks + kOutlierColumns - 1 - o->column);
@@ -147,6 +149,18 @@ void WriteRowsWithOutliers(const Workspace& work, const CodeRows& rows, const fl
   }
 }
 
+// f(first row, rows) for sweeps of at most kRowBlock rows, with the sums of their codes where offsets need them.
+template <class F>
+void ForSweeps(const uint8_t* a, size_t lda, size_t m, const IntegerMatrix& w, int32_t* code_sums, F f) {
+  size_t row_block = kRowBlock;
+  if (!w.offset.empty() && kCodeSums / w.groups < row_block) row_block = kCodeSums / w.groups;
+  for (size_t row = 0; row < m; row += row_block) {
+    const CodeRows rows = {a + row * lda, lda, m - row < row_block ? m - row : row_block};
+    if (!w.offset.empty()) SumCodes(rows, w, code_sums);
+    f(row, rows);
+  }
+}
+
 // Products, one object a call:
 //   kRows                             of a tile; kRowBlock is a multiple
 //   DepthBlock(int16_steps)           the inputs of a block of such a panel, at most kDepthBlock
@@ -160,11 +174,7 @@ void SweepPanels(const uint8_t* a, size_t lda, const float* a_scale, const float
   Workspace work;
   Products products;
   const UnpackTables tables(w);
-  size_t row_block = kRowBlock;
-  if (!w.offset.empty() && kCodeSums / w.groups < row_block) row_block = kCodeSums / w.groups;
-  for (size_t row_begin = 0; row_begin < m; row_begin += row_block) {
-    const CodeRows rows = {a + row_begin * lda, lda, m - row_begin < row_block ? m - row_begin : row_block};
-    if (!w.offset.empty()) SumCodes(rows, w, work.code_sums);
+  ForSweeps(a, lda, m, w, work.code_sums, [&](size_t row_begin, const CodeRows& rows) {
     for (size_t p = panel_begin; p < panel_end; ++p) {
       if (w.is_chained()) __builtin_memset(work.totals, 0, rows.count * sizeof(work.totals[0]));
       const size_t depth_block = Products::DepthBlock(w.int16_steps[p]);
@@ -184,7 +194,8 @@ void SweepPanels(const uint8_t* a, size_t lda, const float* a_scale, const float
         });
       }
       if (!w.outliers.empty()) {
-        WriteRowsWithOutliers(work, rows, a_scale + row_begin, a_offset + row_begin, w, p, y + row_begin * ldy, ldy);
+        WriteRowsWithOutliers(work.sums[0], kPanelColumns, rows, a_scale + row_begin, a_offset + row_begin, w, p,
+                              y + row_begin * ldy, ldy);
         continue;
       }
       for (size_t row = 0; row < rows.count; ++row) {
@@ -192,7 +203,7 @@ void SweepPanels(const uint8_t* a, size_t lda, const float* a_scale, const float
         WriteRow(work, row, a_scale[i], a_offset[i], w, p, y + i * ldy + p * kPanelColumns);
       }
     }
-  }
+  });
 }
 
 }  // namespace

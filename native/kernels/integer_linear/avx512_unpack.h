@@ -1,0 +1,92 @@
+// Packed blocks of a panel (layout.h) to the signed bytes that a tile multiplies, as avx2_unpack.h does, two vectors at
+// once: registers r and, from the upper half, a later one, which are brought in order before they are stored.
+#pragma once
+
+#include "kernels/integer_linear/layout.h"
+#include "kernels/simd/avx512vnni.h"
+
+namespace bitpress::avx512vnni {
+namespace {
+
+struct UnpackTables {
+  __m512i low, high;  // of the low and the high two bits of a nibble; 3 and 4 bits: `low` of the whole nibble
+
+  explicit UnpackTables(const IntegerMatrix& w) {
+    int8_t low_fields[16], high_fields[16];
+    for (int nibble = 0; nibble < 16; ++nibble) {
+      low_fields[nibble] = w.table[w.bits == 2 ? nibble & 3 : nibble];
+      high_fields[nibble] = w.table[nibble >> 2];
+    }
+    low = Broadcast(low_fields);
+    high = Broadcast(high_fields);
+  }
+
+ private:
+  static __m512i Broadcast(const int8_t* table) {
+    return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)));
+  }
+};
+
+inline __m512i Nibbles(__m512i a) { return _mm512_and_si512(a, _mm512_set1_epi8(15)); }
+
+// a: registers i and i + n, b: i + 1 and i + 1 + n; stored in order from `panel` and n registers later.
+inline void StoreInOrder(__m512i a, __m512i b, int8_t* panel, size_t n) {
+  _mm512_storeu_si512(panel, _mm512_shuffle_i64x2(a, b, 0x44));
+  _mm512_storeu_si512(panel + n * kVectorBytes, _mm512_shuffle_i64x2(a, b, 0xEE));
+}
+
+inline void UnpackBlock2(const uint8_t* block, const UnpackTables& tables, int8_t* panel) {
+  const __m512i packed = _mm512_loadu_si512(block), first = Nibbles(packed);
+  const __m512i second = Nibbles(_mm512_srli_epi16(packed, 4));
+  StoreInOrder(_mm512_shuffle_epi8(tables.low, first), _mm512_shuffle_epi8(tables.high, first), panel, 4);
+  StoreInOrder(_mm512_shuffle_epi8(tables.low, second), _mm512_shuffle_epi8(tables.high, second),
+               panel + 2 * kVectorBytes, 4);
+}
+
+// Registers Reg and Reg + 4. high: their third bits from bit 0 on, of Reg 0 and 4, 1 and 5, …
+template <int Reg>
+inline __m512i Look3(__m512i low, __m512i high, const UnpackTables& tables) {
+  const __m512i low_bits = _mm512_and_si512(_mm512_srli_epi16(low, 2 * Reg), _mm512_set1_epi8(3));
+  const __m512i moved = Reg < 2 ? _mm512_slli_epi16(high, 2 - Reg) : _mm512_srli_epi16(high, Reg - 2);
+  const __m512i high_bit = _mm512_and_si512(moved, _mm512_set1_epi8(4));
+  return _mm512_shuffle_epi8(tables.low, _mm512_or_si512(low_bits, high_bit));
+}
+
+inline void UnpackBlock3(const uint8_t* block, const UnpackTables& tables, int8_t* panel) {
+  const __m512i low = _mm512_loadu_si512(block);
+  const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(block + 2 * kVectorBytes));
+  const __m512i high = _mm512_inserti64x4(_mm512_castsi256_si512(bits), _mm256_srli_epi16(bits, 4), 1);
+  StoreInOrder(Look3<0>(low, high, tables), Look3<1>(low, high, tables), panel, 4);
+  StoreInOrder(Look3<2>(low, high, tables), Look3<3>(low, high, tables), panel + 2 * kVectorBytes, 4);
+}
+
+inline void UnpackBlock4(const uint8_t* block, const UnpackTables& tables, int8_t* panel) {
+  for (size_t v = 0; v < 2; ++v) {
+    const __m512i packed = _mm512_loadu_si512(block + v * 2 * kVectorBytes);
+    StoreInOrder(_mm512_shuffle_epi8(tables.low, Nibbles(packed)),
+                 _mm512_shuffle_epi8(tables.low, Nibbles(_mm512_srli_epi16(packed, 4))), panel + v * 4 * kVectorBytes,
+                 2);
+  }
+}
+
+// Where the signed bytes of `blocks` blocks are: in `panel`, or where they were if they are not packed (8 bits).
+inline const int8_t* UnpackBlocks(const uint8_t* packed, unsigned bits, size_t blocks, const UnpackTables& tables,
+                                  int8_t* panel) {
+  constexpr size_t kUnpackedBytes = BlockBytes(8);
+  switch (bits) {
+    case 2:
+      for (size_t b = 0; b < blocks; ++b) UnpackBlock2(packed + b * BlockBytes(2), tables, panel + b * kUnpackedBytes);
+      return panel;
+    case 3:
+      for (size_t b = 0; b < blocks; ++b) UnpackBlock3(packed + b * BlockBytes(3), tables, panel + b * kUnpackedBytes);
+      return panel;
+    case 4:
+      for (size_t b = 0; b < blocks; ++b) UnpackBlock4(packed + b * BlockBytes(4), tables, panel + b * kUnpackedBytes);
+      return panel;
+    default:
+      return reinterpret_cast<const int8_t*>(packed);
+  }
+}
+
+}  // namespace
+}  // namespace bitpress::avx512vnni
