@@ -114,10 +114,32 @@ void WriteRows(const IntegerMatrix& w, size_t panel, const Sums* sums, const Tot
   }
 }
 
-// All rows of a sweep with P panels.
+// Lines of the weights that come next, fetched into L2 a few at a time while the present ones are multiplied. The
+// hardware follows a panel once it is being read; by then, at the speed of these products, a tile of rows has waited
+// for the memory.
+class Fetcher {
+ public:
+  Fetcher(const uint8_t* begin, size_t bytes, size_t turns) : at_(begin), end_(begin + bytes) {
+    share_ = RoundUp(bytes / turns + 1, kLine);
+  }
+  void TakeTurn() {
+    for (const uint8_t* stop = at_ + share_; at_ < stop && at_ < end_; at_ += kLine) {
+      _mm_prefetch(reinterpret_cast<const char*>(at_), _MM_HINT_T1);
+    }
+  }
+
+ private:
+  static constexpr size_t kLine = 64;
+  const uint8_t *at_, *end_;
+  size_t share_;
+};
+
+// All rows of a sweep with P panels. next_bytes: of the packed panels behind these that will be swept next.
 template <int P>
 void SweepTile(const CodeRows& rows, const float* a_scale, const float* a_offset, const IntegerMatrix& w, size_t panel,
-               const UnpackTables& tables, Workspace& work, float* y, size_t ldy) {
+               size_t next_bytes, const UnpackTables& tables, Workspace& work, float* y, size_t ldy) {
+  const size_t tiles = (rows.count + kRows - 1) / kRows, blocks = (w.padded_inputs + kDepthBlock - 1) / kDepthBlock;
+  Fetcher next(w.packed.get() + (panel + P) * w.panel_bytes, next_bytes, tiles * blocks);
   for (size_t k = 0, depth; k < w.padded_inputs; k += depth) {
     const size_t code = k % w.term_inputs;  // that input k reads
     depth = w.term_inputs - code < kDepthBlock ? w.term_inputs - code : kDepthBlock;
@@ -128,6 +150,7 @@ void SweepTile(const CodeRows& rows, const float* a_scale, const float* a_offset
     }
     avx2::ForTiles<kRows>(rows.count, [&](size_t row, auto height) {
       constexpr int R = decltype(height)::value;
+      next.TakeTurn();
       for (size_t begin = k, end; begin < k + depth; begin = end) {
         const size_t group = begin / w.group_inputs, first = group * w.group_inputs;
         const size_t last = w.padded_inputs - first < w.group_inputs ? w.padded_inputs : first + w.group_inputs;
@@ -161,10 +184,12 @@ void IntegerLinear(const uint8_t* a, size_t lda, const float* a_scale, const flo
   avx2::ForSweeps(a, lda, m, w, work.code_sums, [&](size_t row, const CodeRows& rows) {
     size_t panel = panel_begin;
     for (; panel + kPanels <= panel_end; panel += kPanels) {
-      SweepTile<kPanels>(rows, a_scale + row, a_offset + row, w, panel, tables, work, y + row * ldy, ldy);
+      const size_t left = panel_end - panel - kPanels, next = left < kPanels ? left : kPanels;
+      SweepTile<kPanels>(rows, a_scale + row, a_offset + row, w, panel, next * w.panel_bytes, tables, work,
+                         y + row * ldy, ldy);
     }
     if (panel < panel_end) {
-      SweepTile<1>(rows, a_scale + row, a_offset + row, w, panel, tables, work, y + row * ldy, ldy);
+      SweepTile<1>(rows, a_scale + row, a_offset + row, w, panel, 0, tables, work, y + row * ldy, ldy);
     }
   });
 }
