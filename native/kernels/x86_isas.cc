@@ -36,6 +36,8 @@ constexpr Kernels Avx512VnniKernels() {
   kernels.float_linear = avx512vnni::FloatLinear;
   kernels.attention_uint8 = avx512vnni::AttentionUint8;
   kernels.attention_float = avx512vnni::AttentionFloat;
+  kernels.layer_norm = avx512vnni::LayerNorm;
+  kernels.activate = avx512vnni::Activate;
   kernels.multiply_adds = avx512vnni::MultiplyAdds;
   return kernels;
 }

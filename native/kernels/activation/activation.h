@@ -15,6 +15,9 @@ void Activate(Activation kind, float* x, size_t n);
 namespace avx2 {
 void Activate(Activation kind, float* x, size_t n);
 }
+namespace avx512vnni {
+void Activate(Activation kind, float* x, size_t n);
+}
 namespace neondot {
 void Activate(Activation kind, float* x, size_t n);
 }

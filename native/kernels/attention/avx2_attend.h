@@ -56,24 +56,24 @@ void Softmax(float* x, size_t n) {
   const size_t padded = RoundUp(n, kLanes);
   // -inf past the end: exp gives the +0 that the summation order wants there, and the maximum ignores it.
   for (size_t j = n; j < padded; ++j) x[j] = -__builtin_inff();
-  F32x2 highest = Load2(x);
-  for (size_t j = kLanes; j < padded; j += kLanes) highest = Max(Load2(x + j), highest);
+  F32x2 highest = F32x2::Load(x);
+  for (size_t j = kLanes; j < padded; j += kLanes) highest = Max(F32x2::Load(x + j), highest);
   const F32x2 max = F32x2::Broadcast(ReduceMax(Max(highest.first, highest.second)));
   F32x2 sums = {Zero(), Zero()};
   size_t j = 0;
   for (; j + 2 * kLanes <= padded; j += 2 * kLanes) {
-    const F32x4 e = Exp(Load4(x + j) - F32x4{max, max});
-    Store4(x + j, e);
+    const F32x4 e = Exp(F32x4::Load(x + j) - F32x4{max, max});
+    Store(x + j, e);
     sums = sums + e.first;
     sums = sums + e.second;
   }
   if (j < padded) {
-    const F32x2 e = Exp(Load2(x + j) - max);
-    Store2(x + j, e);
+    const F32x2 e = Exp(F32x2::Load(x + j) - max);
+    Store(x + j, e);
     sums = sums + e;
   }
   const F32x2 total = F32x2::Broadcast(SumLanes(sums.first, sums.second));
-  for (j = 0; j < padded; j += kLanes) Store2(x + j, Load2(x + j) / total);
+  for (j = 0; j < padded; j += kLanes) Store(x + j, F32x2::Load(x + j) / total);
 }
 
 template <class Products, int R>

@@ -18,6 +18,10 @@ namespace avx2 {
 void LayerNorm(const float* x, const float* residual, size_t rows, size_t cols, const float* gamma, const float* beta,
                float eps, float* y);
 }
+namespace avx512vnni {
+void LayerNorm(const float* x, const float* residual, size_t rows, size_t cols, const float* gamma, const float* beta,
+               float eps, float* y);
+}
 namespace neondot {
 void LayerNorm(const float* x, const float* residual, size_t rows, size_t cols, const float* gamma, const float* beta,
                float eps, float* y);

@@ -19,9 +19,21 @@ struct I32 {
   __m256i v;
 };
 
+// Lanes 0..n-1 all ones, n clamped to 0..8: the mask of a row's tail.
+inline I32 TailMask(size_t n) {
+  const int count = n < kFloats ? static_cast<int>(n) : static_cast<int>(kFloats);
+  return {_mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))};
+}
+
 struct F32 {
+  static constexpr size_t kCount = kFloats;
   __m256 v;
   static F32 Broadcast(float x) { return {_mm256_set1_ps(x)}; }
+  static F32 Load(const float* p) { return {_mm256_loadu_ps(p)}; }
+  // The first n floats, all where n >= 8; what follows is not read, and +0.
+  static F32 LoadFirst(const float* p, size_t n) {
+    return n >= kFloats ? Load(p) : F32{_mm256_maskload_ps(p, TailMask(n).v)};
+  }
 };
 
 inline F32 operator+(F32 a, F32 b) { return {_mm256_add_ps(a.v, b.v)}; }
@@ -29,6 +41,8 @@ inline F32 operator-(F32 a, F32 b) { return {_mm256_sub_ps(a.v, b.v)}; }
 inline F32 operator*(F32 a, F32 b) { return {_mm256_mul_ps(a.v, b.v)}; }
 inline F32 operator/(F32 a, F32 b) { return {_mm256_div_ps(a.v, b.v)}; }
 inline F32 Fma(F32 a, F32 b, F32 c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
+inline F32 NegatedFma(F32 a, F32 b, F32 c) { return {_mm256_fnmadd_ps(a.v, b.v, c.v)}; }
+inline F32 Sqrt(F32 a) { return {_mm256_sqrt_ps(a.v)}; }
 // Both return b where either is NaN or both are zero.
 inline F32 Min(F32 a, F32 b) { return {_mm256_min_ps(a.v, b.v)}; }
 inline F32 Max(F32 a, F32 b) { return {_mm256_max_ps(a.v, b.v)}; }
@@ -55,16 +69,13 @@ inline I32 LoadInt(const void* p) { return {_mm256_loadu_si256(static_cast<const
 inline void StoreInt(void* p, I32 a) { _mm256_storeu_si256(static_cast<__m256i*>(p), a.v); }
 inline F32 ToFloat(I32 a) { return {_mm256_cvtepi32_ps(a.v)}; }
 
-// Lanes 0..n-1 all ones, n clamped to 0..8: the mask of a row's tail.
-inline I32 TailMask(size_t n) {
-  const int count = n < kFloats ? static_cast<int>(n) : static_cast<int>(kFloats);
-  return {_mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))};
-}
 // Masked lanes are neither read nor written; a load gives +0 there.
 inline F32 LoadMasked(const float* p, I32 mask) { return {_mm256_maskload_ps(p, mask.v)}; }
 inline void StoreMasked(float* p, I32 mask, F32 a) { _mm256_maskstore_ps(p, mask.v, a.v); }
 inline F32 And(I32 mask, F32 a) { return {_mm256_and_ps(AsFloat(mask).v, a.v)}; }
 inline F32 SelectMask(I32 mask, F32 x, F32 y) { return {_mm256_blendv_ps(y.v, x.v, AsFloat(mask).v)}; }
+// The first n lanes of a, the others of b.
+inline F32 FirstOf(size_t n, F32 a, F32 b) { return SelectMask(TailMask(n), a, b); }
 
 // The first n floats of a, all where n >= 8 (a masked store costs tens of cycles on some CPUs).
 inline void StoreFirst(float* p, size_t n, F32 a) {

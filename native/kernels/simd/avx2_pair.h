@@ -14,8 +14,13 @@ namespace {
 // [An array of N vectors: the compiler keeps it in memory.]
 template <class V>
 struct Pair {
+  static constexpr size_t kCount = 2 * V::kCount;
   V first, second;
   static Pair Broadcast(float x) { return {V::Broadcast(x), V::Broadcast(x)}; }
+  static Pair Load(const float* p) { return {V::Load(p), V::Load(p + V::kCount)}; }
+  static Pair LoadFirst(const float* p, size_t n) {
+    return {V::LoadFirst(p, n), V::LoadFirst(p + V::kCount, n > V::kCount ? n - V::kCount : 0)};
+  }
 };
 
 #define BITPRESS_PAIR_UNARY(name)                       \
@@ -38,6 +43,7 @@ BITPRESS_PAIR_BINARY(Min)
 BITPRESS_PAIR_BINARY(Max)
 BITPRESS_PAIR_BINARY(CopySign)
 BITPRESS_PAIR_UNARY(Abs)
+BITPRESS_PAIR_UNARY(Sqrt)
 BITPRESS_PAIR_UNARY(AsInt)
 BITPRESS_PAIR_UNARY(AsFloat)
 BITPRESS_PAIR_UNARY(Half)
@@ -55,19 +61,25 @@ inline Pair<V> SelectLess(Pair<V> a, Pair<V> b, Pair<V> x, Pair<V> y) {
   return {SelectLess(a.first, b.first, x.first, y.first), SelectLess(a.second, b.second, x.second, y.second)};
 }
 
+template <class V>
+inline void Store(float* p, Pair<V> a) {
+  Store(p, a.first);
+  Store(p + V::kCount, a.second);
+}
+template <class V>
+inline void StoreFirst(float* p, size_t n, Pair<V> a) {
+  StoreFirst(p, n, a.first);
+  StoreFirst(p + V::kCount, n > V::kCount ? n - V::kCount : 0, a.second);
+}
+template <class V>
+inline Pair<V> FirstOf(size_t n, Pair<V> a, Pair<V> b) {
+  return {FirstOf(n, a.first, b.first), FirstOf(n > V::kCount ? n - V::kCount : 0, a.second, b.second)};
+}
+
 using F32x2 = Pair<F32>;
 using F32x4 = Pair<F32x2>;
 
-inline F32x2 Load2(const float* p) { return {Load(p), Load(p + kFloats)}; }
-inline F32x4 Load4(const float* p) { return {Load2(p), Load2(p + 2 * kFloats)}; }
-inline void Store2(float* p, F32x2 a) {
-  Store(p, a.first);
-  Store(p + kFloats, a.second);
-}
-inline void Store4(float* p, F32x4 a) {
-  Store2(p, a.first);
-  Store2(p + 2 * kFloats, a.second);
-}
+inline float SumLanes(F32x2 a) { return SumLanes(a.first, a.second); }
 
 }  // namespace
 }  // namespace bitpress::avx2

@@ -15,9 +15,6 @@
 namespace bitpress::avx512vnni {
 namespace {
 
-using avx2::F32;
-using avx2::I32;
-
 inline __m512i BroadcastWord(const void* p) {
   int32_t word;
   __builtin_memcpy(&word, p, sizeof(word));
@@ -32,7 +29,7 @@ class VnniTile {
   // bytes.
   template <int R>
   [[gnu::noinline]] static void MultiplyBytes(const uint8_t* a, size_t lda, const int8_t* panel, size_t steps,
-                                              avx2::Tile<I32, R>& tile) {
+                                              avx2::Tile<avx2::I32, R>& tile) {
     __m512i acc[R];
     Clear(acc);
     for (size_t step = 0; step < steps; ++step) {
@@ -46,7 +43,7 @@ class VnniTile {
   // MultiplyInt16 of avx2_tiles.h.
   template <int R>
   [[gnu::noinline]] static void MultiplyInt16(const int16_t* a, size_t lda, const int16_t* panel, size_t pairs,
-                                              avx2::Tile<I32, R>& tile) {
+                                              avx2::Tile<avx2::I32, R>& tile) {
     __m512i acc[R];
     Clear(acc);
     for (size_t p = 0; p < pairs; ++p) {
@@ -60,7 +57,7 @@ class VnniTile {
   // MultiplyFloat of avx2_tiles.h.
   template <int R>
   [[gnu::always_inline]] static void MultiplyFloat(const float* a, size_t lda, const float* panel, size_t depth,
-                                                   avx2::Tile<F32, R>& tile) {
+                                                   avx2::Tile<avx2::F32, R>& tile) {
     __m512 acc[R];
 #pragma GCC unroll 12
     for (int r = 0; r < R; ++r) acc[r] = _mm512_setzero_ps();
@@ -81,7 +78,7 @@ class VnniTile {
   }
   // What follows a tile works on the AVX2 halves of its rows: it is the same code, and little beside the products.
   template <int R>
-  [[gnu::always_inline]] static void StoreRows(const __m512i (&acc)[R], avx2::Tile<I32, R>& tile) {
+  [[gnu::always_inline]] static void StoreRows(const __m512i (&acc)[R], avx2::Tile<avx2::I32, R>& tile) {
 #pragma GCC unroll 12
     for (int r = 0; r < R; ++r) _mm512_storeu_si512(tile.at[r], acc[r]);
   }

@@ -164,8 +164,8 @@ template <int R>
 float PadAndFindMax(float* x, size_t n) {
   const size_t padded = RoundUp(n, kLanes);
   for (size_t j = n; j < padded; ++j) x[j] = -__builtin_inff();
-  F32x2 highest = Load2(x);
-  for (size_t j = kLanes; j < padded; j += kLanes) highest = Max(Load2(x + j), highest);
+  F32x2 highest = F32x2::Load(x);
+  for (size_t j = kLanes; j < padded; j += kLanes) highest = Max(F32x2::Load(x + j), highest);
   return ReduceMax(Max(highest.first, highest.second));
 }
 
@@ -188,11 +188,11 @@ RowSums QuantizeExponentials(const float* x, size_t padded, float max, F32 high,
   };
   size_t j = 0;
   for (; j + 2 * kLanes <= padded; j += 2 * kLanes) {
-    const F32x4 e = Exp(Load4(x + j) - F32x4{max2, max2});
+    const F32x4 e = Exp(F32x4::Load(x + j) - F32x4{max2, max2});
     add(e.first, codes + j);
     add(e.second, codes + j + kLanes);
   }
-  if (j < padded) add(Exp(Load2(x + j) - max2), codes + j);
+  if (j < padded) add(Exp(F32x2::Load(x + j) - max2), codes + j);
   return sums;
 }
 
@@ -201,8 +201,8 @@ I32 QuantizeWithStaticScale(float* x, size_t padded, float max, const QuantizeSp
   const F32x2 max2 = F32x2::Broadcast(max);
   F32x2 sums = {Zero(), Zero()};
   for (size_t j = 0; j < padded; j += kLanes) {
-    const F32x2 e = Exp(Load2(x + j) - max2);
-    Store2(x + j, e);
+    const F32x2 e = Exp(F32x2::Load(x + j) - max2);
+    Store(x + j, e);
     sums = sums + e;
   }
   const F32 total = F32::Broadcast(SumLanes(sums.first, sums.second));
