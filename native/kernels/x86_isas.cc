@@ -32,6 +32,8 @@ bool CpuHasAvxVnni() {
 constexpr Kernels Avx512VnniKernels() {
   Kernels kernels = kAvx2;
   kernels.isa = "avx512vnni";
+  kernels.quantize_rows = avx512vnni::QuantizeRows;
+  kernels.quantize_block = avx512vnni::QuantizeBlock;
   kernels.integer_linear = avx512vnni::IntegerLinear;
   kernels.float_linear = avx512vnni::FloatLinear;
   kernels.attention_uint8 = avx512vnni::AttentionUint8;

@@ -1,5 +1,5 @@
 // Two passes over a row that stays in L1: its range, then 32 codes at a time.
-#include "kernels/quantize/avx2_coder.h"
+#include "kernels/quantize/avx2_range.h"
 #include "kernels/quantize/quantize.h"
 
 namespace bitpress::avx2 {

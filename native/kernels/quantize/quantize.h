@@ -35,6 +35,12 @@ void QuantizeRows(const float* x, size_t ldx, size_t rows, size_t cols, const Qu
 void QuantizeBlock(const float* x, size_t ldx, size_t rows, size_t cols, const QuantizeSpec& spec, uint8_t* codes,
                    size_t ldc, float* scale, float* offset);
 }  // namespace avx2
+namespace avx512vnni {
+void QuantizeRows(const float* x, size_t ldx, size_t rows, size_t cols, const QuantizeSpec& spec, uint8_t* codes,
+                  size_t ldc, float* scale, float* offset, int32_t* code_sum);
+void QuantizeBlock(const float* x, size_t ldx, size_t rows, size_t cols, const QuantizeSpec& spec, uint8_t* codes,
+                   size_t ldc, float* scale, float* offset);
+}  // namespace avx512vnni
 namespace neondot {
 void QuantizeRows(const float* x, size_t ldx, size_t rows, size_t cols, const QuantizeSpec& spec, uint8_t* codes,
                   size_t ldc, float* scale, float* offset, int32_t* code_sum);

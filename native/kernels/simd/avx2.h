@@ -17,6 +17,7 @@ constexpr size_t kFloats = 8;  // per register
 
 struct I32 {
   __m256i v;
+  static I32 Broadcast(int32_t x) { return {_mm256_set1_epi32(x)}; }
 };
 
 // Lanes 0..n-1 all ones, n clamped to 0..8: the mask of a row's tail.
@@ -68,6 +69,13 @@ inline void Store(float* p, F32 a) { _mm256_storeu_ps(p, a.v); }
 inline I32 LoadInt(const void* p) { return {_mm256_loadu_si256(static_cast<const __m256i*>(p))}; }
 inline void StoreInt(void* p, I32 a) { _mm256_storeu_si256(static_cast<__m256i*>(p), a.v); }
 inline F32 ToFloat(I32 a) { return {_mm256_cvtepi32_ps(a.v)}; }
+inline I32 ToInt(F32 a) { return {_mm256_cvtps_epi32(a.v)}; }
+inline F32 Rounded(F32 a) { return {_mm256_round_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
+inline bool AllWithin(F32 a, float low, float high) {
+  const __m256 above = _mm256_cmp_ps(a.v, _mm256_set1_ps(low), _CMP_GE_OQ);
+  const __m256 below = _mm256_cmp_ps(a.v, _mm256_set1_ps(high), _CMP_LE_OQ);
+  return _mm256_movemask_ps(_mm256_and_ps(above, below)) == 0xFF;
+}
 
 // Masked lanes are neither read nor written; a load gives +0 there.
 inline F32 LoadMasked(const float* p, I32 mask) { return {_mm256_maskload_ps(p, mask.v)}; }

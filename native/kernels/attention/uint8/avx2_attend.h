@@ -10,7 +10,7 @@
 
 #include "kernels/activation/polynomials.h"
 #include "kernels/attention/scratch.h"
-#include "kernels/quantize/avx2_coder.h"
+#include "kernels/quantize/avx2_range.h"
 #include "kernels/simd/avx2_pair.h"
 #include "kernels/simd/avx2_tiles.h"
 #include "kernels/simd/avx2_transpose.h"
@@ -206,7 +206,7 @@ I32 QuantizeWithStaticScale(float* x, size_t padded, float max, const QuantizeSp
     sums = sums + e;
   }
   const F32 total = F32::Broadcast(SumLanes(sums.first, sums.second));
-  const Coder coder(spec, MakeCodebook(spec, Range<F32>{}));
+  const Coder<F32> coder(spec, MakeCodebook(spec, Range<F32>{}));
   I32 code_sums = {_mm256_setzero_si256()};
   for (size_t j = 0; j < padded; j += kLanes) {
     const I32 low = coder.Codes(Load(x + j) / total), up = coder.Codes(Load(x + j + kFloats) / total);
