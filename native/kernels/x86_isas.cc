@@ -41,6 +41,8 @@ constexpr Kernels Avx512VnniKernels() {
   kernels.layer_norm = avx512vnni::LayerNorm;
   kernels.activate = avx512vnni::Activate;
   kernels.multiply_adds = avx512vnni::MultiplyAdds;
+  kernels.binary_linear_float = avx512vnni::BinaryLinearFloat;
+  kernels.binary_linear_bits = avx512vnni::BinaryLinearBits;
   return kernels;
 }
 constexpr Kernels kAvx512Vnni = Avx512VnniKernels();

@@ -81,6 +81,12 @@ void BinaryLinearFloat(const BinaryInput& x, const BinaryMatrix& w, const Binary
 void BinaryLinearBits(const BinaryInput& x, const BinaryMatrix& w, const BinaryThresholds& thresholds,
                       size_t panel_begin, size_t panel_end, uint8_t* y, size_t ldy, void* scratch);
 }  // namespace avx2
+namespace avx512vnni {
+void BinaryLinearFloat(const BinaryInput& x, const BinaryMatrix& w, const BinaryAffine& affine, size_t panel_begin,
+                       size_t panel_end, float* y, size_t ldy, void* scratch);
+void BinaryLinearBits(const BinaryInput& x, const BinaryMatrix& w, const BinaryThresholds& thresholds,
+                      size_t panel_begin, size_t panel_end, uint8_t* y, size_t ldy, void* scratch);
+}  // namespace avx512vnni
 namespace neondot {
 void BinaryLinearFloat(const BinaryInput& x, const BinaryMatrix& w, const BinaryAffine& affine, size_t panel_begin,
                        size_t panel_end, float* y, size_t ldy, void* scratch);
