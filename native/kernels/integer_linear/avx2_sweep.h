@@ -56,6 +56,25 @@ void SumCodes(const CodeRows& rows, const IntegerMatrix& w, int32_t* code_sums) 
   }
 }
 
+// Lines of the weights that come next, fetched into L2 a few at a time while the present ones are multiplied. The
+// hardware follows a panel once it is being read; by then a tile of rows has waited for the memory.
+class Fetcher {
+ public:
+  Fetcher(const uint8_t* begin, size_t bytes, size_t turns) : at_(begin), end_(begin + bytes) {
+    share_ = RoundUp(bytes / turns + 1, kLine);
+  }
+  void TakeTurn() {
+    for (const uint8_t* stop = at_ + share_; at_ < stop && at_ < end_; at_ += kLine) {
+      _mm_prefetch(reinterpret_cast<const char*>(at_), _MM_HINT_T1);
+    }
+  }
+
+ private:
+  static constexpr size_t kLine = 64;
+  const uint8_t *at_, *end_;
+  size_t share_;
+};
+
 // Where the sums of row 0 and a block that starts at input k go.
 TileSums SumsFrom(const IntegerMatrix& w, size_t panel, size_t k, Workspace& work) {
   const size_t group = k / w.group_inputs, at = (panel * w.groups + group) * kPanelColumns;
@@ -176,6 +195,10 @@ void SweepPanels(const uint8_t* a, size_t lda, const float* a_scale, const float
   const UnpackTables tables(w);
   ForSweeps(a, lda, m, w, work.code_sums, [&](size_t row_begin, const CodeRows& rows) {
     for (size_t p = panel_begin; p < panel_end; ++p) {
+      const size_t tiles = (rows.count + Products::kRows - 1) / Products::kRows;
+      const size_t next_bytes = p + 1 < panel_end ? w.panel_bytes : 0;
+      Fetcher next(w.packed.get() + (p + 1) * w.panel_bytes, next_bytes,
+                   tiles * ((w.padded_inputs + kDepthBlock - 1) / kDepthBlock));
       if (w.is_chained()) __builtin_memset(work.totals, 0, rows.count * sizeof(work.totals[0]));
       const size_t depth_block = Products::DepthBlock(w.int16_steps[p]);
       for (size_t k = 0, depth; k < w.padded_inputs; k += depth) {
@@ -186,6 +209,7 @@ void SweepPanels(const uint8_t* a, size_t lda, const float* a_scale, const float
                           w.int16_steps[p]);
         const TileSums to = SumsFrom(w, p, k, work);
         ForTiles<Products::kRows>(rows.count, [&](size_t row, auto height) {
+          next.TakeTurn();
           TileSums of_tile = to;
           of_tile.sums += row;
           of_tile.totals += row;

@@ -1,6 +1,6 @@
-// AVX-512 VNNI: tiles of up to 12 rows x 2 panels, a row and panel in one register of 16 sums, multiplied by `vpdpbusd`:
-// four unsigned codes times four signed bytes, added up in int32 at once, exactly. So one kernel serves every panel,
-// whatever its weights (IntegerMatrix::int16_steps is for `vpmaddubsw`).
+// AVX-512 VNNI: tiles of up to 12 rows x 2 panels, a row and panel in one register of 16 sums, multiplied by
+// `vpdpbusd`: four unsigned codes times four signed bytes, added up in int32 at once, exactly. So one kernel serves
+// every panel, whatever its weights (IntegerMatrix::int16_steps is for `vpmaddubsw`).
 //
 // Two panels, because a step then loads 2 + 12 registers for 24 multiplies; with one it is 1 + 12 for 12, and CPUs load
 // two registers a cycle, no more than they multiply. 24 sums, two panels and the broadcasts fit the 32 registers.
@@ -108,38 +108,19 @@ void WriteRows(const IntegerMatrix& w, size_t panel, const Sums* sums, const Tot
     const __m512 code_sum = _mm512_cvtepi32_ps(_mm512_loadu_si512(w.code_sum.data() + n));
     for (size_t r = 0; r < rows; ++r) {
       const __m512 constant = _mm512_fmadd_ps(_mm512_mul_ps(_mm512_set1_ps(a_offset[r]), scale), code_sum, bias);
-      const __m512 out = _mm512_fmadd_ps(LoadSums(sums[r][p]), _mm512_mul_ps(_mm512_set1_ps(a_scale[r]), scale), constant);
+      const __m512 out =
+          _mm512_fmadd_ps(LoadSums(sums[r][p]), _mm512_mul_ps(_mm512_set1_ps(a_scale[r]), scale), constant);
       _mm512_mask_storeu_ps(y + r * ldy + n, mask, out);
     }
   }
 }
-
-// Lines of the weights that come next, fetched into L2 a few at a time while the present ones are multiplied. The
-// hardware follows a panel once it is being read; by then, at the speed of these products, a tile of rows has waited
-// for the memory.
-class Fetcher {
- public:
-  Fetcher(const uint8_t* begin, size_t bytes, size_t turns) : at_(begin), end_(begin + bytes) {
-    share_ = RoundUp(bytes / turns + 1, kLine);
-  }
-  void TakeTurn() {
-    for (const uint8_t* stop = at_ + share_; at_ < stop && at_ < end_; at_ += kLine) {
-      _mm_prefetch(reinterpret_cast<const char*>(at_), _MM_HINT_T1);
-    }
-  }
-
- private:
-  static constexpr size_t kLine = 64;
-  const uint8_t *at_, *end_;
-  size_t share_;
-};
 
 // All rows of a sweep with P panels. next_bytes: of the packed panels behind these that will be swept next.
 template <int P>
 void SweepTile(const CodeRows& rows, const float* a_scale, const float* a_offset, const IntegerMatrix& w, size_t panel,
                size_t next_bytes, const UnpackTables& tables, Workspace& work, float* y, size_t ldy) {
   const size_t tiles = (rows.count + kRows - 1) / kRows, blocks = (w.padded_inputs + kDepthBlock - 1) / kDepthBlock;
-  Fetcher next(w.packed.get() + (panel + P) * w.panel_bytes, next_bytes, tiles * blocks);
+  avx2::Fetcher next(w.packed.get() + (panel + P) * w.panel_bytes, next_bytes, tiles * blocks);
   for (size_t k = 0, depth; k < w.padded_inputs; k += depth) {
     const size_t code = k % w.term_inputs;  // that input k reads
     depth = w.term_inputs - code < kDepthBlock ? w.term_inputs - code : kDepthBlock;

@@ -37,9 +37,10 @@ inline F32 Sqrt(F32 a) { return {_mm512_sqrt_ps(a.v)}; }
 // Both return b where either is NaN or both are zero.
 inline F32 Min(F32 a, F32 b) { return {_mm512_min_ps(a.v, b.v)}; }
 inline F32 Max(F32 a, F32 b) { return {_mm512_max_ps(a.v, b.v)}; }
-inline F32 Abs(F32 a) { return {_mm512_abs_ps(a.v)}; }
+inline F32 SignBit() { return F32::Broadcast(-0.0f); }
+inline F32 Abs(F32 a) { return {_mm512_andnot_ps(SignBit().v, a.v)}; }
 inline F32 CopySign(F32 magnitude, F32 sign) {
-  return {_mm512_or_ps(Abs(magnitude).v, _mm512_and_ps(_mm512_set1_ps(-0.0f), sign.v))};
+  return {_mm512_or_ps(Abs(magnitude).v, _mm512_and_ps(SignBit().v, sign.v))};
 }
 inline F32 SelectLess(F32 a, F32 b, F32 x, F32 y) {
   return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ), y.v, x.v)};
