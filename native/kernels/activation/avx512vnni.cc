@@ -4,8 +4,6 @@
 
 namespace bitpress::avx512vnni {
 
-void Activate(Activation kind, float* x, size_t n) {
-  ActivateInStep<avx2::Pair<avx2::Pair<F32>>, F32>(kind, x, n);
-}
+void Activate(Activation kind, float* x, size_t n) { ActivateInStep<avx2::Pair<avx2::Pair<F32>>, F32>(kind, x, n); }
 
 }  // namespace bitpress::avx512vnni

@@ -1,6 +1,6 @@
 // For each panel of 64 outputs and block of inputs, the packed nibbles are unpacked once to L1, then swept over all
-// pairs of rows; one or two rows take them as they are packed. What all x86 kernels of binary_linear share; how bits are
-// counted is their own.
+// pairs of rows; one or two rows take them as they are packed. What all x86 kernels of binary_linear share; how bits
+// are counted is their own.
 #pragma once
 
 #include "kernels/simd/avx2_bit_counts.h"

@@ -1,5 +1,5 @@
-// The 64 outputs of a panel in one register: the look-ups of avx2_bit_counts.h with half the instructions, for up to four
-// pairs of rows together.
+// The 64 outputs of a panel in one register: the look-ups of avx2_bit_counts.h with half the instructions, for up to
+// four pairs of rows together.
 //
 // A group's nibbles are one register, so a look-up gives 64 outputs x 4 inputs x 2 rows = 512 products; a step of three
 // groups takes 3 shuffles and 1 shift, at 2 a cycle, for 1,536 products: 768 a cycle, where AVX2 has 384.
@@ -137,31 +137,33 @@ struct Avx512Bits {
 
 void BinaryLinearFloat(const BinaryInput& x, const BinaryMatrix& w, const BinaryAffine& affine, size_t panel_begin,
                        size_t panel_end, float* y, size_t ldy, void* scratch) {
-  avx2::ForDots<Avx512Bits>(x, w, panel_begin, panel_end, scratch, [&](size_t row, size_t panel, const PanelDots& dots) {
-    for (size_t i = 0; i < kBitPanel / F32::kCount; ++i) {
-      const size_t n = panel * kBitPanel + i * F32::kCount;
-      if (n >= w.outputs) return;
-      const __m512i sixteens = dots.at[i % 2];
-      const __m256i sixteen = i < 2 ? _mm512_castsi512_si256(sixteens) : _mm512_extracti64x4_epi64(sixteens, 1);
-      const F32 dot = ToFloat({_mm512_cvtepi16_epi32(sixteen)});
-      StoreFirst(y + row * ldy + n, w.outputs - n,
-                 Fma(dot, F32::Load(&affine.scale[n]), F32::Load(&affine.bias[n])));
-    }
-  });
+  avx2::ForDots<Avx512Bits>(
+      x, w, panel_begin, panel_end, scratch, [&](size_t row, size_t panel, const PanelDots& dots) {
+        for (size_t i = 0; i < kBitPanel / F32::kCount; ++i) {
+          const size_t n = panel * kBitPanel + i * F32::kCount;
+          if (n >= w.outputs) return;
+          const __m512i sixteens = dots.at[i % 2];
+          const __m256i sixteen = i < 2 ? _mm512_castsi512_si256(sixteens) : _mm512_extracti64x4_epi64(sixteens, 1);
+          const F32 dot = ToFloat({_mm512_cvtepi16_epi32(sixteen)});
+          StoreFirst(y + row * ldy + n, w.outputs - n,
+                     Fma(dot, F32::Load(&affine.scale[n]), F32::Load(&affine.bias[n])));
+        }
+      });
 }
 
 void BinaryLinearBits(const BinaryInput& x, const BinaryMatrix& w, const BinaryThresholds& thresholds,
                       size_t panel_begin, size_t panel_end, uint8_t* y, size_t ldy, void* scratch) {
-  avx2::ForDots<Avx512Bits>(x, w, panel_begin, panel_end, scratch, [&](size_t row, size_t panel, const PanelDots& dots) {
-    const auto bits_of = [&](size_t i) -> uint64_t {
-      const size_t n = panel * kBitPanel + i * 16;
-      const __mmask32 passed = _mm512_cmpgt_epi16_mask(dots.at[i], LoadOrdered(&thresholds.above[n]));
-      return passed ^ _mm512_movepi16_mask(LoadOrdered(&thresholds.flip[n]));
-    };
-    const uint64_t even = bits_of(0), odd = bits_of(1), low = 0xFFFF;
-    const uint64_t bits = (even & low) | (odd & low) << 16 | (even >> 16) << 32 | (odd >> 16) << 48;
-    __builtin_memcpy(y + row * ldy + panel * (kBitPanel / 8), &bits, sizeof(bits));
-  });
+  avx2::ForDots<Avx512Bits>(
+      x, w, panel_begin, panel_end, scratch, [&](size_t row, size_t panel, const PanelDots& dots) {
+        const auto bits_of = [&](size_t i) -> uint64_t {
+          const size_t n = panel * kBitPanel + i * 16;
+          const __mmask32 passed = _mm512_cmpgt_epi16_mask(dots.at[i], LoadOrdered(&thresholds.above[n]));
+          return passed ^ _mm512_movepi16_mask(LoadOrdered(&thresholds.flip[n]));
+        };
+        const uint64_t even = bits_of(0), odd = bits_of(1), low = 0xFFFF;
+        const uint64_t bits = (even & low) | (odd & low) << 16 | (even >> 16) << 32 | (odd >> 16) << 48;
+        __builtin_memcpy(y + row * ldy + panel * (kBitPanel / 8), &bits, sizeof(bits));
+      });
 }
 
 }  // namespace bitpress::avx512vnni

@@ -1,6 +1,6 @@
 // LayerNorm of several rows in step, written once over the vector type V of kLanes floats: two registers of AVX2, one
-// of AVX-512. Three passes over rows that stay in L1: x + residual with its sum, squares, normalized values. x + residual
-// is kept in y, which may be x or residual: each element is read before it is written.
+// of AVX-512. Three passes over rows that stay in L1: x + residual with its sum, squares, normalized values. x +
+// residual is kept in y, which may be x or residual: each element is read before it is written.
 //
 // In step, because the summation order of numerics.h gives a row one V of running sums: an addition every three cycles
 // (a multiply-add every four) where two could begin in each.

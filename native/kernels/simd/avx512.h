@@ -54,9 +54,7 @@ inline I32 Half(I32 a) { return {_mm512_srai_epi32(a.v, 1)}; }
 inline I32 ToExponent(I32 a) { return {_mm512_slli_epi32(a.v, 23)}; }
 inline F32 ToFloat(I32 a) { return {_mm512_cvtepi32_ps(a.v)}; }
 inline I32 ToInt(F32 a) { return {_mm512_cvtps_epi32(a.v)}; }
-inline F32 Rounded(F32 a) {
-  return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
-}
+inline F32 Rounded(F32 a) { return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
 
 inline void Store(float* p, F32 a) { _mm512_storeu_ps(p, a.v); }
 inline void StoreFirst(float* p, size_t n, F32 a) { _mm512_mask_storeu_ps(p, FirstLanes(n), a.v); }

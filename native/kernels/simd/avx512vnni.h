@@ -1,13 +1,12 @@
-// AVX-512 with VNNI: tiles of up to 12 rows x 16 columns, a row in one register.
+// AVX-512 with VNNI: tiles of up to 12 rows x 16 columns, a row in one register, for attention and fp32 linear layers
+// (integer ones have their own, of two panels).
 //
 // 12 accumulators cover the latency (5) times the throughput (2 where there are two 512-bit pipes) of the multiplies,
 // as 6 x 2 do in avx2_tiles.h; here a step loads 1 + 12 registers for 12 multiplies. Integer products and their
 // addition are one instruction, so nothing can be moved apart and the tiles need no barriers. But they are functions:
 // where GCC 12 inlines these loops into what surrounds them, it copies every accumulator twice a step.
 //
-// [16 rows, of which 32 registers have room: more row pointers than there are registers for them. Two panels at once,
-// 12 x 32, with nearly half the loads: the CPUs with two such pipes load twice a cycle too, 6.5 cycles of loads to 6 of
-// multiplies, so there is less than a tenth to gain.]
+// [16 rows, of which 32 registers have room: more row pointers than there are registers for them.]
 #pragma once
 
 #include "kernels/simd/avx2_tiles.h"
@@ -24,21 +23,6 @@ inline __m512i BroadcastWord(const void* p) {
 class VnniTile {
  public:
   static constexpr int kRows = 12;
-
-  // at[r][c] = sum over 4 * steps inputs of a * panel. a: codes 0..255; panel: for every step 16 columns of four signed
-  // bytes.
-  template <int R>
-  [[gnu::noinline]] static void MultiplyBytes(const uint8_t* a, size_t lda, const int8_t* panel, size_t steps,
-                                              avx2::Tile<avx2::I32, R>& tile) {
-    __m512i acc[R];
-    Clear(acc);
-    for (size_t step = 0; step < steps; ++step) {
-      const __m512i weights = _mm512_loadu_si512(panel + step * 4 * avx2::kTileColumns);
-#pragma GCC unroll 12
-      for (int r = 0; r < R; ++r) acc[r] = _mm512_dpbusd_epi32(acc[r], BroadcastWord(a + r * lda + step * 4), weights);
-    }
-    StoreRows(acc, tile);
-  }
 
   // MultiplyInt16 of avx2_tiles.h.
   template <int R>

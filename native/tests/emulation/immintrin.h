@@ -95,7 +95,8 @@ inline __m512i Widened(__m256i a) {
   });
 }
 inline __m512i ShiftedRight(__m512i a, int count) {
-  return ByHalves<__m512i>(a, [=](const char* half) { return _mm256_sra_epi32(LoadHalf(half), _mm_cvtsi32_si128(count)); });
+  return ByHalves<__m512i>(
+      a, [=](const char* half) { return _mm256_sra_epi32(LoadHalf(half), _mm_cvtsi32_si128(count)); });
 }
 inline __mmask32 Greater(__m512i a, __m512i b) {
   const Lanes<short, __m512i> left(a), right(b);
