@@ -105,21 +105,30 @@ def _questions(
     """The questions of a file, and its SHA-256."""
     if is_saved(path):
         table, fingerprint = read_saved_table(path)
-        return _of_table(table, keys, with_answers), fingerprint
-    content = read_bytes(path)
+        questions = _of_table(table, keys, with_answers)
+    else:
+        content = read_bytes(path)
+        questions, fingerprint = _of_file(path, content, keys, with_answers), hashlib.sha256(content).hexdigest()
+    _check_ids(questions, path)
+    return questions, fingerprint
+
+
+def _of_file(
+    path: str | Path, content: bytes, keys: tuple[str | None, str | None, str | None], with_answers: bool
+) -> list[Question]:
     if not may_hold_questions(path):
         raise DataError(
             "questions with answers are read from SQuAD's .json or from .jsonl, each also with .gz (docs/qa.md)", path
         )
     document = _squad_document(decode(content, path), path)
     if document is None:
-        questions = _of_table(read_table(path, content), keys, with_answers)
-    elif given := [key for key in keys if key is not None]:
+        return _of_table(read_table(path, content), keys, with_answers)
+    if given := [key for key in keys if key is not None]:
         raise DataError(f"is SQuAD's JSON, whose keys are fixed; leave out the option that names {given[0]!r}", path)
-    else:
-        questions = list(_of_squad(document, path, with_answers))
-    _check_ids(questions, path)
-    return questions, hashlib.sha256(content).hexdigest()
+    questions = list(_of_squad(document, path, with_answers))
+    if not questions:
+        raise DataError("has no question; give at least one", path)
+    return questions
 
 
 def _check_ids(questions: Sequence[Question], path: str | Path) -> None:

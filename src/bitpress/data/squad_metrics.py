@@ -84,8 +84,9 @@ def answer_f1(found: str, truth: str) -> float:
 
 
 def best_threshold(answers: Answers, values: Floats, truths: Truths) -> tuple[float, float]:
-    """The best mean of a metric that a threshold gives, and that threshold, the margin of the last question that is
-    answered then: find_best_thresh of evaluate-v2.0.py. Where no answer at all is best, it is one below every margin.
+    """The best mean of a metric that a threshold gives, as find_best_thresh of evaluate-v2.0.py has it, and that
+    threshold: halfway between the margins of the last question that is answered and the first that is not, so that no
+    rounding decides about either; where it lies beyond all margins, by one.
 
     Args:
         values: of each question the metric of ``answers.texts``, [N].
@@ -98,9 +99,10 @@ def best_threshold(answers: Answers, values: Floats, truths: Truths) -> tuple[fl
     margins, sums = answers.margins[order], unanswered + np.cumsum(gain[order])
     is_last = np.append(np.diff(margins) > 0, True)  # questions of one margin are answered together or not at all
     best = int(np.where(is_last, sums, -np.inf).argmax())
-    if sums[best] > unanswered:
-        return float(sums[best] / len(values)), float(margins[best])
-    return unanswered / len(values), float(margins[0] - 1)
+    if sums[best] <= unanswered:
+        return unanswered / len(values), float(margins[0] - 1)
+    beyond = margins[best + 1] if best + 1 < len(margins) else margins[best] + 2
+    return float(sums[best] / len(values)), float((margins[best] + beyond) / 2)
 
 
 def _have_answers(truths: Truths) -> NDArray[np.bool_]:
