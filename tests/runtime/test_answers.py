@@ -237,7 +237,7 @@ def test_evaluation() -> None:
     assert found["majority"] == pytest.approx(1 / 3)
     assert found["metrics"]["exact_match"] == pytest.approx(2 / 3)
     assert found["metrics"]["no_answer_threshold"] == 0
-    found = model().evaluate(dataset(answers=[["Ada Lovelace"], ["Ada"], ["x"]]))
+    found = model().evaluate(dataset(answers=[["Ada Lovelace"], ["Ada"], ["x"]], label_names=["LABEL_0", "LABEL_1"]))
     assert list(found["metrics"]) == ["f1", "exact_match"]
     assert found["majority"] == 0
     with pytest.raises(DataError, match="this model reads pairs of texts; choose the columns"):

@@ -177,7 +177,8 @@ class Model:
         """
         if dataset.labels is None or len(dataset) == 0:
             raise DataError("evaluation needs labelled rows, found none", dataset.path)
-        if self.task.kind != "regression" and dataset.label_names != self.labels:
+        has_classes = self.task.kind not in ("regression", QUESTION_ANSWERING)
+        if has_classes and dataset.label_names != self.labels:
             raise DataError(
                 f"the labels {dataset.label_names} are not the model's, in its order: {self.labels}; read the data "
                 "with the model's labels",
