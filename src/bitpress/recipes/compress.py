@@ -417,7 +417,7 @@ def engine_vs_student(logits: np.ndarray, student: SequenceClassifier, dev: Enco
     exact = replayable(student)
     of_tokens = student.config.classifies_tokens
     rows = dev.tokens(checked) if of_tokens else checked
-    expected = replay_logits(student, dev, checked) if exact else logits_of(student, dev)[rows]
+    expected = replay_logits(student, dev, checked) if exact else logits_of(student, dev.select(checked))
     found = logits[rows]
 
     def predictions(outputs: np.ndarray) -> np.ndarray:
