@@ -1,5 +1,5 @@
-"""Answers through the tokenizers of every family: byte-level BPE, whose pieces may be parts of a character, Unigram, whose
-pieces hold the space before them, and WordPiece. Oracle: the answers that the logits were made of."""
+"""Answers through the tokenizers of every family: byte-level BPE, whose pieces may be parts of a character, Unigram,
+whose pieces hold the space before them, and WordPiece. Oracle: the answers that the logits were made of."""
 
 from __future__ import annotations
 
@@ -14,8 +14,19 @@ from bitpress.runtime.answers import find_answers
 from bitpress.runtime.tokenization import Tokenizer
 from bitpress.runtime.windows import NOWHERE, windows
 
-CONTEXT = "  The lovely film,\twas a délight — naïve “café” 这部电影 👩‍👩‍👧 very\u00a0schön; the FILM ½ again and again. "
-ANSWERS = ["The lovely film", "délight", "“café”", "这部电影", "👩‍👩‍👧 very", "schön; the FILM", "½", "again and again."]
+CONTEXT = (
+    "  The lovely film,\twas a délight — naïve “café” 这部电影 👩‍👩‍👧 very\u00a0schön; the FILM ½ again and again. "
+)
+ANSWERS = [
+    "The lovely film",
+    "délight",
+    "“café”",
+    "这部电影",
+    "👩‍👩‍👧 very",
+    "schön; the FILM",
+    "½",
+    "again and again.",
+]
 
 
 def word_piece() -> Backend:

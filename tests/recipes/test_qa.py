@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 import tiny_task
 import torch
+from typer.testing import CliRunner
 
 import bitpress
 from bitpress.artifact import SpanSpec, read_artifact
 from bitpress.bench.worker import load_checkpoint
+from bitpress.cli import app
 from bitpress.data import get_task, read_dataset
 from bitpress.encoder import load_classifier, model_loss
 from bitpress.errors import RecipeError, TrainingError
@@ -372,3 +374,24 @@ def test_heads_and_tasks_that_do_not_fit_are_refused(qa: Qa, tiny: Any, tmp_path
         evaluate_checkpoint(tiny.teacher, qa.dev, task="qa")
     with pytest.raises(RecipeError, match="task 'qa' has answers in contexts; augment writes variants of texts and"):
         augment(train=qa.train, out=tmp_path / "a.jsonl", task="qa", mlm=qa.encoder)
+
+
+def test_the_commands_one_after_another(qa: Qa, tmp_path: Path) -> None:
+    def run(*arguments: object) -> Any:
+        result = CliRunner().invoke(app, [*map(str, arguments), "--json"])
+        assert result.exit_code == 0, result.stderr
+        return json.loads(result.stdout.splitlines()[0] if arguments[0] == "predict" else result.stdout)
+
+    files = ("--train", qa.train, "--dev", qa.dev, "--quiet")
+    few = ("--set", "max_steps=60", "--set", "batch_tokens=256", "--learning-rate", "0.003", "--set", "doc_stride=8")
+    made = run("finetune", qa.encoder, "--task", "qa", *files, "--out", tmp_path / "t", *few)
+    assert (made["task"], made["metric"], made["n"]) == ("qa", "f1", 80)
+    assert run("evaluate", tmp_path / "t", "--data", qa.dev)["metrics"] == made["metrics"]
+    steps = ("--set", "max_steps=3", "--set", "batch_tokens=256")
+    packed = run("compress", tmp_path / "t", "--recipe", "ternarybert", *files, "--out", tmp_path / "s", *steps)
+    assert packed["teacher"]["value"] == made["value"]
+    assert run("evaluate", tmp_path / "s", "--data", qa.dev)["metrics"] == packed["artifact"]["metrics"]
+    assert run("inspect", tmp_path / "s")["task"]["spans"]["doc_stride"] == 8
+    found = run("predict", tmp_path / "s", "--input", qa.dev)
+    assert found["id"] == "q0"
+    assert found["context"][found["start"] : found["end"]] == found["answer"]
