@@ -15,6 +15,9 @@ from typing import Any
 # with another. "tokens", one answer a token: every last hidden state, without a pooler.
 POOLED_HEADS = ("linear", "relu", "dense_relu", "dense_gelu")
 HEADS = (*POOLED_HEADS, "tokens")
+# In checkpoints also "spans", of extractive question answering: "tokens" with two outputs, of a token as the start and
+# as the end of the answer. Only the classifier's name is another; artifacts say "tokens".
+TOKEN_HEADS = ("tokens", "spans")
 
 _BERT_CONFIG = (
     "vocab_size",
@@ -100,6 +103,10 @@ class Family:
         """The family's classifiers of tokens: one linear, which all families call the same."""
         body = {ours: theirs for ours, theirs in self.body.items() if ours != "pooler.dense"}
         return replace(self, body=body, head={"classifier": "classifier"})
+
+    def over_spans(self) -> Family:
+        """The family's models of extractive question answering, whose linear all families call the same, too."""
+        return replace(self.over_tokens(), head={"classifier": "qa_outputs"})
 
 
 BERT = Family(

@@ -21,6 +21,7 @@ from bitpress.artifact import (
     BinaryTensor,
     CodebookTensor,
     Outliers,
+    SpanSpec,
     StoredTensor,
     TaskSpec,
     TensorSpec,
@@ -105,6 +106,18 @@ def make_tokens_config(activations: ActivationSpec | None = None) -> ArtifactCon
         label2id={"O": 0, "B-thing": 1, "I-thing": 2},
     )
     return make_config(activations=activations, task=TaskSpec("token_classification", "entity_f1", False), model=model)
+
+
+def make_spans_config() -> ArtifactConfig:
+    """A model of question answering, with values of its own for all that it says about spans."""
+    model = hf_config(
+        architectures=["BertForQuestionAnswering"],
+        head="tokens",
+        id2label={"0": "start", "1": "end"},
+        label2id={"start": 0, "end": 1},
+    )
+    task = TaskSpec("question_answering", "f1", True, SpanSpec(96, 48, 20, -1.5))
+    return make_config(task=task, model=model)
 
 
 def make_mixed_config(activations: ActivationSpec | None = None) -> ArtifactConfig:

@@ -19,6 +19,7 @@ from artifact_samples import (
     make_gobo_config,
     make_mixed_config,
     make_ranges,
+    make_spans_config,
     make_tensors,
     make_tokens_config,
 )
@@ -49,6 +50,7 @@ def golden_configs() -> dict[str, ArtifactConfig]:
         "elastic": make_binary_config("softmax"),
         "binarybert": make_binarybert_config(),
         "tokens": make_tokens_config(ActivationSpec(range="static")),
+        "spans": make_spans_config(),
         "gobo": make_gobo_config(),
     }
 

@@ -22,6 +22,7 @@ CHECKSUMS = {
     "elastic": "f36d8e58395f1c2ee1e2944a98267bd2d5d2674469c12771f03d90cc35d8add7",
     "gobo": "9ebbfdaaa92190e8dc5938911b7d91e674415ec4a4f2f9cafb607f4bdd286917",
     "mixed": "afca12095be1a1f8ae35bc9d2c574444bba8c50ef64e1d518fee60ad26493abf",
+    "spans": "e4466e4602c0e00e205d384f1cfc4fc3f83158fb721282d76ed0644e5c64c917",
     "tokens": "7da53cbec32190e0366b497ff0236f2e8793984044fb4129e629483cc59caae2",
     "trits": "a28b6a0a37d90dd08c5cd0c6f164cc9a42efc4f2d4f8c5cc31a6a7cefafda6b5",
 }

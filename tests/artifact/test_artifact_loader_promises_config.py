@@ -14,6 +14,7 @@ from artifact_samples import (
     edit_config,
     edit_header,
     join_container,
+    make_spans_config,
     make_tokens_config,
     quantization,
     refused,
@@ -113,7 +114,7 @@ def test_unknown_activation_quantizer(artifact: Path, key: str, value: Any, matc
 @pytest.mark.parametrize(
     ("key", "value", "match"),
     [
-        ("kind", "tagging", "allowed are classification, regression, token_classification"),
+        ("kind", "tagging", "allowed are classification, regression, token_classification, question_answering"),
         ("kind", "regression", "the model has 3 labels; regression has exactly 1"),
         ("metric", "", "metric is ''"),
         ("pair", 1, "pair is 1"),
@@ -207,6 +208,41 @@ def test_head_disagrees_with_task(artifact: Path, tmp_path: Path) -> None:
     refused(tmp_path / "tokens", "pair is true; token classification reads one text")
     edit_config(tmp_path / "tokens", lambda d: quantization(d)["task"].update(kind="classification", pair=False))
     refused(tmp_path / "tokens", "kind is 'classification' but head is 'tokens'")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "match"),
+    [
+        ("doc_stride", 0, "doc_stride is 0; an integer from 1 to 65536 is expected"),
+        ("max_query_length", True, "max_query_length is True; an integer from 1"),
+        ("max_answer_length", 30.0, "max_answer_length is 30.0; an integer from 1"),
+        ("no_answer_threshold", "0", "no_answer_threshold is '0'; null or a finite number is expected"),
+        ("no_answer_threshold", False, "no_answer_threshold is False; null or a finite number is expected"),
+        ("n_best", 20, "has the unknown key 'n_best'; allowed are"),
+    ],
+)
+def test_spans_out_of_bounds(tmp_path: Path, key: str, value: Any, match: str) -> None:
+    write_sample(tmp_path / "spans", make_spans_config())
+    assert read_artifact(tmp_path / "spans").config == make_spans_config()
+    edit_config(tmp_path / "spans", lambda d: quantization(d)["task"]["spans"].update({key: value}))
+    refused(tmp_path / "spans", match)
+
+
+def test_spans_disagree_with_task(artifact: Path, tmp_path: Path) -> None:
+    edit_config(artifact, lambda d: quantization(d)["task"].update(spans={}))
+    refused(artifact, "task has the unknown key 'spans'")
+    for change, match in (
+        ({"pair": False}, "pair is false; question answering reads a question and a context"),
+        ({"spans": None}, "spans is NoneType; an object with"),
+    ):
+        write_sample(tmp_path / match[:5], make_spans_config())
+        edit_config(tmp_path / match[:5], lambda d, change=change: quantization(d)["task"].update(change))
+        refused(tmp_path / match[:5], match)
+    write_sample(tmp_path / "tokens", make_tokens_config())
+    spans = {"doc_stride": 1, "max_query_length": 1, "max_answer_length": 1, "no_answer_threshold": None}
+    task = {"kind": "question_answering", "pair": True, "spans": spans}
+    edit_config(tmp_path / "tokens", lambda d: quantization(d)["task"].update(task))
+    refused(tmp_path / "tokens", "kind is 'question_answering' but the model has 3 labels, not two outputs")
 
 
 def test_classifier_of_tokens_has_no_pooler(tmp_path: Path) -> None:

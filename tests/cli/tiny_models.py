@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from bitpress.artifact import SpanSpec
 
 WORDS = [
     *("good", "bad", "film", "book", "the", "a", "is", "was", "not", "very"),
@@ -16,7 +19,9 @@ VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *"abcdefghij
 LABELS = ("negative", "positive")
 
 
-def hf_config(regression: bool = False, labels: tuple[str, ...] = LABELS, tokens: bool = False) -> dict[str, Any]:
+def hf_config(
+    regression: bool = False, labels: tuple[str, ...] = LABELS, tokens: bool = False, spans: bool = False
+) -> dict[str, Any]:
     """A BERT of two layers, 24 columns and 40 positions."""
     config: dict[str, Any] = {
         "architectures": ["BertForSequenceClassification"],
@@ -33,10 +38,13 @@ def hf_config(regression: bool = False, labels: tuple[str, ...] = LABELS, tokens
         "pad_token_id": 0,
     }
     names = ("score",) if regression else ("O", "B-thing", "I-thing") if tokens else labels
+    names = ("start", "end") if spans else names
     config["id2label"] = {str(i): name for i, name in enumerate(names)}
     config["label2id"] = {name: i for i, name in enumerate(names)}
     if tokens:
         config |= {"architectures": ["BertForTokenClassification"], "head": "tokens"}
+    if spans:
+        config |= {"architectures": ["BertForQuestionAnswering"], "head": "tokens"}
     return config | ({"problem_type": "regression"} if regression else {})
 
 
@@ -50,7 +58,13 @@ def tokenizer_json() -> bytes:
 
 
 def make_artifact(
-    path: Path, *, pair: bool = False, regression: bool = False, tokens: bool = False, seed: int = 0
+    path: Path,
+    *,
+    pair: bool = False,
+    regression: bool = False,
+    tokens: bool = False,
+    spans: SpanSpec | None = None,
+    seed: int = 0,
 ) -> Path:
     """An artifact with random ternary matrices, written without torch."""
     from bitpress.artifact import (
@@ -65,7 +79,7 @@ def make_artifact(
     from bitpress.artifact.model_config import can_be_quantized
 
     rng = np.random.default_rng(seed)
-    model = hf_config(regression, tokens=tokens)
+    model = hf_config(regression, tokens=tokens, spans=spans is not None)
     specs: dict[str, TensorSpec] = {}
     tensors: dict[str, Any] = {}
     for name, shape in expected_tensors(model).items():
@@ -79,6 +93,8 @@ def make_artifact(
             tensors[name] = rng.normal(0, 0.5, shape).astype(np.float32)
     kind = ("regression", "pearson") if regression else ("classification", "accuracy")
     task = TaskSpec(*(("token_classification", "entity_f1") if tokens else kind), pair)
+    if spans is not None:
+        task = TaskSpec("question_answering", "f1", True, spans)
     config = ArtifactConfig(model, "ternarybert", ActivationSpec(), task, 32, specs)
     write_artifact(path, config, tensors, {}, {"tokenizer.json": tokenizer_json()}, "# tiny\n", {})
     return path

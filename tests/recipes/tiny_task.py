@@ -80,6 +80,31 @@ def write_tagged(path: Path, rows: int, seed: int) -> Path:
     return path
 
 
+def write_questions(path: Path, rows: int, seed: int, unanswerable: bool = False) -> Path:
+    """SQuAD's JSON, a question a context. A context has a good word and a bad one, each maybe with another of its kind
+    behind it; "film" asks for the good ones, "plot" for the bad ones, and where some are ``unanswerable`` "actor" for
+    what is not there."""
+    rng = np.random.default_rng(seed)
+    paragraphs = []
+    for number in range(rows):
+        parts: list[str] = []
+        answers = []
+        for names in (GOOD, BAD) if rng.integers(2) else (BAD, GOOD):
+            run = " ".join([rng.choice(names[:3]), *rng.choice(names[3:], rng.integers(2))])
+            parts += [str(word) for word in rng.choice(FILLER, rng.integers(1, 6))]
+            answers.append((names is GOOD, {"text": run, "answer_start": len(" ".join([*parts, ""]))}))
+            parts.append(run)
+        parts += [str(word) for word in rng.choice(FILLER, rng.integers(0, 4))]
+        asks = str(rng.choice(["film", "plot", "actor"] if unanswerable else ["film", "plot"]))
+        found = [answer for is_good, answer in answers if asks == ("film" if is_good else "plot")]
+        qa = {"id": f"q{number}", "question": f"this {asks}", "answers": found}
+        if unanswerable:
+            qa["is_impossible"] = not found
+        paragraphs.append({"context": " ".join(parts), "qas": [qa]})
+    path.write_text(json.dumps({"version": "1.1", "data": [{"title": "t", "paragraphs": paragraphs}]}))
+    return path
+
+
 def write_scores(path: Path, rows: int, seed: int) -> Path:
     """Pairs of sentences with the share of telling words that are good, for regression."""
     rng = np.random.default_rng(seed)

@@ -44,7 +44,9 @@ def starts(model: nn.Module, blocks: tuple[Block, ...], seed: int = 0) -> dict[s
 
 
 def mean_loss(model: nn.Module, data: EncodedDataset) -> Tensor:
-    return sum(summed_loss(False)(model, batch) for batch in sample_batches(data, np.arange(len(data)))) / len(data)
+    return sum(summed_loss(model.config)(model, batch) for batch in sample_batches(data, np.arange(len(data)))) / len(
+        data
+    )
 
 
 def differences(model: nn.Module, block: Block, data: EncodedDataset, v: Tensor) -> Tensor:

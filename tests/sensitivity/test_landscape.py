@@ -91,7 +91,7 @@ def test_the_landscape_is_the_loss_and_curves_as_the_eigenvalues_say() -> None:
     assert found.steps == pytest.approx((-span, 0.0, span))
     batches = sample_batches(data, np.arange(8))
     with torch.no_grad():
-        middle = float(sum(summed_loss(False)(model, batch) for batch in batches)) / 8
+        middle = float(sum(summed_loss(model.config)(model, batch) for batch in batches)) / 8
     assert found.loss[1][1] == pytest.approx(middle, rel=1e-6)
     along = [(found.loss[0][1] + found.loss[2][1]), (found.loss[1][0] + found.loss[1][2])]
     for value, ends in zip(found.eigenvalues, along, strict=True):

@@ -42,7 +42,7 @@ def test_eigenvalues_of_every_sample_are_those_of_its_explicit_hessian() -> None
     found = measure_sensitivity(model, data, blocks, settings).blocks[0]
     for number, sample in enumerate(found.samples):
         indices = sample_indices(data.lengths, number, settings)
-        loss = sum(summed_loss(False)(model, batch) for batch in sample_batches(data, indices)) / len(indices)
+        loss = sum(summed_loss(model.config)(model, batch) for batch in sample_batches(data, indices)) / len(indices)
         values = np.linalg.eigvalsh(tiny_curves.explicit_hessian(model, blocks[0], loss).double().numpy())
         top = values[np.abs(values).argmax()]
         assert sample.converged

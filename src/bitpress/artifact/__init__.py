@@ -28,6 +28,7 @@ from bitpress.artifact.reader import Artifact, read_artifact, read_config
 from bitpress.artifact.schema import (
     ActivationSpec,
     ArtifactConfig,
+    SpanSpec,
     TaskSpec,
     TensorSpec,
     activation_points,
@@ -48,6 +49,7 @@ __all__ = [
     "HalfTensor",
     "Outliers",
     "QuantizedTensor",
+    "SpanSpec",
     "StoredTensor",
     "TaskSpec",
     "TensorSpec",

@@ -22,7 +22,7 @@ from bitpress.artifact.accounting import (
 )
 from bitpress.artifact.model_config import is_layer_matrix
 from bitpress.artifact.reader import TENSORS_FILE, Artifact, read_artifact, read_file
-from bitpress.artifact.schema import TensorSpec
+from bitpress.artifact.schema import TensorSpec, task_document
 from bitpress.artifact.strict_json import parse_object
 from bitpress.artifact.writer import PROVENANCE_FILE
 from bitpress.errors import ArtifactError
@@ -73,7 +73,7 @@ def describe(path: str | Path) -> dict[str, Any]:
     described: dict[str, Any] = {
         "path": str(path),
         "recipe": config.recipe,
-        "task": asdict(config.task) | {"labels": config.labels},
+        "task": task_document(config.task) | {"labels": config.labels},
         "max_length": config.max_length,
         "total_bytes": total,
         "directory_bytes": sum(file.stat().st_size for file in artifact.path.iterdir() if file.is_file()),

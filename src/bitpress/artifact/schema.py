@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from bitpress.artifact import stored
@@ -33,6 +33,7 @@ from bitpress.errors import ArtifactError
 __all__ = [
     "ActivationSpec",
     "ArtifactConfig",
+    "SpanSpec",
     "TaskSpec",
     "TensorSpec",
     "activation_points",
@@ -41,14 +42,17 @@ __all__ = [
     "expected_entries",
     "expected_tensors",
     "parse_config",
+    "task_document",
 ]
 
 VERSION = 1
 UNIFORM_BITS = (8, 4)
 RANGES = ("token", "static")
 ATTENTIONS = ("bool", "all", "softmax")
-TASK_KINDS = ("classification", "regression", "token_classification")
+TOKEN_KINDS = ("token_classification", "question_answering")  # those that go with head "tokens"
+TASK_KINDS = ("classification", "regression", *TOKEN_KINDS)
 MAX_CLIP = 1e6  # clips in use are near 2.5; the bound keeps (2·clip)/255 and its products far from overflow
+MAX_SPAN = 1 << 16  # tokens; no model has as many positions
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _./+-]{0,99}")
 
 _TOP = {"quant_method", "version", "recipe", "activations", "max_length", "task", "tensors"}
@@ -81,13 +85,33 @@ class ActivationSpec:
 
 
 @dataclass(frozen=True)
+class SpanSpec:
+    """How a model that answers questions reads a long context and finds answers in it (docs/qa.md).
+
+    doc_stride           tokens from the start of one window of the context to that of the next
+    max_query_length     tokens of a question that are read
+    max_answer_length    tokens of the longest answer
+    no_answer_threshold  the margin of no answer over the best one above which the model gives none; None: it always
+                         answers
+
+    The defaults are those of Devlin et al. 2018 (run_squad.py).
+    """
+
+    doc_stride: int = 128
+    max_query_length: int = 64
+    max_answer_length: int = 30
+    no_answer_threshold: float | None = None
+
+
+@dataclass(frozen=True)
 class TaskSpec:
-    """``kind`` "classification", "regression" or "token_classification"; ``metric`` is the one the recipe selected by;
-    ``pair``: two texts."""
+    """``kind`` is one of ``TASK_KINDS``; ``metric`` is the one the recipe selected by; ``pair``: two texts; ``spans``:
+    of "question_answering", and of nothing else."""
 
     kind: str
     metric: str
     pair: bool
+    spans: SpanSpec | None = None
 
 
 @dataclass(frozen=True)
@@ -223,10 +247,16 @@ def config_document(config: ArtifactConfig) -> dict[str, Any]:
         "recipe": config.recipe,
         "activations": {"scheme": act.scheme} | further.get(act.scheme, {}),
         "max_length": config.max_length,
-        "task": {"kind": config.task.kind, "metric": config.task.metric, "pair": config.task.pair},
+        "task": task_document(config.task),
         "tensors": {name: spec_document(spec) for name, spec in config.tensors.items()},
     }
     return {**config.model, "quantization_config": quantization}
+
+
+def task_document(task: TaskSpec) -> dict[str, Any]:
+    """The object ``task`` of config.json."""
+    document: dict[str, Any] = {"kind": task.kind, "metric": task.metric, "pair": task.pair}
+    return document if task.spans is None else document | {"spans": asdict(task.spans)}
 
 
 def expected_entries(config: ArtifactConfig) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -271,23 +301,38 @@ def _parse_activations(value: Any, here: str) -> ActivationSpec:
 
 
 def _parse_task(value: Any, model: Mapping[str, Any], here: str) -> TaskSpec:
-    _check_keys(value, {"kind", "metric", "pair"}, here)
+    is_spans = isinstance(value, dict) and value.get("kind") == "question_answering"
+    _check_keys(value, {"kind", "metric", "pair", *(("spans",) if is_spans else ())}, here)
     kind = _check_enum(value["kind"], TASK_KINDS, f"{here}.kind")
     _check_bool(value["pair"], f"{here}.pair")
     count = len(labels_of(model))
     if kind == "regression" and count != 1:
         raise ArtifactError(f"{here}.kind is 'regression' but the model has {count} labels; regression has exactly 1")
-    if (kind == "token_classification") == has_pooler(model):
+    if (kind in TOKEN_KINDS) == has_pooler(model):
         head = shown(model.get("head", "linear"))
-        raise ArtifactError(
-            f"{here}.kind is {shown(kind)} but head is {head}; 'tokens' goes with 'token_classification'"
-        )
+        kinds = " and ".join(map(repr, TOKEN_KINDS))
+        raise ArtifactError(f"{here}.kind is {shown(kind)} but head is {head}; 'tokens' goes with {kinds}")
     if kind == "token_classification" and value["pair"]:
         raise ArtifactError(f"{here}.pair is true; token classification reads one text")
+    if is_spans and not value["pair"]:
+        raise ArtifactError(f"{here}.pair is false; question answering reads a question and a context")
+    if is_spans and count != 2:
+        raise ArtifactError(f"{here}.kind is 'question_answering' but the model has {count} labels, not two outputs")
     problem = model.get("problem_type")
     if problem is not None and (problem == "regression") != (kind == "regression"):
         raise ArtifactError(f"{here}.kind is {shown(kind)} but problem_type is {shown(problem)}; make them agree")
-    return TaskSpec(kind, _name(value["metric"], f"{here}.metric"), value["pair"])
+    spans = _parse_spans(value["spans"], f"{here}.spans") if is_spans else None
+    return TaskSpec(kind, _name(value["metric"], f"{here}.metric"), value["pair"], spans)
+
+
+def _parse_spans(value: Any, here: str) -> SpanSpec:
+    lengths = ("doc_stride", "max_query_length", "max_answer_length")
+    _check_keys(value, {*lengths, "no_answer_threshold"}, here)
+    stride, query, answer = (check_int(value[key], 1, MAX_SPAN, f"{here}.{key}") for key in lengths)
+    threshold = value["no_answer_threshold"]
+    if threshold is not None and not is_number(threshold):
+        raise ArtifactError(f"{here}.no_answer_threshold is {shown(threshold)}; null or a finite number is expected")
+    return SpanSpec(stride, query, answer, None if threshold is None else float(threshold))
 
 
 def _parse_tensors(value: Any, model: Mapping[str, Any], here: str) -> dict[str, TensorSpec]:

@@ -67,8 +67,8 @@ def load_artifact(path: Path, threads: int) -> LoadedModel:
 
 
 def load_checkpoint(path: Path, threads: int) -> LoadedModel:
-    """``transformers`` on a checkpoint, a classifier of texts or tokens: fp32, eval, inference mode, scaled-dot-product
-    attention.
+    """``transformers`` on a checkpoint, a classifier of texts or tokens or a model of question answering: fp32, eval,
+    inference mode, scaled-dot-product attention.
 
     The attention mask is given only where a batch is ragged: without it torch may choose its faster attention.
     """
@@ -77,10 +77,13 @@ def load_checkpoint(path: Path, threads: int) -> LoadedModel:
 
     torch.set_num_threads(threads)
     config = transformers.AutoConfig.from_pretrained(path, local_files_only=True)
-    of_tokens = any(name.endswith("ForTokenClassification") for name in config.architectures or ())
-    kind = (
-        transformers.AutoModelForTokenClassification if of_tokens else transformers.AutoModelForSequenceClassification
-    )
+    names = " ".join(config.architectures or ())
+    asks = "ForQuestionAnswering" in names
+    kind: Any = transformers.AutoModelForSequenceClassification
+    if asks:
+        kind = transformers.AutoModelForQuestionAnswering
+    elif "ForTokenClassification" in names:
+        kind = transformers.AutoModelForTokenClassification
     model = kind.from_pretrained(path, dtype=torch.float32, attn_implementation="sdpa", local_files_only=True).eval()
     # RoBERTa counts positions from what is not padding; DistilBERT and others take no token types.
     pad = model.config.pad_token_id or 0
@@ -95,7 +98,8 @@ def load_checkpoint(path: Path, threads: int) -> LoadedModel:
         if min(lengths) < longest:
             inputs["attention_mask"] = (torch.arange(longest) < torch.tensor(lengths)[:, None]).long()
         with torch.inference_mode():
-            return model(**inputs).logits.numpy()
+            output = model(**inputs)
+            return torch.stack([output.start_logits, output.end_logits], -1).numpy() if asks else output.logits.numpy()
 
     info = {"engine": f"PyTorch {torch.__version__} fp32", "isa": torch.backends.cpu.get_cpu_capability().lower()}
     return LoadedModel(forward, info)

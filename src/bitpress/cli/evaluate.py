@@ -15,7 +15,10 @@ from bitpress.errors import DataError
 
 def evaluate(
     model: Annotated[Path, typer.Argument(help="An artifact, or a Hugging Face checkpoint (needs PyTorch).")],
-    data: Annotated[Path, typer.Option(help="Labelled text: csv, tsv or jsonl, CoNLL columns for ner; also .gz.")],
+    data: Annotated[
+        Path,
+        typer.Option(help="Labelled text: csv, tsv or jsonl, CoNLL columns for ner, SQuAD's JSON for qa; also .gz."),
+    ],
     task: Annotated[
         str | None, typer.Option(help="Layout and metric, such as glue/sst2.", show_default="the model's own")
     ] = None,
@@ -42,6 +45,8 @@ def evaluate(
     rows.append([f"majority class ({metric})", format_metric(metric, result["majority"])])
     if result.get("unread_words"):
         rows.append(["words not read, as texts are cut", f"{result['unread_words']:,}"])
+    if result.get("cut_questions"):
+        rows.append(["questions that were cut", f"{result['cut_questions']:,}"])
     print_table([str(model), f"{result['n']:,} rows"], rows)
 
 

@@ -17,7 +17,10 @@ def finetune(
     dev: options.Dev,
     out: options.Out,
     task: Annotated[
-        str, typer.Option(help="classification, regression, ner (entities), or a GLUE task such as glue/sst2.")
+        str,
+        typer.Option(
+            help="classification, regression, ner (entities), qa (questions), or a GLUE task such as glue/sst2."
+        ),
     ] = "classification",
     text_column: options.TextColumn = None,
     pair_column: options.PairColumn = None,

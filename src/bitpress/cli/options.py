@@ -21,8 +21,8 @@ Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Train = Annotated[
     Path,
     typer.Option(
-        help="Labelled training data: csv, tsv or jsonl, CoNLL columns for ner, also .gz; a saved dataset, or "
-        "hub:NAME:SPLIT."
+        help="Labelled training data: csv, tsv or jsonl, CoNLL columns for ner, SQuAD's JSON for qa, also .gz; a saved "
+        "dataset, or hub:NAME:SPLIT."
     ),
 ]
 Dev = Annotated[Path, typer.Option(help="Labelled data that chooses the best epoch and gives the reported score.")]

@@ -89,5 +89,8 @@ def format_ratio(ratio: float) -> str:
 
 
 def format_metric(name: str, value: float) -> str:
-    """Accuracy and F1 as percentages, correlations (Pearson, Spearman, Matthews) in -1..1 times 100, as papers do."""
-    return f"{100 * value:.2f}" + (" %" if name == "accuracy" or "f1" in name else "")
+    """Accuracy, exact match and F1 as percentages, correlations (Pearson, Spearman, Matthews) in -1..1 times 100, as
+    papers do; a threshold as it is."""
+    if name.endswith("threshold"):
+        return f"{value:.4g}"
+    return f"{100 * value:.2f}" + (" %" if name == "accuracy" or "f1" in name or "exact_match" in name else "")

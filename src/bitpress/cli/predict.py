@@ -1,4 +1,4 @@
-"""``bitpress predict``: texts in, labels or entities out, by the engine."""
+"""``bitpress predict``: texts in, labels, entities or answers out, by the engine."""
 
 from __future__ import annotations
 
@@ -36,18 +36,25 @@ def predict(
     threads: options.Threads = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a text, one a line.")] = False,
 ) -> None:
-    """Classify texts, or find the entities in them: arguments, a file, or the lines of stdin."""
+    """Classify texts, find the entities in them, or answer questions: arguments, a file, or the lines of stdin. A
+    question is a TEXT and its context the --pair."""
     items = _texts(texts, pair, input_file, text_column, pair_column)
     require_artifact(model, "predict")
     import bitpress
 
     loaded = bitpress.load(model, threads=threads)
-    while batch := list(islice(items, BATCH)):
-        for item in batch:
+    asked: Iterator[tuple[str | None, Text]] = ((None, item) for item in items)
+    if loaded.task.spans is not None and input_file is not None:
+        from bitpress.data.questions import iter_questions, may_hold_questions
+
+        if may_hold_questions(input_file):
+            asked = ((q.id, (q.question, q.context)) for q in iter_questions(input_file, text_column, pair_column))
+    while batch := list(islice(asked, BATCH)):
+        for _, item in batch:
             _check_shape(item, loaded.task.pair, model)
-        for result in loaded.predict(batch, batch_size=BATCH):
+        for (name, _), result in zip(batch, loaded.predict([item for _, item in batch], batch_size=BATCH), strict=True):
             if as_json:
-                emit_json(result, indent=None)
+                emit_json(result if name is None else {"id": name, **result}, indent=None)
             else:
                 print(_lines(result))
         sys.stdout.flush()
@@ -96,13 +103,17 @@ def _check_shape(item: Text, wants_pair: bool, model: Path) -> None:
 
 def _lines(result: dict[str, Any]) -> str:
     """``positive  0.987  a film that lingers``, tabs between; a regression has no label. Of entities first the text,
-    then a line each: ``  person  0.991  0  12  Ada Lovelace``."""
+    then a line each: ``  person  0.991  0  12  Ada Lovelace``. Of an answer ``Ada  0.931  0  3  Who wrote it?``, where
+    there is none ``(no answer)``."""
     if "entities" in result:
         found = (
             f"  {one['entity']}\t{one['score']:.3f}\t{one['start']}\t{one['end']}\t{one['text']}"
             for one in result["entities"]
         )
         return "\n".join([result["text"] + _cut(result), *found])
+    if "answer" in result:
+        place = f"{result['score']:.3f}\t{result['start']}\t{result['end']}"
+        return f"{result['answer'] or '(no answer)'}\t{place}\t{result['question']}{_cut(result)}"
     label = "" if result["label"] is None else f"{result['label']}\t"
     pair = f"\t{result['pair']}" if "pair" in result else ""
     return f"{label}{result['score']:.3f}\t{result['text']}{pair}{_cut(result)}"

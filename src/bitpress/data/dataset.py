@@ -20,6 +20,10 @@ class Dataset:
 
     Of token classification ``words`` has the places of each text's words, [start, end) in characters, and ``labels``
     one index a word, int64 [W], the words of one text after those of another.
+
+    Of question answering ``texts`` are questions, ``pairs`` their contexts, ``labels`` int64 [N, 2] the characters
+    [start, end) of each first answer (-1 where there is none), ``answers`` the texts of all answers to each question,
+    and ``ids`` what it is called.
     """
 
     texts: list[str]
@@ -30,6 +34,8 @@ class Dataset:
     fingerprint: str
     originals: NDArray[np.bool_] | None = None
     words: list[list[tuple[int, int]]] | None = None
+    ids: list[str] | None = None
+    answers: list[list[str]] | None = None
 
     def __len__(self) -> int:
         return len(self.texts)

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitpress.data.dataset import Dataset
+from bitpress.data.questions import read_questions
 from bitpress.data.saved import is_saved, read_saved_table
 from bitpress.data.tables import (
     Table,
@@ -32,7 +33,7 @@ from bitpress.data.tables import (
     require_column,
 )
 from bitpress.data.tagged import read_tagged
-from bitpress.data.tasks import TOKEN_CLASSIFICATION, Task
+from bitpress.data.tasks import QUESTION_ANSWERING, TOKEN_CLASSIFICATION, Task
 from bitpress.errors import DataError
 
 # Names that text, second text and label go by in published datasets, most specific first.
@@ -91,12 +92,15 @@ def read_dataset(
     order) every label must be one of them; without, they are the task's, or the file's own distinct labels, sorted
     (as numbers where all are). ``require_labels=False`` does not read the label column at all. Raises DataError.
 
-    Files of token classification: :func:`bitpress.data.tagged.read_tagged`.
+    Files of token classification: :func:`bitpress.data.tagged.read_tagged`, of question answering
+    :func:`bitpress.data.questions.read_questions`.
     """
     if task.kind == TOKEN_CLASSIFICATION:
         if pair_column is not None:
             raise DataError(f"--pair-column is {pair_column!r}; words are tagged in one text, leave it out", path)
         return read_tagged(path, text_column, label_column, label_names)
+    if task.kind == QUESTION_ANSWERING:
+        return read_questions(path, text_column, pair_column, label_column, label_names or ())
     # A task with its own layout reads the published files, in which a quotation mark is a character like any other.
     own_text = (text_column or task.text_column) if task.text_column is not None else None
     table, fingerprint = _load_table(path, task.columns, own_text)

@@ -10,26 +10,32 @@ from numpy.typing import NDArray
 from bitpress.data.dataset import Dataset
 from bitpress.data.entity_metrics import entity_metrics
 from bitpress.data.metrics import compute_metrics, majority_baseline, metric_name
+from bitpress.data.squad_metrics import Answers, squad_metrics
 from bitpress.data.tag_schemes import OUTSIDE
-from bitpress.data.tasks import TOKEN_CLASSIFICATION, Task
+from bitpress.data.tasks import QUESTION_ANSWERING, TOKEN_CLASSIFICATION, Task
 
 
 def headline(task: Task, num_labels: int) -> str:
     """The key of the metric that selects and is reported."""
-    return task.metric if task.kind == TOKEN_CLASSIFICATION else metric_name(task.metric, num_labels)
+    of_texts = task.kind not in (TOKEN_CLASSIFICATION, QUESTION_ANSWERING)
+    return metric_name(task.metric, num_labels) if of_texts else task.metric
 
 
-def score(task: Task, logits: NDArray[Any], dataset: Dataset) -> dict[str, float]:
+def score(task: Task, logits: NDArray[Any] | Answers, dataset: Dataset) -> dict[str, float]:
     """All metrics of ``task`` on ``dataset``, its headline metric first.
 
     Args:
         logits: as many rows as ``dataset.labels``: [N, C], or of token classification [W, C], where a row of NaN
-            stands for a word that the model did not see (:func:`word_logits`): it counts as O.
+            stands for a word that the model did not see (:func:`word_logits`): it counts as O. Of question answering
+            what was found, in place of logits.
 
     Raises:
         ValueError: see :func:`compute_metrics`.
     """
     assert dataset.labels is not None, "only labelled data is scored"
+    if isinstance(logits, Answers):
+        assert dataset.answers is not None, "questions come with their answers"
+        return squad_metrics(logits, dataset.answers)
     if task.kind != TOKEN_CLASSIFICATION:
         return compute_metrics(task, logits, dataset.labels)
     if logits.shape != (len(dataset.labels), len(dataset.label_names)):
@@ -63,7 +69,7 @@ def word_logits(logits: NDArray[Any], words: NDArray[Any], lengths: NDArray[Any]
 
 def summarize(task: Task, metrics: dict[str, float], dataset: Dataset, num_labels: int) -> dict[str, Any]:
     """``metric`` (its name), ``value``, ``n`` (texts), ``metrics`` and ``majority``, the value of always giving one
-    answer: the most frequent class, or no entity at all.
+    answer: the most frequent class, no entity at all, or that there is no answer.
 
     Args:
         metrics: of :func:`score`.
@@ -71,6 +77,10 @@ def summarize(task: Task, metrics: dict[str, float], dataset: Dataset, num_label
     """
     assert dataset.labels is not None, "only labelled data is scored"
     metric = headline(task, num_labels)
-    is_tokens = task.kind == TOKEN_CLASSIFICATION
-    majority = 0.0 if is_tokens else majority_baseline(task, dataset.labels, num_labels)
+    if task.kind == TOKEN_CLASSIFICATION:
+        majority = 0.0
+    elif dataset.answers is not None:
+        majority = sum(not texts for texts in dataset.answers) / len(dataset)
+    else:
+        majority = majority_baseline(task, dataset.labels, num_labels)
     return {"metric": metric, "value": metrics[metric], "n": len(dataset), "metrics": metrics, "majority": majority}

@@ -1,8 +1,8 @@
 """What a task is: which columns hold text and label, which metric counts, how many tokens a text may have.
 
 The GLUE tasks (Wang et al. 2019, arXiv:1804.07461, table 1) know all of it. The plain tasks ``classification``,
-``regression`` and ``ner`` (named entities) find their columns by common names, or are told by ``--text-column`` and its
-kin.
+``regression``, ``ner`` (named entities) and ``qa`` (answers in a context) find their columns by common names, or are
+told by ``--text-column`` and its kin.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from bitpress.errors import DataError
 
 # The kind of tasks whose words, not texts, have labels.
 TOKEN_CLASSIFICATION = "token_classification"
+# The kind of tasks whose answers are parts of a context.
+QUESTION_ANSWERING = "question_answering"
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Task:
     """
 
     name: str
-    kind: str  # "classification" | "regression" | TOKEN_CLASSIFICATION
+    kind: str  # "classification" | "regression" | TOKEN_CLASSIFICATION | QUESTION_ANSWERING
     metric: str
     metrics: tuple[str, ...]
     text_column: str | None = None
@@ -47,6 +49,8 @@ _TASKS = {
         Task("classification", "classification", "accuracy", ("accuracy", "f1", "matthews")),
         Task("regression", "regression", "pearson", ("pearson", "spearman")),
         Task("ner", TOKEN_CLASSIFICATION, "entity_f1", ("entity_f1", "entity_precision", "entity_recall")),
+        # The length of Devlin et al. 2018 and all who followed.
+        Task("qa", QUESTION_ANSWERING, "f1", ("f1", "exact_match"), max_length=384),
         Task(
             "glue/sst2",
             "classification",

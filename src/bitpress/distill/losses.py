@@ -3,9 +3,10 @@
     L = w_att · L_att + w_sim · L_sim + w_hid · L_hid + w_pred · L_pred + w_lab · L_lab
 
 Shapes: B texts, T tokens (padded), H hidden size, h heads, d features of a head, L layers, C labels. Of a classifier of
-tokens logits and labels are those of the words of the B texts, so as many rows as there are words. The teacher's
-tensors carry no gradient. A padded position has no meaning, so by default (padding="exclude") it has no weight;
-padding="include" is the published mean over every position.
+tokens logits and labels are those of the words of the B texts, so as many rows as there are words; of question
+answering those of 2·B choices among T positions (:func:`bitpress.encoder.position_logits`). The teacher's tensors carry
+no gradient. A padded position has no meaning, so by default (padding="exclude") it has no weight; padding="include" is
+the published mean over every position.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from bitpress.encoder.checkpoint import (
 )
 from bitpress.encoder.config import EncoderConfig
 from bitpress.encoder.layers import ActivationPoint, EmbeddingTable, Linear
-from bitpress.encoder.losses import task_loss
+from bitpress.encoder.losses import model_loss, position_labels, position_logits, task_loss
 from bitpress.encoder.masked_lm import MaskedLanguageHead
 from bitpress.encoder.model import EncoderOutput, SequenceClassifier, head_parameters
 
@@ -28,6 +28,9 @@ __all__ = [
     "load_classifier",
     "load_config",
     "load_extra_tensors",
+    "model_loss",
+    "position_labels",
+    "position_logits",
     "save_classifier",
     "save_encoder",
     "task_loss",

@@ -1,5 +1,5 @@
-"""Reading and writing Hugging Face checkpoint directories of classifiers of texts or tokens, of every family in
-`FAMILIES`.
+"""Reading and writing Hugging Face checkpoint directories of classifiers of texts or tokens and of models that
+answer questions, of every family in `FAMILIES`.
 
 Read: ``config.json`` with ``model.safetensors`` or ``pytorch_model.bin`` (unpickled with ``weights_only=True``, so a
 file cannot run code), either of them whole or in shards under an index. Nothing is fetched: a path is a directory.
@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bitpress.encoder.config import PROBLEM_TYPES, EncoderConfig
+from bitpress.encoder.config import PROBLEM_TYPES, EncoderConfig, reads
 from bitpress.encoder.model import SequenceClassifier, fresh_parameter
 from bitpress.encoder.names import from_hf_name, has_tensor, is_ignored, to_hf_name
 from bitpress.errors import UnsupportedModelError
@@ -65,6 +65,7 @@ def load_classifier(
     id2label: Mapping[int, str] | Sequence[str] | None = None,
     problem_type: str | None = None,
     over_tokens: bool | None = None,
+    over_spans: bool = False,
     seed: int = 0,
 ) -> SequenceClassifier:
     """Load a classifier, or a bare encoder with a fresh head, from a Hugging Face directory. fp32, CPU, eval mode.
@@ -77,12 +78,14 @@ def load_classifier(
     Args:
         over_tokens: whether the classifier shall read tokens, or texts; None: what the checkpoint's does. One of texts
             does not become one of tokens, nor the reverse: it starts fresh.
+        over_spans: the head shall be that of question answering, which is neither.
 
     Raises:
         UnsupportedModelError: the model is of another kind, or the file lacks a tensor, holds one of another shape or
             one that this encoder has no place for; the text names tensor, file, found and expected.
     """
-    config, is_replaced = _with_head(path, num_labels, id2label, problem_type, over_tokens)
+    wanted = "spans" if over_spans else None if over_tokens is None else "tokens" if over_tokens else "texts"
+    config, is_replaced = _with_head(path, num_labels, id2label, problem_type, wanted)
     files = _weight_files(Path(path))
     found = _read_tensors(files, config)
     if is_replaced:
@@ -145,7 +148,7 @@ def save_encoder(
 
 def save_classifier(model: SequenceClassifier, path: str | Path, tokenizer_from: str | Path | None = None) -> None:
     """Write ``model`` as a Hugging Face directory that ``AutoModelForSequenceClassification``, or of a classifier of
-    tokens ``AutoModelForTokenClassification``, loads with equal logits.
+    tokens ``AutoModelForTokenClassification``, or ``AutoModelForQuestionAnswering``, loads with equal logits.
 
     Weights are the latent fp32 parameters, without quantizers. Everything is written and synced beside ``path`` first;
     a new directory then appears by one rename, in an existing one each file is replaced whole, ``config.json`` last.
@@ -207,18 +210,18 @@ def _with_head(
     num_labels: int | None,
     id2label: Mapping[int, str] | Sequence[str] | None,
     problem_type: str | None,
-    over_tokens: bool | None,
+    wanted: str | None,
 ) -> tuple[EncoderConfig, bool]:
-    """The checkpoint's configuration with the head asked for, and whether that is over tokens where the checkpoint's is
-    over texts, or the reverse. A head that is replaced is not judged first: a multi-label classifier is a fine encoder
-    to start another task from."""
-    if num_labels is None and id2label is None and problem_type is None and over_tokens is None:
+    """The checkpoint's configuration with the head asked for, and whether that reads another thing (``wanted``: texts,
+    tokens or spans) than the checkpoint's. A head that is replaced is not judged first: a multi-label classifier is a
+    fine encoder to start another task from."""
+    if num_labels is None and id2label is None and problem_type is None and wanted is None:
         return load_config(path), False
     raw = _read_config(path)
     stated = raw.pop("problem_type", None)
     config = EncoderConfig.from_hf(raw)
-    is_replaced = over_tokens is not None and over_tokens != config.classifies_tokens
-    head = ("tokens" if over_tokens else config.family.default_head) if is_replaced else None
+    is_replaced = wanted is not None and wanted != reads(config.head)
+    head = (config.family.default_head if wanted == "texts" else wanted) if is_replaced else None
     changed = config.with_labels(num_labels, id2label, problem_type, head)
     keeps_problem = problem_type is None and not is_replaced and changed.num_labels == config.num_labels
     if keeps_problem and stated in PROBLEM_TYPES:

@@ -8,9 +8,10 @@ from typing import Any, NoReturn
 
 from bitpress.encoder.activations import ACTIVATIONS
 from bitpress.errors import UnsupportedModelError
-from bitpress.families import BERT, FAMILIES, HEADS, Family
+from bitpress.families import BERT, FAMILIES, POOLED_HEADS, TOKEN_HEADS, Family
 
-_TOKEN_CLASSIFIER = "ForTokenClassification"  # ends the name of Hugging Face's classes of that head
+# What the names of Hugging Face's classes end in, by form of head that reads tokens.
+_TOKEN_CLASSES = {"tokens": "ForTokenClassification", "spans": "ForQuestionAnswering"}
 PROBLEM_TYPES = ("single_label_classification", "regression")
 
 # True of the source file only (its path, its dtype where bitpress computes and saves fp32, its head), or written anew
@@ -57,7 +58,8 @@ class EncoderConfig:
     attention_head_size: int | None = None  # None: hidden_size / num_attention_heads; given where heads were taken away
     intermediate_size: int = 3072
     hidden_act: str = "gelu"
-    head: str = "linear"  # HEADS; a key of Hugging Face in no family, where `architectures` says what reads tokens
+    # POOLED_HEADS or TOKEN_HEADS; a key of Hugging Face in no family, where `architectures` says what reads tokens
+    head: str = "linear"
     hidden_dropout_prob: float = 0.1
     attention_probs_dropout_prob: float = 0.1
     classifier_dropout: float | None = None  # None: hidden_dropout_prob
@@ -75,6 +77,8 @@ class EncoderConfig:
     def family(self) -> Family:
         """What its checkpoints call things."""
         family = FAMILIES[self.model_type]
+        if self.answers_questions:
+            return family.over_spans()
         return family.over_tokens() if self.classifies_tokens else family
 
     @property
@@ -108,7 +112,12 @@ class EncoderConfig:
     @property
     def classifies_tokens(self) -> bool:
         """True where every token has logits, False where each text does."""
-        return self.head == "tokens"
+        return self.head in TOKEN_HEADS
+
+    @property
+    def answers_questions(self) -> bool:
+        """True where a token's two logits are those of the start and the end of an answer."""
+        return self.head == "spans"
 
     @property
     def is_regression(self) -> bool:
@@ -133,8 +142,8 @@ class EncoderConfig:
         read = {*keys.values(), "id2label"}
         extra = {key: value for key, value in config.items() if key not in read and key not in _NOT_CARRIED}
         values = {**family.defaults, **known, "id2label": _read_id2label(config)}
-        if "head" not in known and _names_token_classifier(config):
-            values["head"] = "tokens"
+        if "head" not in known and (head := _named_head(config)) is not None:
+            values["head"] = head
         loaded = cls(model_type=family.model_type, **values, extra=extra)
         if loaded.embedding_size == loaded.hidden_size:
             loaded = replace(loaded, embedding_size=None)  # then a student of another hidden size has no projection
@@ -144,7 +153,7 @@ class EncoderConfig:
         return loaded
 
     def to_hf(self) -> dict[str, Any]:
-        """The ``config.json`` of this model as a Hugging Face sequence or token classifier in fp32 (keys sorted)."""
+        """The ``config.json`` of this model as its Hugging Face class in fp32 has it (keys sorted)."""
         values = {key: getattr(self, name) for name, key in self.family.config.items()}
         values["max_position_embeddings"] += self.position_offset
         if "embedding_size" in values:
@@ -156,7 +165,8 @@ class EncoderConfig:
         values = {key: getattr(self, name) for name, key in BERT.config.items()}
         if self.embedding_size not in (None, self.hidden_size):
             values["embedding_size"] = self.embedding_size
-        return self._document(values, default_head=BERT.default_head)
+        document = self._document(values, default_head=BERT.default_head)
+        return document | {"head": "tokens"} if self.answers_questions else document
 
     def _document(self, values: dict[str, Any], default_head: str | None = None) -> dict[str, Any]:
         """``values`` and what every config.json has; keys sorted."""
@@ -167,7 +177,7 @@ class EncoderConfig:
                 values[name] = getattr(self, name)
         if self.head != (default_head or self.family.default_head):  # as transformers has it, it goes without saying
             values["head"] = self.head
-        kind = _TOKEN_CLASSIFIER if self.classifies_tokens else "ForSequenceClassification"
+        kind = _TOKEN_CLASSES.get(self.head, "ForSequenceClassification")
         values |= {"model_type": self.model_type, "architectures": [f"{self.family.name}{kind}"], "dtype": "float32"}
         return dict(sorted((self.extra | values).items()))
 
@@ -181,8 +191,8 @@ class EncoderConfig:
         """The same encoder with another head. What is not given stays, as in `transformers`: names are kept while
         their number fits, otherwise they become LABEL_0, LABEL_1, …
 
-        Where the number of labels changes, or the head from texts to tokens or back, so may the kind of problem: then
-        `problem_type` is as given, or None.
+        Where the number of labels changes, or what the head reads, so may the kind of problem: then `problem_type` is
+        as given, or None.
 
         Raises:
             UnsupportedModelError: the values contradict each other.
@@ -199,7 +209,7 @@ class EncoderConfig:
         else:
             labels = dict(self.id2label)
         head = head or self.head
-        is_same_kind = (head == "tokens") == self.classifies_tokens and len(labels) == self.num_labels
+        is_same_kind = reads(head) == reads(self.head) and len(labels) == self.num_labels
         if problem_type is None and is_same_kind:
             problem_type = self.problem_type
         changed = replace(self, id2label=labels, problem_type=problem_type, head=head)
@@ -231,9 +241,18 @@ def _family_of(config: Mapping[str, Any]) -> Family:
     return FAMILIES[model_type]
 
 
-def _names_token_classifier(config: Mapping[str, Any]) -> bool:
+def _named_head(config: Mapping[str, Any]) -> str | None:
+    """The form of head that reads tokens of which ``architectures`` names a class."""
     names = config.get("architectures")
-    return isinstance(names, list) and any(str(name).endswith(_TOKEN_CLASSIFIER) for name in names)
+    for head, ending in _TOKEN_CLASSES.items():
+        if isinstance(names, list) and any(str(name).endswith(ending) for name in names):
+            return head
+    return None
+
+
+def reads(head: str) -> str:
+    """What kind of head it is, whose weights mean nothing to another: "tokens", "spans", or "texts"."""
+    return head if head in TOKEN_HEADS else "texts"
 
 
 def _read_id2label(config: Mapping[str, Any]) -> dict[int, str]:
@@ -299,10 +318,15 @@ def _check_values(config: EncoderConfig) -> None:
     if pad is not None and not (isinstance(pad, int) and 0 <= pad < config.vocab_size):
         refuse("pad_token_id", f"null or an id below vocab_size {config.vocab_size}")
     _check_choice(config, "hidden_act", tuple(ACTIVATIONS))
-    _check_choice(config, "head", HEADS)
+    _check_choice(config, "head", (*POOLED_HEADS, *TOKEN_HEADS))
     _check_choice(config, "position_embedding_type", config.family.position_types)
     if config.problem_type is not None:
         _check_choice(config, "problem_type", PROBLEM_TYPES)
+    if config.answers_questions and config.num_labels != 2:
+        raise UnsupportedModelError(
+            f"config.json: {config.num_labels} labels with a head of question answering, which has two outputs, "
+            "scores of a token as the start and as the end of an answer"
+        )
     if (config.num_labels == 1) != config.is_regression:
         raise UnsupportedModelError(
             f"config.json: problem_type is {config.problem_type!r} with {config.num_labels} label(s); regression has "

@@ -1,5 +1,5 @@
-"""An encoder with a classification head over texts or tokens, as bitpress trains it: BERT (Devlin et al. 2018, arXiv
-1810.04805), and what the families of :mod:`bitpress.families` do otherwise.
+"""An encoder with a classification head over texts or tokens, or with one of question answering, as bitpress trains it:
+BERT (Devlin et al. 2018, arXiv 1810.04805), and what the families of :mod:`bitpress.families` do otherwise.
 
 Shapes throughout: B texts, T tokens (padded), E embedding size (H but in ELECTRA), H hidden size, I intermediate size,
 h heads of width d, A = h·d (which is H but where heads were taken away), L layers, C labels. Attribute names are the
@@ -32,7 +32,7 @@ MASKED = torch.finfo(torch.float32).min
 class EncoderOutput:
     """What one forward pass returns; the tuples are empty unless ``collect`` was asked for."""
 
-    logits: Tensor  # [B, C]; of a classifier of tokens [B, T, C]
+    logits: Tensor  # [B, C]; of a head that reads tokens [B, T, C]
     hidden_states: tuple[Tensor, ...] = ()  # L + 1 of [B, T, H]: embedding output, then each layer's output
     attention_scores: tuple[Tensor, ...] = ()  # L of [B, h, T, T]: masked, before softmax
     projections: tuple[tuple[Tensor, Tensor, Tensor], ...] = ()  # L × query, key, value [B, h, T, d], not quantized
@@ -244,8 +244,8 @@ class Pooler(nn.Module):
 
 
 class SequenceClassifier(nn.Module):
-    """BERT encoder and classifier over one or two texts, or with head "tokens" over the tokens of a text. A classifier
-    of texts reads the pooler, and one label means regression; one of tokens has no pooler.
+    """BERT encoder and classifier over one or two texts, or with head "tokens" or "spans" over the tokens of a text. A
+    classifier of texts reads the pooler, and one label means regression; one of tokens has no pooler.
 
     Fresh parameters are those of :func:`fresh_parameter`, a function of ``seed`` and the tensor's name only;
     ``fresh_tensors`` names the parameters that no checkpoint filled.
@@ -262,6 +262,8 @@ class SequenceClassifier(nn.Module):
         self.classifier_dropout = (
             config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
         )
+        if config.answers_questions:
+            self.classifier_dropout = 0.0  # as published (Devlin et al. 2018), and in transformers but for DistilBERT
         if not torch.empty(0).is_meta:
             shapes = {name: tuple(parameter.shape) for name, parameter in self.named_parameters()}
             fresh = {name: fresh_parameter(name, shape, config, seed) for name, shape in shapes.items()}

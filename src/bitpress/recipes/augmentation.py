@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from bitpress.augment import MaskedWords, Sentence, Variation, WordVectors, replaceable, stop_words, variants
-from bitpress.data import SOURCE_ROW, TOKEN_CLASSIFICATION, VARIANT, Dataset, get_task
+from bitpress.data import QUESTION_ANSWERING, SOURCE_ROW, TOKEN_CLASSIFICATION, VARIANT, Dataset, get_task
 from bitpress.encoder import MaskedLanguageHead, load_classifier, load_extra_tensors
 from bitpress.encoder.masked_lm import PREFIX
 from bitpress.errors import DataError, RecipeError
@@ -86,6 +86,8 @@ def augment(
     known = get_task(task)
     if known.kind == TOKEN_CLASSIFICATION:
         raise RecipeError(f"task {task!r} has tagged words; augment writes variants of texts and pairs only")
+    if known.kind == QUESTION_ANSWERING:
+        raise RecipeError(f"task {task!r} has answers in contexts; augment writes variants of texts and pairs only")
     data = read_split(train, known, columns, None)
     splitter = Tokenizer.from_directory(words_from)
     settings = {

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bitpress.artifact import TaskSpec, read_artifact
+from bitpress.artifact import SpanSpec, TaskSpec, read_artifact
 from bitpress.data.tasks import plain_task
 from bitpress.encoder import SequenceClassifier
 from bitpress.errors import RecipeError
@@ -99,14 +99,14 @@ def _engine(student: SequenceClassifier, recipe: Recipe, policy: Policy, out: Pa
     model = copy.deepcopy(student)
     apply_policy(model, policy)
     start_from_random_tokens(model, policy)
-    task = plain_task(kind_of(model.config))
+    task, asks = plain_task(kind_of(model.config)), model.config.answers_questions
     freeze(
         model,
         policy,
         out,
         recipe=recipe.name,
         packing=recipe.packing,
-        task=TaskSpec(task.kind, task.metric, pair=False),
+        task=TaskSpec(task.kind, task.metric, pair=asks, spans=SpanSpec() if asks else None),
         max_length=model.config.max_position_embeddings,
         tokenizer_files={},
         card="Packed without training, to measure speed.\n",

@@ -7,12 +7,19 @@ from typing import Any
 from bitpress.recipes.schema import Recipe
 
 
-def model_card(recipe: Recipe, labels: list[str], teacher: dict[str, Any], artifact: dict[str, Any]) -> str:
-    """Markdown. ``teacher`` and ``artifact`` are scores as ``summarize`` gives them; the artifact's with its bytes."""
+def model_card(
+    recipe: Recipe, labels: list[str], teacher: dict[str, Any], artifact: dict[str, Any], asks: bool = False
+) -> str:
+    """Markdown. ``teacher`` and ``artifact`` are scores as ``summarize`` gives them; the artifact's with its bytes.
+    ``asks``: the artifact answers questions."""
     metric = artifact["metric"]
     check = artifact["engine_vs_student"]
     rows = [
-        (f"{metric}, dev ({artifact['n']} texts)", f"{teacher['value']:.4f}", f"{artifact['value']:.4f}"),
+        (
+            f"{metric}, dev ({artifact['n']} {'questions' if asks else 'texts'})",
+            f"{teacher['value']:.4f}",
+            f"{artifact['value']:.4f}",
+        ),
         ("always giving one answer", f"{teacher['majority']:.4f}", f"{artifact['majority']:.4f}"),
         (
             "bytes of the weights",
@@ -21,6 +28,7 @@ def model_card(recipe: Recipe, labels: list[str], teacher: dict[str, Any], artif
         ),
     ]
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    call = 'question="…", context="…"' if asks else '"some text"'
     named = f"\nLabels: {', '.join(labels)}.\n" if labels else ""
     return f"""---
 library_name: bitpress
@@ -45,6 +53,6 @@ fake-quantized student (in {check["arithmetic"]}'s arithmetic) gave the same bit
 import bitpress
 
 model = bitpress.load("this directory")
-model("some text")
+model({call})
 ```
 """

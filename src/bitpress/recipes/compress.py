@@ -14,15 +14,23 @@ import torch
 from rich.console import Console
 
 import bitpress
-from bitpress.artifact import WEIGHTS_DIGEST_KEY, TaskSpec, check_destination, describe, replace_file
+from bitpress.artifact import WEIGHTS_DIGEST_KEY, SpanSpec, check_destination, describe, replace_file
 from bitpress.artifact.strict_json import dump_object
 from bitpress.data import Dataset, headline, summarize
+from bitpress.data.squad_metrics import THRESHOLD
 from bitpress.encoder import SequenceClassifier, load_classifier
 from bitpress.errors import TrainingError
 from bitpress.freeze import check_freezable, freeze, round_side_data
 from bitpress.recipes.announce import print_policy
 from bitpress.recipes.card import model_card
-from bitpress.recipes.evaluation import check_label_order, evaluation, logits_of, scored
+from bitpress.recipes.evaluation import (
+    check_label_order,
+    evaluated,
+    evaluation,
+    evaluation_note,
+    logits_of,
+    scored,
+)
 from bitpress.recipes.inputs import (
     DataOptions,
     TeacherTask,
@@ -131,7 +139,8 @@ def compress(
     finished, it returns at once.
 
     Args:
-        teacher: Hugging Face directory of a fine-tuned BERT classifier (of texts or tokens) or regressor.
+        teacher: Hugging Face directory of a fine-tuned BERT classifier (of texts or tokens), regressor or model of
+            question answering.
         recipe: a name of ``list_recipes()`` or a YAML file; ``overrides``: see ``load_recipe``.
         train: labelled training text; may be absent where the recipe trains nothing.
         task: layout and metric of the data; None: what the teacher was fine-tuned for.
@@ -204,7 +213,8 @@ def compress(
     allocation = None if divided is None else as_record(divided)
     artifact = None
     if inputs.recipe.freeze:
-        artifact = _write_artifact(student, inputs, run, teacher_score, stages, allocation)
+        spans = _spans(inputs, student_score["metrics"])
+        artifact = _write_artifact(student, inputs, run, teacher_score, stages, allocation, spans)
     reached = artifact["value"] if artifact else student_score["value"]
     result = CompressResult(
         out=str(out),
@@ -263,8 +273,8 @@ def _read_inputs(
         tokenizer=tokenizer,
         train_set=train_set,
         dev_set=dev_set,
-        train=None if train_set is None else tokenize(tokenizer, train_set, max_length, pad),
-        dev=tokenize(tokenizer, dev_set, max_length, pad),
+        train=None if train_set is None else tokenize(tokenizer, train_set, max_length, pad, known.spans),
+        dev=tokenize(tokenizer, dev_set, max_length, pad, known.spans),
     )
 
 
@@ -334,6 +344,7 @@ def _write_artifact(
     teacher_score: dict[str, Any],
     stages: list[dict[str, Any]],
     allocation: dict[str, Any] | None,
+    spans: SpanSpec | None,
 ) -> dict[str, Any]:
     """Freeze, measure what was written, and put the measurements into its card and provenance."""
     task = inputs.known.task
@@ -344,7 +355,7 @@ def _write_artifact(
         recipe=inputs.recipe.name,
         packing=inputs.recipe.packing,
         side_data=inputs.recipe.side_data,
-        task=TaskSpec(task.kind, teacher_score["metric"], inputs.dev_set.pairs is not None),
+        task=inputs.known.artifact_task(teacher_score["metric"], inputs.dev_set.pairs is not None, spans),
         max_length=inputs.max_length,
         tokenizer_files=Tokenizer.files(inputs.teacher_path),
         card="Not measured yet.\n",
@@ -354,7 +365,7 @@ def _write_artifact(
         logits = model.logits(inputs.dev_set.texts, inputs.dev_set.pairs, words=inputs.dev_set.words)
     sizes = describe(run.out)
     measured = {
-        **scored(task, logits, inputs.dev, inputs.dev_set),
+        **scored(task, logits, inputs.dev, inputs.dev_set, spans),
         **{key: sizes[key] for key in ("total_bytes", "fp32_bytes", "ratio")},
         "engine_vs_student": engine_vs_student(logits, student.cpu(), inputs.dev),
     }
@@ -368,17 +379,27 @@ def _write_artifact(
         "threads": torch.get_num_threads(),
         WEIGHTS_DIGEST_KEY: file_digest(run.out / WEIGHTS),
     }
-    card = model_card(inputs.recipe, inputs.label_names, teacher_score, measured)
+    labels = inputs.label_names if spans is None else []
+    card = model_card(inputs.recipe, labels, teacher_score, measured, asks=spans is not None)
     replace_file(run.out, "README.md", card.encode())
     replace_file(run.out, "provenance.json", dump_object(provenance))
     return measured
 
 
+def _spans(inputs: _Inputs, metrics: dict[str, float]) -> SpanSpec | None:
+    """Of question answering, how the artifact reads and answers: as its teacher, with the threshold of no answer that
+    is best for the student on dev, which ``metrics`` are at."""
+    if inputs.known.spans is None:
+        return None
+    return dataclasses.replace(inputs.known.spans, no_answer_threshold=metrics.get(THRESHOLD))
+
+
 def _student_score(student: SequenceClassifier, inputs: _Inputs, last: dict[str, Any]) -> dict[str, Any]:
     """The student's dev score in torch: what its last stage measured of the weights it kept, or, untrained, now."""
-    if "metrics" in last and inputs.recipe.side_data == "fp32":  # rounding came after its last stage
+    is_whole = len(evaluated(inputs.dev_set, inputs.dev)[0]) == len(inputs.dev_set)
+    if "metrics" in last and is_whole and inputs.recipe.side_data == "fp32":  # rounding came after its last stage
         return summarize(inputs.known.task, last["metrics"], inputs.dev_set, student.config.num_labels)
-    return scored(inputs.known.task, logits_of(student, inputs.dev), inputs.dev, inputs.dev_set)
+    return scored(inputs.known.task, logits_of(student.eval(), inputs.dev), inputs.dev, inputs.dev_set)
 
 
 def engine_vs_student(logits: np.ndarray, student: SequenceClassifier, dev: EncodedDataset) -> dict[str, Any]:
@@ -388,20 +409,29 @@ def engine_vs_student(logits: np.ndarray, student: SequenceClassifier, dev: Enco
     Returns:
         ``arithmetic`` "engine" (the student replayed with the engine's roundings: no difference is expected) or
         "torch" (where no replay exists: bounded, docs/numerics.md), ``n`` of ``unit`` ("texts", or "tokens" where those
-        are classified), ``identical_logits`` (how many with the same bits), ``different_predictions``,
-        ``max_logit_difference``; of a binarized student ``sign_flips``, what torch's roundings decide otherwise.
+        have logits), ``identical_logits`` (how many with the same bits), ``different_predictions`` (of questions
+        the windows whose likeliest start or end is another token), ``max_logit_difference``; of a binarized student
+        ``sign_flips``, what torch's roundings decide otherwise.
     """
     checked = np.unique(np.linspace(0, len(dev) - 1, min(len(dev), CHECKED_TEXTS)).astype(np.int64))
     exact = replayable(student)
-    rows = checked if dev.words is None else dev.tokens(checked)
-    expected = replay_logits(student, dev, checked) if exact else logits_of(student, dev)[rows]
+    of_tokens = student.config.classifies_tokens
+    rows = dev.tokens(checked) if of_tokens else checked
+    expected = replay_logits(student, dev, checked) if exact else logits_of(student, dev.select(checked))
     found = logits[rows]
+
+    def predictions(outputs: np.ndarray) -> np.ndarray:
+        if not student.config.answers_questions:
+            return outputs.argmax(axis=1, keepdims=True)
+        parts = np.split(outputs, np.cumsum(dev.lengths[checked])[:-1])
+        return np.array([part.argmax(axis=0) for part in parts])
+
     return {
         "arithmetic": "engine" if exact else "torch",
         "n": len(rows),
-        "unit": "texts" if dev.words is None else "tokens",
+        "unit": "tokens" if of_tokens else "texts",
         "identical_logits": int((found == expected).all(axis=1).sum()),
-        "different_predictions": int((found.argmax(axis=1) != expected.argmax(axis=1)).sum()),
+        "different_predictions": int((predictions(found) != predictions(expected)).any(axis=1).sum()),
         "max_logit_difference": float(np.abs(found - expected).max()),
         **({"sign_flips": sign_flips(student, dev, checked)} if is_binarized(student) else {}),
     }
@@ -422,6 +452,8 @@ def _announce(console: Console, inputs: _Inputs, score: dict[str, Any], quiet: b
                 continue
             if note := unread_note(dataset, encoded, inputs.max_length):
                 _say(console, note)
+        if inputs.recipe.trains and (note := evaluation_note(inputs.dev_set, inputs.dev)):
+            _say(console, note)
     if score["value"] <= score["majority"]:
         _say(
             console,

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bitpress.artifact import TaskSpec
 from bitpress.encoder import SequenceClassifier
 from bitpress.freeze import freeze, round_side_data
 from bitpress.recipes.inputs import teacher_task
@@ -53,7 +52,7 @@ def pack_untrained(teacher: str | Path, parsed: Recipe, out: str | Path) -> Sequ
         recipe=parsed.name,
         packing=parsed.packing,
         side_data=parsed.side_data,
-        task=TaskSpec(known.task.kind, known.task.metric, pair=known.task.pair_column is not None),
+        task=known.artifact_task(known.task.metric, known.spans is not None or known.task.pair_column is not None),
         max_length=known.max_length,
         tokenizer_files=Tokenizer.files(teacher),
         card="Packed without training, to estimate bytes and speed. Its predictions were not measured.\n",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,29 +11,37 @@ import numpy as np
 import torch
 from torch import nn
 
+from bitpress.artifact import SpanSpec
 from bitpress.data import Dataset, Task, score, summarize
 from bitpress.data.metrics import confusion_matrix
 from bitpress.data.scores import word_logits
+from bitpress.data.squad_metrics import Answers
+from bitpress.data.tasks import TASK_KEY
 from bitpress.encoder import load_classifier
 from bitpress.errors import TrainingError
 from bitpress.recipes.inputs import (
     DataOptions,
     check_tokenizer,
     read_split,
+    some_questions,
     teacher_task,
     tokenize,
     unread_words,
 )
+from bitpress.runtime.answers import as_answers, find_answers
 from bitpress.runtime.tokenization import Tokenizer
 from bitpress.train import EncodedDataset, collate
 
 # Padded tokens a batch without gradients: enough to keep the matrix products busy, little enough for the cache.
 EVALUATION_TOKENS = 2048
+# Questions by which training is evaluated: F1 of so many is known to about 1.2 points (its spread over questions is
+# near 0.4), and they take some tens of seconds on one core where all of SQuAD's 10,570 would take ten minutes.
+TRAINING_QUESTIONS = 1000
 
 
 def logits_of(model: nn.Module, dataset: EncodedDataset) -> np.ndarray:
-    """Logits float32 in the order of ``dataset``, without gradients: [N, C], or where words have labels of all tokens,
-    [sum of lengths, C]. The mode of the model is the caller's."""
+    """Logits float32 in the order of ``dataset``, without gradients: [N, C], or of a head that reads tokens of all of
+    them, [sum of lengths, C]. The mode of the model is the caller's."""
     lengths = dataset.lengths
     order = np.argsort(lengths, kind="stable")
     logits: np.ndarray | None = None
@@ -46,10 +55,11 @@ def logits_of(model: nn.Module, dataset: EncodedDataset) -> np.ndarray:
             batch = collate(dataset, order[start:end], next(model.parameters()).device)
             output = model(batch.input_ids, batch.attention_mask, batch.token_type_ids).logits.float()
             rows = order[start:end]
-            if dataset.words is not None:
+            of_tokens = output.dim() == 3
+            if of_tokens:
                 output, rows = output[batch.attention_mask], dataset.tokens(rows)
             if logits is None:
-                count = len(dataset) if dataset.words is None else len(dataset.input_ids)
+                count = len(dataset.input_ids) if of_tokens else len(dataset)
                 logits = np.empty((count, output.shape[1]), np.float32)
             logits[rows] = output.cpu().numpy()
             start = end
@@ -58,20 +68,59 @@ def logits_of(model: nn.Module, dataset: EncodedDataset) -> np.ndarray:
 
 
 def evaluation(task: Task, encoded: EncodedDataset, dataset: Dataset) -> Callable[[nn.Module], dict[str, float]]:
-    """The function that ``run_stage`` calls: model → metrics of ``task`` on ``dataset``, which is ``encoded``."""
+    """The function that ``run_stage`` calls: model → metrics of ``task`` on ``dataset``, which is ``encoded``; on
+    :func:`evaluated` of them."""
+    dataset, encoded = evaluated(dataset, encoded)
     return lambda model: score(task, answers(logits_of(model, encoded), encoded, dataset), dataset)
 
 
-def answers(logits: np.ndarray, encoded: EncodedDataset, dataset: Dataset) -> np.ndarray:
-    """Logits as :func:`logits_of` or the engine gives them → a row a label of ``dataset``, as ``score`` takes them."""
+def evaluated(dataset: Dataset, encoded: EncodedDataset) -> tuple[Dataset, EncodedDataset]:
+    """What of the dev data is evaluated while training goes on: all of it, but of questions TRAINING_QUESTIONS, since
+    they have long contexts."""
+    return (dataset, encoded) if encoded.windows is None else some_questions(dataset, encoded, TRAINING_QUESTIONS)
+
+
+def evaluation_note(dataset: Dataset, encoded: EncodedDataset) -> str | None:
+    """A line for people where training is evaluated on a part of the dev data."""
+    count = len(evaluated(dataset, encoded)[0])
+    if count == len(dataset):
+        return None
+    return (
+        f"note: while training, {count:,} of the {len(dataset):,} questions of {dataset.path} choose the best weights; "
+        "their score in the end is of all questions"
+    )
+
+
+def answers(
+    logits: np.ndarray, encoded: EncodedDataset, dataset: Dataset, spans: SpanSpec | None = None
+) -> np.ndarray | Answers:
+    """Logits as :func:`logits_of` or the engine gives them → a row a label of ``dataset``, or of questions what was
+    found, as ``score`` takes them.
+
+    Args:
+        spans: of questions, with the threshold of no answer; None: the one that is best on these questions.
+    """
+    if (table := encoded.windows) is not None:
+        assert dataset.pairs is not None, "questions have contexts"
+        assert dataset.answers is not None, "and answers"
+        longest = table.spans.max_answer_length
+        found = find_answers(
+            logits, encoded.lengths, table.questions, table.places, dataset.pairs, longest, may_abstain=False
+        )
+        if spans is None:
+            return as_answers(found, None).tuned(dataset.answers)
+        return as_answers(found, spans.no_answer_threshold)
     if encoded.words is None:
         return logits
     return word_logits(logits, encoded.words, encoded.lengths, dataset.word_counts)
 
 
-def scored(task: Task, logits: np.ndarray, encoded: EncodedDataset, dataset: Dataset) -> dict[str, Any]:
-    """The summary (:func:`bitpress.data.summarize`) of logits as :func:`logits_of` or the engine gives them."""
-    metrics = score(task, answers(logits, encoded, dataset), dataset)
+def scored(
+    task: Task, logits: np.ndarray, encoded: EncodedDataset, dataset: Dataset, spans: SpanSpec | None = None
+) -> dict[str, Any]:
+    """The summary (:func:`bitpress.data.summarize`) of logits as :func:`logits_of` or the engine gives them; ``spans``
+    as for :func:`answers`."""
+    metrics = score(task, answers(logits, encoded, dataset, spans), dataset)
     return summarize(task, metrics, dataset, logits.shape[1])
 
 
@@ -86,7 +135,9 @@ def evaluate_checkpoint(
 
     Returns:
         ``metric``, ``value``, ``n``, ``metrics``, ``majority``; fractions or correlations. Of token classification
-        also ``unread_words`` (:func:`bitpress.recipes.inputs.unread_words`).
+        also ``unread_words`` (:func:`bitpress.recipes.inputs.unread_words`), of question answering ``cut_questions``.
+        A checkpoint that bitpress did not write answers every question, or where the data has some without an answer,
+        those whose margin is at most 0.
 
     Raises:
         DataError, UnsupportedModelError, TrainingError: data, checkpoint and task do not fit.
@@ -101,8 +152,13 @@ def evaluate_checkpoint(
         )
     tokenizer = Tokenizer.from_directory(path)
     check_tokenizer(tokenizer, config, path)
-    encoded = tokenize(tokenizer, dataset, known.max_length, config.pad_token_id or 0)
-    result = scored(known.task, logits_of(load_classifier(path), encoded), encoded, dataset)
+    encoded = tokenize(tokenizer, dataset, known.max_length, config.pad_token_id or 0, known.spans)
+    spans = known.spans
+    if spans is not None and TASK_KEY not in config.extra and not all(dataset.answers or ()):
+        spans = dataclasses.replace(spans, no_answer_threshold=0.0)
+    result = scored(known.task, logits_of(load_classifier(path), encoded), encoded, dataset, spans)
+    if encoded.windows is not None:
+        return result | {"cut_questions": encoded.windows.cut}
     return result if dataset.words is None else result | {"unread_words": unread_words(dataset, encoded)}
 
 

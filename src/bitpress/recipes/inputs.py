@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from bitpress.data import TOKEN_CLASSIFICATION, Dataset, Task, get_task, read_dataset
+import numpy as np
+
+from bitpress.artifact import SpanSpec, TaskSpec
+from bitpress.data import QUESTION_ANSWERING, TOKEN_CLASSIFICATION, Dataset, Task, get_task, read_dataset
 from bitpress.data.tag_schemes import check_tag_names
 from bitpress.data.tasks import TASK_KEY, plain_task
 from bitpress.encoder import EncoderConfig, load_config
 from bitpress.errors import DataError, TrainingError
 from bitpress.runtime.tokenization import Tokenizer
+from bitpress.runtime.windows import NOWHERE, Window, WindowTable, windows
 from bitpress.train import EncodedDataset
+
+# Questions that are tokenized at once: what the tokenizer makes of a context takes far more memory than its token ids.
+CHUNK_QUESTIONS = 512
 
 
 @dataclass(frozen=True)
@@ -63,13 +70,20 @@ def check_same_form(train_set: Dataset, dev_set: Dataset) -> None:
         )
 
 
-def tokenize(tokenizer: Tokenizer, dataset: Dataset, max_length: int, pad_id: int) -> EncodedDataset:
+def tokenize(
+    tokenizer: Tokenizer, dataset: Dataset, max_length: int, pad_id: int, spans: SpanSpec | None = None
+) -> EncodedDataset:
     """Token ids of every text (and pair), special tokens included, cut to ``max_length``; where words have labels, the
-    first token of each has its word's.
+    first token of each has its word's. Of questions the windows (:func:`bitpress.runtime.windows.windows`).
+
+    Args:
+        spans: of questions, how their contexts are read; None: as by default.
 
     Raises:
         DataError: the tokenizer makes no token of any word of a text.
     """
+    if dataset.answers is not None:
+        return _tokenize_questions(tokenizer, dataset, max_length, pad_id, spans or SpanSpec())
     encodings = tokenizer.encode(dataset.texts, dataset.pairs, max_length, dataset.words)
     ids, type_ids = [encoding.ids for encoding in encodings], [encoding.type_ids for encoding in encodings]
     if dataset.words is None:
@@ -86,6 +100,58 @@ def tokenize(tokenizer: Tokenizer, dataset: Dataset, max_length: int, pad_id: in
     )
 
 
+def _tokenize_questions(
+    tokenizer: Tokenizer, dataset: Dataset, max_length: int, pad_id: int, spans: SpanSpec
+) -> EncodedDataset:
+    assert dataset.pairs is not None, "questions have contexts"
+    assert dataset.labels is not None, "and answers"
+    ids, types, places = list[np.ndarray](), list[np.ndarray](), list[np.ndarray]()
+    lengths, labels, questions = list[int](), list[tuple[int, int]](), list[int]()
+    cut, held = set[int](), set[int]()
+    for start in range(0, len(dataset), CHUNK_QUESTIONS):
+        part = slice(start, start + CHUNK_QUESTIONS)
+        read: list[Window] = windows(
+            tokenizer, dataset.texts[part], dataset.pairs[part], max_length, spans, dataset.labels[part], first=start
+        )
+        lengths += [len(window.ids) for window in read]
+        ids += [np.array(window.ids, np.int32) for window in read]
+        types += [np.array(window.type_ids, np.int32) for window in read]
+        places += [window.places for window in read]
+        labels += [window.answer for window in read]
+        questions += [window.question for window in read]
+        cut |= {window.question for window in read if window.is_cut}
+        held |= {window.question for window in read if window.answer != NOWHERE}
+    unheld = int((dataset.labels[:, 0] >= 0).sum()) - len(held)
+    table = WindowTable(np.array(questions, np.int64), np.concatenate(places), spans, len(cut), unheld)
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
+    return EncodedDataset(
+        np.concatenate(ids), np.concatenate(types), offsets, np.array(labels, np.int64), pad_id, windows=table
+    )
+
+
+def some_questions(dataset: Dataset, encoded: EncodedDataset, count: int) -> tuple[Dataset, EncodedDataset]:
+    """``count`` questions spread over a dataset, and their windows; the dataset itself where it has no more."""
+    table = encoded.windows
+    assert table is not None, "questions have windows"
+    assert dataset.pairs is not None, "and contexts"
+    assert dataset.answers is not None, "and answers"
+    if len(dataset) <= count:
+        return dataset, encoded
+    chosen = np.linspace(0, len(dataset) - 1, count).astype(np.int64)
+    part = encoded.select(np.flatnonzero(np.isin(table.questions, chosen)))
+    assert part.windows is not None, "select keeps them"
+    renumbered = np.searchsorted(chosen, part.windows.questions)
+    picked = replace(
+        dataset,
+        texts=[dataset.texts[i] for i in chosen],
+        pairs=[dataset.pairs[i] for i in chosen],
+        labels=None if dataset.labels is None else dataset.labels[chosen],
+        ids=None if dataset.ids is None else [dataset.ids[i] for i in chosen],
+        answers=[dataset.answers[i] for i in chosen],
+    )
+    return picked, replace(part, windows=replace(part.windows, questions=renumbered))
+
+
 def unread_words(dataset: Dataset, encoded: EncodedDataset) -> int:
     """Words of token classification that have no token: beyond ``max_length``, or of characters that the tokenizer
     drops. They are no part of training, and count as O in scores."""
@@ -93,7 +159,10 @@ def unread_words(dataset: Dataset, encoded: EncodedDataset) -> int:
 
 
 def unread_note(dataset: Dataset, encoded: EncodedDataset, max_length: int) -> str | None:
-    """A line about :func:`unread_words` for people; None where every word is read."""
+    """A line about :func:`unread_words`, or about questions that are not read as they are, for people; None where
+    everything is read."""
+    if encoded.windows is not None:
+        return _questions_note(dataset, encoded.windows, max_length)
     count = unread_words(dataset, encoded)
     if not count:
         return None
@@ -101,6 +170,21 @@ def unread_note(dataset: Dataset, encoded: EncodedDataset, max_length: int) -> s
         f"note: {count:,} of {int(dataset.word_counts.sum()):,} words of {dataset.path} are not read and count as no "
         f"entity: they lie beyond {max_length} tokens (--max-length), or the tokenizer drops all of their characters"
     )
+
+
+def _questions_note(dataset: Dataset, table: WindowTable, max_length: int) -> str | None:
+    notes = []
+    if table.cut:
+        notes.append(
+            f"the ends of {table.cut:,} questions are not read: they are longer than {table.spans.max_query_length} "
+            f"tokens (max_query_length), or than half of {max_length} (--max-length)"
+        )
+    if table.unheld:
+        notes.append(
+            f"the answers to {table.unheld:,} questions are in no window whole, and not learned: they are longer than "
+            "windows overlap (doc_stride), or the tokenizer drops all of their characters"
+        )
+    return f"note: of the {len(dataset):,} questions of {dataset.path}, {'; '.join(notes)}" if notes else None
 
 
 def resolve_max_length(wanted: int | None, task_length: int, config: EncoderConfig) -> int:
@@ -136,10 +220,17 @@ class TeacherTask:
     max_length: int
     label_names: list[str] | None
     config: EncoderConfig
+    spans: SpanSpec | None = None  # of question answering
+
+    def artifact_task(self, metric: str, pair: bool, spans: SpanSpec | None = None) -> TaskSpec:
+        """What an artifact says of the task; ``spans`` in place of the checkpoint's."""
+        return TaskSpec(self.task.kind, metric, pair, spans or self.spans)
 
 
 def kind_of(config: EncoderConfig) -> str:
     """The kind of task (``Task.kind``) that a model of this head answers."""
+    if config.answers_questions:
+        return QUESTION_ANSWERING
     if config.classifies_tokens:
         return TOKEN_CLASSIFICATION
     return "regression" if config.is_regression else "classification"
@@ -149,8 +240,8 @@ def teacher_task(path: str | Path, task_name: str | None = None) -> TeacherTask:
     """The task of the checkpoint in ``path``: ``task_name``, or what bitpress wrote in it, or what its head implies.
 
     Raises:
-        TrainingError: ``task_name`` is of another kind (classification, regression, token classification) than the
-            head.
+        TrainingError: ``task_name`` is of another kind (classification, regression, token classification, question
+            answering) than the head.
         UnsupportedModelError: ``path`` is no checkpoint that bitpress runs.
     """
     config = load_config(path)
@@ -165,7 +256,14 @@ def teacher_task(path: str | Path, task_name: str | None = None) -> TeacherTask:
     names = [config.id2label[index] for index in range(config.num_labels)]
     generic = names == [f"LABEL_{index}" for index in range(len(names))]
     length = resolve_max_length(own.get("max_length") if task_name is None else None, task.max_length, config)
-    return TeacherTask(task, length, None if generic or task.kind == "regression" else names, config)
+    spans = _spans(own.get("spans")) if kind == QUESTION_ANSWERING else None
+    return TeacherTask(task, length, None if generic or task.kind == "regression" else names, config, spans)
+
+
+def _spans(own: Any) -> SpanSpec:
+    """What ``bitpress finetune`` left in a checkpoint about questions; of one that it did not write, the defaults."""
+    known = {field.name for field in fields(SpanSpec)}
+    return SpanSpec(**{key: value for key, value in own.items() if key in known} if isinstance(own, dict) else {})
 
 
 def file_digest(path: str | Path) -> str:

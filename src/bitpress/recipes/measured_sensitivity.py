@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils.rnn import pad_sequence
 
 from bitpress.data import Dataset, Task, headline, score
-from bitpress.encoder import task_loss
+from bitpress.encoder import position_labels, position_logits, task_loss
 from bitpress.errors import TrainingError
 from bitpress.recipes.evaluation import answers, logits_of
 from bitpress.sensitivity import Block, BlockDrop, SensitivityReport, group_wise, measure_drop, rank_agreement
@@ -23,10 +24,16 @@ FILE = "measured.json"
 
 
 def scores_of(model: nn.Module, task: Task, dev: EncodedDataset, dev_set: Dataset) -> dict[str, float]:
-    """The metrics of ``task`` and "loss", the mean over texts, or over the words of token classification."""
+    """The metrics of ``task`` and "loss", the mean over texts, or words that are classified, or windows."""
     assert dev.labels is not None, "read_split requires labels"
     logits = logits_of(model, dev)
-    loss = task_loss(torch.from_numpy(logits).double(), torch.from_numpy(dev.labels), task.kind == "regression")
+    outputs, labels = torch.from_numpy(logits).double(), torch.from_numpy(dev.labels)
+    if dev.windows is None:
+        loss = task_loss(outputs, labels, task.kind == "regression")
+    else:
+        padded = pad_sequence(list(outputs.split(dev.lengths.tolist())), batch_first=True)
+        real = torch.arange(padded.shape[1]) < torch.from_numpy(dev.lengths)[:, None]
+        loss = task_loss(position_logits(padded, real), position_labels(labels), False)
     return {**score(task, answers(logits, dev, dev_set), dev_set), "loss": float(loss)}
 
 

@@ -88,9 +88,5 @@ def _compare(student: SequenceClassifier, engine: Engine) -> dict[str, Any]:
     lengths = rng.integers(1, longest + 1, CHECKED_TEXTS)
     ids = [rng.integers(student.config.vocab_size, size=length).tolist() for length in lengths]
     types = [[0] * len(row) for row in ids]
-    if student.config.classifies_tokens:  # every token is a word
-        labels, words = np.zeros(int(lengths.sum()), np.int64), [list(range(len(row))) for row in ids]
-        dataset = EncodedDataset.from_sequences(ids, types, labels, pad_id=0, words=words, word_counts=lengths)
-    else:
-        dataset = EncodedDataset.from_sequences(ids, types, np.zeros(len(ids), np.int64), pad_id=0)
+    dataset = EncodedDataset.from_sequences(ids, types, None, pad_id=0)
     return engine_vs_student(engine.forward(ids, types), student, dataset)

@@ -229,9 +229,9 @@ class _Inputs:
         return cls(
             known,
             tokenizer,
-            tokenize(tokenizer, train_set, known.max_length, pad),
+            tokenize(tokenizer, train_set, known.max_length, pad, known.spans),
             train_set.fingerprint,
-            None if dev_set is None else tokenize(tokenizer, dev_set, known.max_length, pad),
+            None if dev_set is None else tokenize(tokenizer, dev_set, known.max_length, pad, known.spans),
             dev_set,
         )
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bitpress.distill import HiddenProjections
-from bitpress.encoder import SequenceClassifier, load_classifier, load_extra_tensors, task_loss
+from bitpress.encoder import SequenceClassifier, load_classifier, load_extra_tensors, model_loss
 from bitpress.errors import TrainingError
 from bitpress.quantize import AppliedPolicy, Policy, apply_policy, split_ternary
 from bitpress.recipes.schema import Stage, StudentChanges
@@ -51,6 +51,7 @@ def make_student(
             id2label=config.id2label,
             problem_type="regression" if config.is_regression else None,
             over_tokens=config.classifies_tokens,
+            over_spans=config.answers_questions,
             seed=seed,
         )
         _check_same_tokens(changes.init, model, teacher, config.vocab_size)
@@ -129,4 +130,4 @@ def _measured(train: EncodedDataset) -> Iterator[Batch]:
 def _task_loss(model: SequenceClassifier, batch: Batch) -> Tensor:
     assert batch.labels is not None, "training data has labels"
     logits = model(batch.input_ids, batch.attention_mask, batch.token_type_ids).logits
-    return task_loss(logits, batch.labels, model.config.is_regression)
+    return model_loss(model.config, logits, batch.labels, batch.attention_mask)

@@ -16,7 +16,7 @@ from bitpress.distill import (
     distillation_loss,
     teacher_states,
 )
-from bitpress.encoder import EncoderConfig, SequenceClassifier
+from bitpress.encoder import EncoderConfig, SequenceClassifier, position_labels, position_logits
 from bitpress.errors import RecipeError
 from bitpress.recipes.schema import Distillation
 from bitpress.train import UNLABELLED, Batch
@@ -71,7 +71,13 @@ class Teaching:
             with torch.no_grad():
                 target = self.teacher(*arguments, collect=collect)
         output, labels = model(*arguments, collect=collect), batch.labels
-        if self.student.config.classifies_tokens and labels is not None:
+        if self.student.config.answers_questions:
+            # Two distributions over a window's tokens are compared, as published (TernaryBERT, quant_task_squad.py).
+            mask = batch.attention_mask
+            output = replace(output, logits=position_logits(output.logits, mask))
+            target = None if target is None else replace(target, logits=position_logits(target.logits, mask))
+            labels = None if labels is None else position_labels(labels)
+        elif self.student.config.classifies_tokens and labels is not None:
             # Logits are compared where words have labels: one row a word, whatever text it is in.
             rows = labels != UNLABELLED
             output, labels = replace(output, logits=output.logits[rows]), labels[rows]

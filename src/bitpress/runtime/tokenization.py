@@ -169,16 +169,21 @@ class Tokenizer:
         special = self._backend.num_special_tokens_to_add(pairs is not None)
         if max_length <= special:
             raise ValueError(f"max_length {max_length} leaves no room for text beside {special} special tokens")
-        inputs: list[Any] = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
-        try:
-            encodings = self._backend.encode_batch(inputs)
-        except TypeError:
-            _explain_refusal([*texts, *(pairs or ())])
-            raise
+        encodings = self.encode_whole(texts, pairs)
         if words is None:
             return [_cut(encoding, max_length) for encoding in encodings]
         begun = [begun_words(encoding.offsets, places) for encoding, places in zip(encodings, words, strict=True)]
         return [_cut(encoding, max_length, begins) for encoding, begins in zip(encodings, begun, strict=True)]
+
+    def encode_whole(self, texts: Sequence[str], pairs: Sequence[str] | None) -> list[Any]:
+        """Of each text (and its pair) an encoding of the ``tokenizers`` package, special tokens included, not cut.
+        Raises ValueError for a lone surrogate."""
+        inputs: list[Any] = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
+        try:
+            return list(self._backend.encode_batch(inputs))
+        except TypeError:
+            _explain_refusal([*texts, *(pairs or ())])
+            raise
 
 
 def begun_words(offsets: Sequence[tuple[int, int]], words: Words) -> list[int]:

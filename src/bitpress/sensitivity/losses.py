@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from torch import Tensor, nn
 
-from bitpress.encoder import SequenceClassifier, task_loss
+from bitpress.encoder import EncoderConfig, SequenceClassifier, model_loss
 from bitpress.errors import TrainingError
 from bitpress.sensitivity.blocks import Block
 from bitpress.sensitivity.hessian import BlockHessians
@@ -23,9 +23,10 @@ KEPT_TOKENS = 3072
 Loss = Callable[[nn.Module, Batch], Tensor]
 
 
-def summed_loss(is_regression: bool) -> Loss:
-    """(model, batch) → the sum over the batch's texts of cross-entropy, of token classification summed over a text's
-    words, or of squared errors; differentiable twice.
+def summed_loss(config: EncoderConfig) -> Loss:
+    """(model, batch) → the sum over the batch's texts of what a model of ``config`` learns by: cross-entropy, of token
+    classification summed over a text's words, of question answering the mean of start and end, or squared errors;
+    differentiable twice.
 
     Padding is masked, so it is no part of the loss. Attention goes step by step (``collect``), because the fused one
     has no second derivative.
@@ -35,7 +36,7 @@ def summed_loss(is_regression: bool) -> Loss:
         logits: Tensor = model(batch.input_ids, batch.attention_mask, batch.token_type_ids, collect=True).logits
         if batch.labels is None:
             raise TrainingError("the data has no labels, without which there is no loss; give labelled text")
-        return task_loss(logits, batch.labels, is_regression, reduction="sum")
+        return model_loss(config, logits, batch.labels, batch.attention_mask, reduction="sum")
 
     return loss
 
@@ -74,4 +75,4 @@ def sample_hessians(
 ) -> BlockHessians[Batch]:
     """Of the mean loss over all texts of ``batches``."""
     keep = sum(batch.input_ids.numel() for batch in batches) <= KEPT_TOKENS
-    return BlockHessians(model, blocks, batches, summed_loss(model.config.is_regression), sum(map(len, batches)), keep)
+    return BlockHessians(model, blocks, batches, summed_loss(model.config), sum(map(len, batches)), keep)

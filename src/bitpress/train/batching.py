@@ -8,13 +8,14 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from bitpress.errors import TrainingError
+from bitpress.runtime.windows import WindowTable
 from bitpress.train.schedule import Schedule, derive_seed
 
 # Examples are sorted by length inside chunks of this many batches: with 64, padding is a few per cent on natural text,
@@ -35,6 +36,8 @@ class EncodedDataset:
     words                int32 [sum of lengths], where words have labels: of a token that begins a word the word's
                          number in its example, -1 of others. Then labels are int64 [sum of lengths], UNLABELLED where
                          no word begins. None: examples have labels
+    windows              what questions the examples are windows of; then labels are int64 [N, 2], an answer's first and
+                         last token. None: examples are texts
     """
 
     input_ids: np.ndarray
@@ -43,6 +46,7 @@ class EncodedDataset:
     labels: np.ndarray | None
     pad_id: int = 0
     words: np.ndarray | None = None
+    windows: WindowTable | None = None
 
     @classmethod
     def from_sequences(
@@ -107,7 +111,14 @@ class EncodedDataset:
         rows = indices if self.words is None else tokens
         labels = None if self.labels is None else self.labels[rows]
         words = None if self.words is None else self.words[tokens]
-        return EncodedDataset(self.input_ids[tokens], self.type_ids[tokens], offsets, labels, self.pad_id, words)
+        windows = None
+        if self.windows is not None:
+            windows = replace(
+                self.windows, questions=self.windows.questions[indices], places=self.windows.places[tokens]
+            )
+        return EncodedDataset(
+            self.input_ids[tokens], self.type_ids[tokens], offsets, labels, self.pad_id, words, windows
+        )
 
     def digest(self) -> str:
         """sha256 over everything that training reads."""
@@ -139,7 +150,7 @@ class Batch:
     input_ids, token_type_ids  int64 [B, T]
     attention_mask             bool [B, T], True at real tokens
     labels                     int64 or float32 [B]; where words have labels int64 [B, T], UNLABELLED where none begins;
-                               or None
+                               of windows int64 [B, 2], an answer's first and last token; or None
     indices                    int64 [B] on the CPU: which examples of the dataset these are
     """
 

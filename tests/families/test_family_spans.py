@@ -1,0 +1,91 @@
+"""Models of question answering of every family. Oracles: transformers for checkpoints, the replayed student for the
+engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from family_models import CASES, POSITIONS, batch, make_checkpoint
+from safetensors.torch import load_file
+from test_family_artifacts import POLICIES, pairs
+
+from bitpress.artifact import SpanSpec, TaskSpec, read_artifact, verify
+from bitpress.encoder import load_classifier, save_classifier
+from bitpress.freeze import freeze
+from bitpress.quantize import apply_policy
+from bitpress.recipes.replay import replay_logits
+from bitpress.runtime.engine import Engine
+from bitpress.train import EncodedDataset
+
+KIND = "QuestionAnswering"
+LENGTHS = [1, POSITIONS, 7, 2]
+
+
+def span_logits(model: transformers.PreTrainedModel, *batch: torch.Tensor) -> torch.Tensor:
+    """[B, T, 2] of a transformers model, with token types where it tells them apart."""
+    ids, mask, types = batch
+    typed = {"token_type_ids": types} if getattr(model.config, "type_vocab_size", 1) > 1 else {}
+    with torch.no_grad():
+        output = model(input_ids=ids, attention_mask=mask, **typed)
+    return torch.stack([output.start_logits, output.end_logits], -1)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_logits_there_and_back(case: str, tmp_path: Path) -> None:
+    theirs = make_checkpoint(case, tmp_path / "model", kind=KIND)
+    model = load_classifier(tmp_path / "model")
+    assert model.config.head == "spans"
+    assert model.fresh_tensors == ()
+    ids, mask, types = batch(4, 9, padded=True, pad_id=model.config.pad_token_id or 0)
+    expected = span_logits(theirs, ids, mask, types)
+    with torch.no_grad():
+        found = model(ids, mask, types).logits
+    real = mask.bool()
+    torch.testing.assert_close(found[real], expected[real], rtol=0, atol=1e-5)
+    save_classifier(model, tmp_path / "out")
+    assert load_file(tmp_path / "out" / "model.safetensors").keys() == theirs.state_dict().keys() - {
+        name for name in theirs.state_dict() if name.endswith(("position_ids", "token_type_ids"))
+    }
+    again = transformers.AutoModelForQuestionAnswering.from_pretrained(tmp_path / "out").eval()
+    assert type(again).__name__ == f"{CASES[case][0]}For{KIND}"
+    torch.testing.assert_close(span_logits(again, ids, mask, types)[real], expected[real], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_head_of_another_kind_starts_fresh(case: str, tmp_path: Path) -> None:
+    for kind in ("SequenceClassification", "TokenClassification"):
+        make_checkpoint(case, tmp_path / kind, kind=kind, num_labels=2)
+        spans = load_classifier(tmp_path / kind, num_labels=2, over_spans=True)
+        assert spans.fresh_tensors == ("classifier.weight", "classifier.bias")
+
+
+@pytest.mark.parametrize("scheme", POLICIES)
+@pytest.mark.parametrize("case", CASES)
+def test_engine_and_student_agree_bit_for_bit(case: str, scheme: str, tmp_path: Path) -> None:
+    make_checkpoint(case, tmp_path / "model", kind=KIND)
+    model = load_classifier(tmp_path / "model")
+    apply_policy(model, POLICIES[scheme])
+    ids, types = pairs(LENGTHS)
+    dataset = EncodedDataset.from_sequences(ids, types, None, pad_id=0)
+    expected = replay_logits(model, dataset, np.arange(len(ids)))
+    freeze(
+        model,
+        POLICIES[scheme],
+        tmp_path / "artifact",
+        recipe="test",
+        packing="2bit",
+        task=TaskSpec("question_answering", "f1", True, SpanSpec()),
+        max_length=POSITIONS,
+        tokenizer_files={"tokenizer.json": b"{}"},
+        card="",
+        provenance={},
+    )
+    assert verify(tmp_path / "artifact")["ok"]
+    with Engine.from_artifact(read_artifact(tmp_path / "artifact")) as engine:
+        found = engine.forward(ids, types)
+    assert found.shape == (sum(LENGTHS), 2)
+    assert np.array_equal(found, expected)
