@@ -15,8 +15,6 @@ void SearchRow(const float* x, size_t cols, RangeSearch& search) {
   }
 }
 
-float FirstLane(F32 a) { return _mm_cvtss_f32(_mm256_castps256_ps128(a.v)); }
-
 // 32 int32 in 0..255 to 32 bytes in order: the packs work within 128-bit lanes, the permutation undoes that.
 I32 PackBytes(I32 a, I32 b, I32 c, I32 d) {
   const __m256i ab = _mm256_packs_epi32(a.v, b.v), cd = _mm256_packs_epi32(c.v, d.v);

@@ -5,8 +5,6 @@
 namespace bitpress::avx512vnni {
 namespace {
 
-float FirstLane(F32 a) { return _mm512_cvtss_f32(a.v); }
-
 // 64 int32, clamped to 0..255, to 64 bytes in order: the packs work within 128-bit lanes, the permutation undoes that.
 __m512i PackBytes(I32 a, I32 b, I32 c, I32 d) {
   const __m512i lanes = _mm512_packus_epi16(_mm512_packs_epi32(a.v, b.v), _mm512_packs_epi32(c.v, d.v));

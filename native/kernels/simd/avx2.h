@@ -31,6 +31,9 @@ struct F32 {
   __m256 v;
   static F32 Broadcast(float x) { return {_mm256_set1_ps(x)}; }
   static F32 Load(const float* p) { return {_mm256_loadu_ps(p)}; }
+  static F32 FromInts(const void* p) {
+    return {_mm256_cvtepi32_ps(_mm256_loadu_si256(static_cast<const __m256i*>(p)))};
+  }
   // The first n floats, all where n >= 8; what follows is not read, and +0.
   static F32 LoadFirst(const float* p, size_t n) {
     return n >= kFloats ? Load(p) : F32{_mm256_maskload_ps(p, TailMask(n).v)};
@@ -63,6 +66,7 @@ inline I32 operator-(I32 a, I32 b) { return {_mm256_sub_epi32(a.v, b.v)}; }
 inline I32 Half(I32 a) { return {_mm256_srai_epi32(a.v, 1)}; }
 inline I32 ToExponent(I32 a) { return {_mm256_slli_epi32(a.v, 23)}; }
 
+inline float FirstLane(F32 a) { return _mm256_cvtss_f32(a.v); }
 inline F32 Zero() { return {_mm256_setzero_ps()}; }
 inline F32 Load(const float* p) { return {_mm256_loadu_ps(p)}; }
 inline void Store(float* p, F32 a) { _mm256_storeu_ps(p, a.v); }

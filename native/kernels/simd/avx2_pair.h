@@ -18,6 +18,9 @@ struct Pair {
   V first, second;
   static Pair Broadcast(float x) { return {V::Broadcast(x), V::Broadcast(x)}; }
   static Pair Load(const float* p) { return {V::Load(p), V::Load(p + V::kCount)}; }
+  static Pair FromInts(const void* p) {
+    return {V::FromInts(p), V::FromInts(static_cast<const int32_t*>(p) + V::kCount)};
+  }
   static Pair LoadFirst(const float* p, size_t n) {
     return {V::LoadFirst(p, n), V::LoadFirst(p + V::kCount, n > V::kCount ? n - V::kCount : 0)};
   }
@@ -46,6 +49,9 @@ BITPRESS_PAIR_UNARY(Abs)
 BITPRESS_PAIR_UNARY(Sqrt)
 BITPRESS_PAIR_UNARY(AsInt)
 BITPRESS_PAIR_UNARY(AsFloat)
+BITPRESS_PAIR_UNARY(ToInt)
+BITPRESS_PAIR_UNARY(ToFloat)
+BITPRESS_PAIR_UNARY(Rounded)
 BITPRESS_PAIR_UNARY(Half)
 BITPRESS_PAIR_UNARY(ToExponent)
 
@@ -80,6 +86,8 @@ using F32x2 = Pair<F32>;
 using F32x4 = Pair<F32x2>;
 
 inline float SumLanes(F32x2 a) { return SumLanes(a.first, a.second); }
+inline float ReduceMax(F32x2 a) { return ReduceMax(Max(a.first, a.second)); }
+inline int32_t SumInts(Pair<I32> a) { return SumInts(a.first + a.second); }
 
 }  // namespace
 }  // namespace bitpress::avx2

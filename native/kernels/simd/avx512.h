@@ -24,6 +24,7 @@ struct F32 {
   __m512 v;
   static F32 Broadcast(float x) { return {_mm512_set1_ps(x)}; }
   static F32 Load(const float* p) { return {_mm512_loadu_ps(p)}; }
+  static F32 FromInts(const void* p) { return {_mm512_cvtepi32_ps(_mm512_loadu_si512(p))}; }
   static F32 LoadFirst(const float* p, size_t n) { return {_mm512_maskz_loadu_ps(FirstLanes(n), p)}; }
 };
 
@@ -56,6 +57,7 @@ inline F32 ToFloat(I32 a) { return {_mm512_cvtepi32_ps(a.v)}; }
 inline I32 ToInt(F32 a) { return {_mm512_cvtps_epi32(a.v)}; }
 inline F32 Rounded(F32 a) { return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
 
+inline float FirstLane(F32 a) { return _mm512_cvtss_f32(a.v); }
 inline void Store(float* p, F32 a) { _mm512_storeu_ps(p, a.v); }
 inline void StoreFirst(float* p, size_t n, F32 a) { _mm512_mask_storeu_ps(p, FirstLanes(n), a.v); }
 // The first n lanes of a, the others of b.

@@ -24,6 +24,8 @@ static_assert(kLaneRows == kFloats && kAttentionPanel % kLaneRows == 0, "a row a
 // Two codes 0..255 of each lane as a pair of int16.
 I32 PairOf(I32 low, I32 high) { return {_mm256_or_si256(low.v, _mm256_slli_epi32(high.v, 16))}; }
 
+inline I32 PairsOf(Pair<I32> codes) { return PairOf(codes.first, codes.second); }
+
 F32 LoadFirst(const float* p, size_t n) { return n >= kFloats ? Load(p) : LoadMasked(p, TailMask(n)); }
 
 // Eight rows, one a lane: no search needs a reduction within a register, and scales are computed eight at a time.
@@ -141,113 +143,111 @@ Codebook<F32> QuantizeValues(const AttentionHead& head, const QuantizeSpec& spec
 }
 
 // Scores of one tile from the integer products; the formula is in attention.h.
-template <int R>
+template <class V, int R>
 [[gnu::always_inline]] inline void WriteScores(const Tile<I32, R>& tile, const AttentionBuffers& b, size_t query,
                                                size_t key, float* scores) {
-  const F32 scale[2] = {Load(b.key_scale + key), Load(b.key_scale + key + kFloats)};
-  const F32 offset[2] = {Load(b.key_offset + key), Load(b.key_offset + key + kFloats)};
-  const F32 constant[2] = {Load(b.key_constant + key), Load(b.key_constant + key + kFloats)};
+  const V scale = V::Load(b.key_scale + key), offset = V::Load(b.key_offset + key);
+  const V constant = V::Load(b.key_constant + key);
   for (int r = 0; r < R; ++r) {
-    const F32 sum_q = F32::Broadcast(b.query_sum[query + r]);
-    const F32 query_scale = F32::Broadcast(b.query_scale[query + r]);
-    const F32 query_offset = F32::Broadcast(b.query_offset[query + r]);
-    for (size_t half = 0; half < 2; ++half) {
-      const F32 products = Fma(scale[half], ToFloat(tile.at[r][half]), offset[half] * sum_q);
-      Store(scores + r * b.score_stride + key + half * kFloats,
-            Fma(query_scale, products, query_offset * constant[half]));
-    }
+    const V products = Fma(scale, V::FromInts(tile.at[r]), offset * V::Broadcast(b.query_sum[query + r]));
+    const V of_offset = V::Broadcast(b.query_offset[query + r]) * constant;
+    Store(scores + r * b.score_stride + key, Fma(V::Broadcast(b.query_scale[query + r]), products, of_offset));
   }
 }
 
 // -inf past the end of a row: exp gives the +0 that the summation order wants there, the code 0, and the maximum
 // ignores it.
+template <class V>
 float PadAndFindMax(float* x, size_t n) {
   const size_t padded = RoundUp(n, kLanes);
   for (size_t j = n; j < padded; ++j) x[j] = -__builtin_inff();
-  F32x2 highest = F32x2::Load(x);
-  for (size_t j = kLanes; j < padded; j += kLanes) highest = Max(F32x2::Load(x + j), highest);
-  return ReduceMax(Max(highest.first, highest.second));
+  V highest = V::Load(x);
+  for (size_t j = kLanes; j < padded; j += kLanes) highest = Max(V::Load(x + j), highest);
+  return ReduceMax(highest);
 }
 
 // The lanes of a row's sums, still to be added up.
+template <class V>
 struct RowSums {
-  F32x2 exponentials;
-  I32 codes;
+  V exponentials;
+  decltype(ToInt(V{})) codes;
 };
 
 // Codes of the exponentials of a row; e <= exp(0) = 1, so no code passes `high`. (For an argument <= 0, Exp rounds
 // 1 + y with y <= 0.)
-RowSums QuantizeExponentials(const float* x, size_t padded, float max, F32 high, int16_t* codes) {
-  const F32x2 max2 = F32x2::Broadcast(max);
-  RowSums sums = {{Zero(), Zero()}, {_mm256_setzero_si256()}};
-  const auto add = [&](F32x2 e, int16_t* to) {
+template <class V>
+RowSums<V> QuantizeExponentials(const float* x, size_t padded, float max, float high, int16_t* codes) {
+  const V highest = V::Broadcast(max), scale = V::Broadcast(high), zero = V::Broadcast(0.0f);
+  RowSums<V> sums = {zero, ToInt(zero)};
+  const auto add = [&](V e, int16_t* to) {
     sums.exponentials = sums.exponentials + e;
-    const I32 low = {_mm256_cvtps_epi32((e.first * high).v)}, up = {_mm256_cvtps_epi32((e.second * high).v)};
-    sums.codes = sums.codes + (low + up);
-    StoreInt(to, PairOf(low, up));
+    const auto of_row = ToInt(e * scale);
+    sums.codes = sums.codes + of_row;
+    StoreInt(to, PairsOf(of_row));
   };
   size_t j = 0;
   for (; j + 2 * kLanes <= padded; j += 2 * kLanes) {
-    const F32x4 e = Exp(F32x4::Load(x + j) - F32x4{max2, max2});
+    const Pair<V> e = Exp(Pair<V>::Load(x + j) - Pair<V>{highest, highest});
     add(e.first, codes + j);
     add(e.second, codes + j + kLanes);
   }
-  if (j < padded) add(Exp(F32x2::Load(x + j) - max2), codes + j);
+  if (j < padded) add(Exp(V::Load(x + j) - highest), codes + j);
   return sums;
 }
 
 // The same with a scale from training, which may lie below the probabilities.
-I32 QuantizeWithStaticScale(float* x, size_t padded, float max, const QuantizeSpec& spec, int16_t* codes) {
-  const F32x2 max2 = F32x2::Broadcast(max);
-  F32x2 sums = {Zero(), Zero()};
+template <class V>
+auto QuantizeWithStaticScale(float* x, size_t padded, float max, const QuantizeSpec& spec, int16_t* codes) {
+  const V highest = V::Broadcast(max);
+  V sums = V::Broadcast(0.0f);
   for (size_t j = 0; j < padded; j += kLanes) {
-    const F32x2 e = Exp(F32x2::Load(x + j) - max2);
+    const V e = Exp(V::Load(x + j) - highest);
     Store(x + j, e);
     sums = sums + e;
   }
-  const F32 total = F32::Broadcast(SumLanes(sums.first, sums.second));
-  const Coder<F32> coder(spec, MakeCodebook(spec, Range<F32>{}));
-  I32 code_sums = {_mm256_setzero_si256()};
+  const V total = V::Broadcast(SumLanes(sums));
+  const Coder<V> coder(spec, MakeCodebook(spec, Range<V>{}));
+  auto code_sums = ToInt(V::Broadcast(0.0f));
   for (size_t j = 0; j < padded; j += kLanes) {
-    const I32 low = coder.Codes(Load(x + j) / total), up = coder.Codes(Load(x + j + kFloats) / total);
-    code_sums = code_sums + (low + up);
-    StoreInt(codes + j, PairOf(low, up));
+    const auto of_row = coder.Codes(V::Load(x + j) / total);
+    code_sums = code_sums + of_row;
+    StoreInt(codes + j, PairsOf(of_row));
   }
   return code_sums;
 }
 
 // Scores to codes of probabilities, their scales and sums. Rows in step where there is something to wait for: the
 // maximum and the sum of a row are chains of some 20 cycles after its last element.
+template <class V>
 void QuantizeProbabilities(const AttentionBuffers& b, size_t rows, size_t tokens, const QuantizeSpec& spec,
                            float* scale, float* code_sum) {
   float max[kQueryRows];
-  RowSums sums[kQueryRows];
-  const CodeLimits<F32> limits(spec);
-  for (size_t r = 0; r < rows; ++r) max[r] = PadAndFindMax(b.scores + r * b.score_stride, tokens);
+  RowSums<V> sums[kQueryRows];
+  const float highest = CodeLimits<F32>(spec).highest;
+  for (size_t r = 0; r < rows; ++r) max[r] = PadAndFindMax<V>(b.scores + r * b.score_stride, tokens);
   for (size_t r = 0; r < rows; ++r) {
     float* x = b.scores + r * b.score_stride;
     int16_t* codes = b.probability_codes + r * b.score_stride;
     if (spec.is_static) {
-      sums[r].codes = QuantizeWithStaticScale(x, b.score_stride, max[r], spec, codes);
+      sums[r].codes = QuantizeWithStaticScale<V>(x, b.score_stride, max[r], spec, codes);
     } else {
-      sums[r] = QuantizeExponentials(x, b.score_stride, max[r], limits.high, codes);
+      sums[r] = QuantizeExponentials<V>(x, b.score_stride, max[r], highest, codes);
     }
   }
   for (size_t r = 0; r < rows; ++r) {
-    const float total = spec.is_static ? 0.0f : SumLanes(sums[r].exponentials.first, sums[r].exponentials.second);
-    scale[r] = spec.is_static ? spec.scale : 1.0f / total / limits.highest;
+    scale[r] = spec.is_static ? spec.scale : 1.0f / SumLanes(sums[r].exponentials) / highest;
     code_sum[r] = static_cast<float>(SumInts(sums[r].codes));
   }
 }
 
 // The tiles are functions: inlined, it depends on what surrounds their loops whether GCC 12 keeps the accumulators in
 // registers.
-template <class Products, int R>
+template <class Products, class V, int R>
 [[gnu::noinline]] void ScoreTile(const AttentionBuffers& b, size_t pairs, size_t query, size_t key, float* scores) {
   const auto panel = reinterpret_cast<const int16_t*>(b.key_panels + key * (b.code_stride / 2));
   Tile<I32, R> tile;
   Products::MultiplyInt16(b.query_codes + query * b.code_stride, b.code_stride, panel, pairs, tile);
-  WriteScores(tile, b, query, key, scores);
+  WriteScores<V>(tile, b, query, key, scores);
 }
 
 // Scales and sums of the codes of probabilities, one for each row of the block.
@@ -256,45 +256,44 @@ struct ProbabilityRows {
 };
 
 // Queries query + row and on, of a block that starts with `query`.
-template <class Products, int R>
+template <class Products, class V, int R>
 [[gnu::noinline]] void ContextTile(const AttentionHead& head, const AttentionBuffers& b, const ProbabilityRows& rows,
                                    const Codebook<F32>& values, size_t query, size_t row, size_t column) {
   const auto panel = reinterpret_cast<const int16_t*>(b.value_panels + column * (b.score_stride / 2));
-  const size_t d = head.head_size;
   Tile<I32, R> tile;
   Products::MultiplyInt16(b.probability_codes + row * b.score_stride, b.score_stride, panel, b.score_stride / 2, tile);
+  const V scale = V::Broadcast(FirstLane(values.scale)), offset = V::Broadcast(FirstLane(values.offset));
   for (int r = 0; r < R; ++r) {
-    const F32 of_offset = values.offset * F32::Broadcast(rows.code_sum[row + r]);
-    float* context = head.context + (query + row + r) * head.context_stride;
-    for (size_t c = column, half = 0; half < 2 && c < d; ++half, c += kFloats) {
-      const F32 value = Fma(values.scale, ToFloat(tile.at[r][half]), of_offset);
-      StoreFirst(context + c, d - c, F32::Broadcast(rows.scale[row + r]) * value);
-    }
+    const V value = Fma(scale, V::FromInts(tile.at[r]), offset * V::Broadcast(rows.code_sum[row + r]));
+    float* context = head.context + (query + row + r) * head.context_stride + column;
+    StoreFirst(context, head.head_size - column, V::Broadcast(rows.scale[row + r]) * value);
   }
 }
 
 // Up to kQueryRows queries. Each panel meets all their tiles while it is in L1.
-template <class Products>
+template <class Products, class V>
 void AttendRows(const AttentionHead& head, const QuantizeSpec& probabilities, const AttentionBuffers& b, size_t query,
                 size_t rows, const Codebook<F32>& values) {
   const size_t tokens = head.tokens, d = head.head_size;
   for (size_t key = 0; key < tokens; key += kTileColumns) {
     ForTiles<Products::kRows>(rows, [&](size_t row, auto height) {
-      ScoreTile<Products, decltype(height)::value>(b, (d + 1) / 2, query + row, key, b.scores + row * b.score_stride);
+      ScoreTile<Products, V, decltype(height)::value>(b, (d + 1) / 2, query + row, key,
+                                                      b.scores + row * b.score_stride);
     });
   }
   ProbabilityRows of_rows;
   TimeSoftmax(head.clock,
-              [&] { QuantizeProbabilities(b, rows, tokens, probabilities, of_rows.scale, of_rows.code_sum); });
+              [&] { QuantizeProbabilities<V>(b, rows, tokens, probabilities, of_rows.scale, of_rows.code_sum); });
   for (size_t column = 0; column < d; column += kTileColumns) {
     ForTiles<Products::kRows>(rows, [&](size_t row, auto height) {
-      ContextTile<Products, decltype(height)::value>(head, b, of_rows, values, query, row, column);
+      ContextTile<Products, V, decltype(height)::value>(head, b, of_rows, values, query, row, column);
     });
   }
 }
 
-// Products::MultiplyInt16 (avx2_tiles.h) for tiles of up to Products::kRows.
-template <class Products>
+// Products: MultiplyInt16 (avx2_tiles.h) for tiles of up to kRows. V: the vector of kLanes floats in which scores,
+// softmax and context are computed, with PairsOf its integers: lanes i and i + 8 as a pair.
+template <class Products, class V>
 void Attend(const AttentionHead& head, const AttentionSpecs& specs, void* scratch) {
   static_assert(kQueryRows % Products::kRows == 0, "whole tiles");
   size_t bytes;
@@ -308,7 +307,7 @@ void Attend(const AttentionHead& head, const AttentionSpecs& specs, void* scratc
   size_t blocks = (head.queries + kQueryRows - 1) / kQueryRows;
   for (size_t query = 0, rows; query < head.queries; query += rows, --blocks) {
     rows = (head.queries - query + blocks - 1) / blocks;
-    AttendRows<Products>(head, probabilities, b, query, rows, values);
+    AttendRows<Products, V>(head, probabilities, b, query, rows, values);
   }
 }
 
