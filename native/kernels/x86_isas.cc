@@ -43,6 +43,8 @@ constexpr Kernels Avx512VnniKernels() {
   kernels.multiply_adds = avx512vnni::MultiplyAdds;
   kernels.binary_linear_float = avx512vnni::BinaryLinearFloat;
   kernels.binary_linear_bits = avx512vnni::BinaryLinearBits;
+  kernels.bit_attention = avx512vnni::BitAttention;
+  kernels.bit_attention_bits = avx512vnni::BitAttentionBits;
   return kernels;
 }
 constexpr Kernels kAvx512Vnni = Avx512VnniKernels();

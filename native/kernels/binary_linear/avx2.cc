@@ -1,34 +1,6 @@
 #include "kernels/binary_linear/avx2_sweep.h"
 
 namespace bitpress::avx2 {
-namespace {
-
-struct Avx2Bits {
-  static constexpr int kPairs = 2;
-  using Counts = PairCounts;
-
-  static void UnpackPanel(const uint8_t* packed, size_t groups, uint8_t* panel) {
-    for (size_t g = 0; g < groups; ++g) {
-      const Nibbles nibbles = PackedPanel{packed}.Load(g);
-      StoreInt(panel + g * kUnpackedGroup, {nibbles.half[0]});
-      StoreInt(panel + g * kUnpackedGroup + 32, {nibbles.half[1]});
-    }
-  }
-  static void CountPacked(const uint16_t* offsets, const PairTables& tables, const uint8_t* packed, size_t triples,
-                          bool add, Counts* counts) {
-    avx2::CountPairs<1>(offsets, 0, tables, PackedPanel{packed}, triples, add, counts);
-  }
-  template <int P>
-  static void CountPairs(const uint16_t* offsets, size_t stride, const PairTables& tables, const uint8_t* panel,
-                         size_t triples, bool add, Counts* counts) {
-    avx2::CountPairs<P>(offsets, stride, tables, UnpackedPanel{panel}, triples, add, counts);
-  }
-  static PanelDots DotsOf(const Counts& counts, size_t row, int base, int step) {
-    return avx2::DotsOf(counts.rows[row], base, step);
-  }
-};
-
-}  // namespace
 
 void BinaryLinearFloat(const BinaryInput& x, const BinaryMatrix& w, const BinaryAffine& affine, size_t panel_begin,
                        size_t panel_end, float* y, size_t ldy, void* scratch) {

@@ -27,15 +27,7 @@ struct alignas(64) Workspace {
   int base[kBitRowBlock];
 };
 
-// Bits:
-//   kPairs                                  pairs of rows that are counted together
-//   Counts, Dots                            of a pair of rows and of one, with a panel
-//   UnpackPanel(packed, groups, panel)      to kUnpackedGroup bytes a group
-//   CountPacked(offsets, tables, packed, triples, add, counts)
-//                                           one pair, from the packed panel
-//   CountPairs<P>(offsets, stride, tables, panel, triples, add, counts)
-//                                           P pairs, from the unpacked one
-//   DotsOf(counts, row of the pair, base, step)
+// Bits: Avx2Bits, or another with its members.
 // write(row, panel, dots) is called for every row and panel.
 template <class Bits, class Write>
 [[gnu::always_inline]] inline void ForDots(const BinaryInput& x, const BinaryMatrix& w, size_t panel_begin,

@@ -211,5 +211,86 @@ struct PanelDots {
   return PackMasks(masks);
 }
 
+// Counts of 32 outputs of a group to the order of its bytes: those of even bytes and those of odd ones, interleaved.
+inline void StoreInterleaved(uint16_t* to, __m256i even, __m256i odd) {
+  // Within 128-bit lanes: bytes 0-7 and 16-23, 8-15 and 24-31.
+  const __m256i low = _mm256_unpacklo_epi16(even, odd), high = _mm256_unpackhi_epi16(even, odd);
+  StoreInt(to, {_mm256_permute2x128_si256(low, high, 0x20)});
+  StoreInt(to + 16, {_mm256_permute2x128_si256(low, high, 0x31)});
+}
+
+// These as the parameter of what several ISAs share.
+struct Avx2Bits {
+  static constexpr int kPairs = 2;  // of rows, counted together
+  using Counts = PairCounts;        // of a pair of rows and the outputs of a panel
+  using Dots = PanelDots;           // of one row
+
+  // Groups to kUnpackedGroup bytes each.
+  static void UnpackPanel(const uint8_t* packed, size_t groups, uint8_t* panel) {
+    for (size_t g = 0; g < groups; ++g) {
+      const Nibbles nibbles = PackedPanel{packed}.Load(g);
+      StoreInt(panel + g * kUnpackedGroup, {nibbles.half[0]});
+      StoreInt(panel + g * kUnpackedGroup + 32, {nibbles.half[1]});
+    }
+  }
+  // Of one pair, from the packed panel; of P pairs, from the unpacked one.
+  [[gnu::always_inline]] static void CountPacked(const uint16_t* offsets, const PairTables& tables,
+                                                 const uint8_t* packed, size_t triples, bool add, Counts* counts) {
+    avx2::CountPairs<1>(offsets, 0, tables, PackedPanel{packed}, triples, add, counts);
+  }
+  template <int P>
+  [[gnu::always_inline]] static void CountPairs(const uint16_t* offsets, size_t stride, const PairTables& tables,
+                                                const uint8_t* panel, size_t triples, bool add, Counts* counts) {
+    avx2::CountPairs<P>(offsets, stride, tables, UnpackedPanel{panel}, triples, add, counts);
+  }
+  // Of row 0 or 1 of a pair.
+  [[gnu::always_inline]] static Dots DotsOf(const Counts& counts, size_t row, int base, int step) {
+    return avx2::DotsOf(counts.rows[row], base, step);
+  }
+  [[gnu::always_inline]] static uint64_t PassedBits(const Dots& dots, const BinaryThresholds& thresholds,
+                                                    size_t panel) {
+    return avx2::PassedBits(dots, thresholds, panel);
+  }
+  // 64 numbers in the order of outputs.
+  static void Store(const Dots& dots, int16_t* to) { __builtin_memcpy(to, &dots, sizeof(dots)); }
+  // 64 numbers in the order of the bytes of a group, as panels of keys have them.
+  static void StoreCounts(const Counts& counts, size_t row, uint16_t* to) {
+    const __m256i* found = counts.rows[row];
+    StoreInterleaved(to, found[0], found[1]);
+    StoreInterleaved(to + 32, found[2], found[3]);
+  }
+  // Of the two rows of each of P pairs, which bytes of the groups of a panel have a count of at most `most`.
+  //
+  // Bytes suffice: where a sum saturates, at 255, it is above a limit of at most 254, and within the limit 255 that
+  // stands for all 256.
+  template <int P>
+  [[gnu::always_inline]] static void CountsWithin(const uint16_t* offsets, size_t stride, const PairTables& tables,
+                                                  const uint8_t* panel, size_t triples, size_t most,
+                                                  uint64_t (&bits)[2 * P]) {
+    const __m256i low_nibbles = _mm256_set1_epi8(15);
+    const __m256i limit = _mm256_set1_epi8(static_cast<char>(most < 255 ? most : 255));
+    __m256i counts[2 * P][2];
+    for (auto& row : counts) row[0] = row[1] = _mm256_setzero_si256();
+    for (size_t t = 0; t < triples; ++t) {
+      __m256i sum[P][2];
+      LookUp<P>(offsets, stride, tables, UnpackedPanel{panel}, t * kTripleGroups, sum);
+#pragma GCC unroll 2
+      for (int pair = 0; pair < P; ++pair) {
+        for (int half = 0; half < 2; ++half) {
+          __m256i &first = counts[2 * pair][half], &second = counts[2 * pair + 1][half];
+          const __m256i high = _mm256_srli_epi16(sum[pair][half], 4);
+          first = _mm256_adds_epu8(first, _mm256_and_si256(sum[pair][half], low_nibbles));
+          second = _mm256_adds_epu8(second, _mm256_and_si256(high, low_nibbles));
+          asm volatile("" : "+x"(first), "+x"(second));
+        }
+      }
+    }
+    const auto within = [&](__m256i x) {
+      return static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_cmpeq_epi8(_mm256_min_epu8(x, limit), x)));
+    };
+    for (int r = 0; r < 2 * P; ++r) bits[r] = within(counts[r][0]) | uint64_t{within(counts[r][1])} << 32;
+  }
+};
+
 }  // namespace
 }  // namespace bitpress::avx2
