@@ -14,7 +14,10 @@ from typing import Any
 # students of TinyBERT's release), its relu (DistilBERT) or its GELU (ELECTRA); a checkpoint of one gives wrong logits
 # with another. "tokens", one answer a token: every last hidden state, without a pooler.
 POOLED_HEADS = ("linear", "relu", "dense_relu", "dense_gelu")
-HEADS = (*POOLED_HEADS, "tokens")
+# Of a sentence embedding, which has neither pooler nor classifier, what a text's vector is made of: the mean of all its
+# tokens' last hidden states, special tokens included, the first token's, or the largest value of each column.
+POOLINGS = ("mean", "cls", "max")
+HEADS = (*POOLED_HEADS, "tokens", *POOLINGS)
 
 _BERT_CONFIG = (
     "vocab_size",
@@ -100,6 +103,10 @@ class Family:
         """The family's classifiers of tokens: one linear, which all families call the same."""
         body = {ours: theirs for ours, theirs in self.body.items() if ours != "pooler.dense"}
         return replace(self, body=body, head={"classifier": "classifier"})
+
+    def headless(self) -> Family:
+        """The family's bare encoders."""
+        return replace(self.over_tokens(), head={})
 
 
 BERT = Family(

@@ -16,6 +16,7 @@ from artifact_samples import (
     make_binarybert_config,
     make_config,
     make_elastic,
+    make_embedding_config,
     make_gobo_config,
     make_mixed_config,
     make_ranges,
@@ -48,6 +49,7 @@ def golden_configs() -> dict[str, ArtifactConfig]:
         "binary": make_binary_config(),
         "elastic": make_binary_config("softmax"),
         "binarybert": make_binarybert_config(),
+        "embedding": make_embedding_config(ActivationSpec(clip=3.0)),
         "tokens": make_tokens_config(ActivationSpec(range="static")),
         "gobo": make_gobo_config(),
     }

@@ -50,7 +50,14 @@ def tokenizer_json() -> bytes:
 
 
 def make_artifact(
-    path: Path, *, pair: bool = False, regression: bool = False, tokens: bool = False, seed: int = 0
+    path: Path,
+    *,
+    pair: bool = False,
+    regression: bool = False,
+    tokens: bool = False,
+    vectors: bool = False,
+    label_sets: bool = False,
+    seed: int = 0,
 ) -> Path:
     """An artifact with random ternary matrices, written without torch."""
     from bitpress.artifact import (
@@ -66,6 +73,10 @@ def make_artifact(
 
     rng = np.random.default_rng(seed)
     model = hf_config(regression, tokens=tokens)
+    if vectors:
+        model = {key: value for key, value in model.items() if "label" not in key} | {"head": "mean"}
+    if label_sets:
+        model["problem_type"] = "multi_label_classification"
     specs: dict[str, TensorSpec] = {}
     tensors: dict[str, Any] = {}
     for name, shape in expected_tensors(model).items():
@@ -79,6 +90,10 @@ def make_artifact(
             tensors[name] = rng.normal(0, 0.5, shape).astype(np.float32)
     kind = ("regression", "pearson") if regression else ("classification", "accuracy")
     task = TaskSpec(*(("token_classification", "entity_f1") if tokens else kind), pair)
+    if vectors:
+        task = TaskSpec("embedding", "spearman", False, normalize=True)
+    if label_sets:
+        task = TaskSpec("multilabel", "micro_f1", False, threshold=0.55)
     config = ArtifactConfig(model, "ternarybert", ActivationSpec(), task, 32, specs)
     write_artifact(path, config, tensors, {}, {"tokenizer.json": tokenizer_json()}, "# tiny\n", {})
     return path

@@ -21,7 +21,7 @@ from bitpress.artifact.model_config import (
     embedding_size,
     enters_a_product,
     expected_tensors,
-    has_pooler,
+    gives_vectors,
     head_size,
     is_number,
     labels_of,
@@ -29,6 +29,7 @@ from bitpress.artifact.model_config import (
 from bitpress.artifact.strict_json import shown
 from bitpress.artifact.tensor_spec import TensorSpec, parse_spec, spec_document
 from bitpress.errors import ArtifactError
+from bitpress.families import POOLED_HEADS, POOLINGS
 
 __all__ = [
     "ActivationSpec",
@@ -47,7 +48,18 @@ VERSION = 1
 UNIFORM_BITS = (8, 4)
 RANGES = ("token", "static")
 ATTENTIONS = ("bool", "all", "softmax")
-TASK_KINDS = ("classification", "regression", "token_classification")
+# With the heads that each goes with.
+TASK_KINDS = {
+    "classification": POOLED_HEADS,
+    "regression": POOLED_HEADS,
+    "multilabel": POOLED_HEADS,
+    "token_classification": ("tokens",),
+    "embedding": POOLINGS,
+}
+# What a kind of task has to say besides `kind`, `metric` and `pair`.
+_TASK_KEYS = {"multilabel": ("threshold",), "embedding": ("normalize",)}
+# The problem_type that transformers has for a kind; of others it is single_label_classification.
+_PROBLEM_TYPES = {"regression": "regression", "multilabel": "multi_label_classification"}
 MAX_CLIP = 1e6  # clips in use are near 2.5; the bound keeps (2·clip)/255 and its products far from overflow
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _./+-]{0,99}")
 
@@ -82,12 +94,17 @@ class ActivationSpec:
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """``kind`` "classification", "regression" or "token_classification"; ``metric`` is the one the recipe selected by;
-    ``pair``: two texts."""
+    """``kind``, one of ``TASK_KINDS``; ``metric`` is the one the recipe selected by; ``pair``: two texts.
+
+    ``normalize``, of "embedding": vectors are divided by their length. ``threshold``, of "multilabel": the probability
+    from which on a text has a label.
+    """
 
     kind: str
     metric: str
     pair: bool
+    normalize: bool = False
+    threshold: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -110,6 +127,11 @@ class ArtifactConfig:
     def num_labels(self) -> int:
         """C, the width of the classifier; 1 for regression."""
         return len(self.labels)
+
+    @property
+    def answer_size(self) -> int:
+        """Columns of an answer: C, or H where there is no classifier."""
+        return self.hidden_size if gives_vectors(self.model) else self.num_labels
 
     @property
     def hidden_size(self) -> int:
@@ -170,7 +192,7 @@ class ArtifactConfig:
     def head(self) -> str:
         """What the classifier reads: of the pooler's linear "linear", its tanh, "relu", relu of that (TinyBERT),
         "dense_relu", its relu (DistilBERT), or "dense_gelu", its gelu (ELECTRA); or "tokens", every token's last hidden
-        state."""
+        state. Or, without a classifier, what of the last hidden states a text's vector is: "mean", "cls" or "max"."""
         return str(self.model.get("head", "linear"))
 
     @property
@@ -223,7 +245,9 @@ def config_document(config: ArtifactConfig) -> dict[str, Any]:
         "recipe": config.recipe,
         "activations": {"scheme": act.scheme} | further.get(act.scheme, {}),
         "max_length": config.max_length,
-        "task": {"kind": config.task.kind, "metric": config.task.metric, "pair": config.task.pair},
+        "task": {
+            key: getattr(config.task, key) for key in ("kind", "metric", "pair", *_TASK_KEYS.get(config.task.kind, ()))
+        },
         "tensors": {name: spec_document(spec) for name, spec in config.tensors.items()},
     }
     return {**config.model, "quantization_config": quantization}
@@ -271,23 +295,29 @@ def _parse_activations(value: Any, here: str) -> ActivationSpec:
 
 
 def _parse_task(value: Any, model: Mapping[str, Any], here: str) -> TaskSpec:
-    _check_keys(value, {"kind", "metric", "pair"}, here)
-    kind = _check_enum(value["kind"], TASK_KINDS, f"{here}.kind")
+    kind = _check_enum(value.get("kind") if isinstance(value, dict) else None, tuple(TASK_KINDS), f"{here}.kind")
+    _check_keys(value, {"kind", "metric", "pair", *_TASK_KEYS.get(kind, ())}, here)
     _check_bool(value["pair"], f"{here}.pair")
     count = len(labels_of(model))
     if kind == "regression" and count != 1:
         raise ArtifactError(f"{here}.kind is 'regression' but the model has {count} labels; regression has exactly 1")
-    if (kind == "token_classification") == has_pooler(model):
-        head = shown(model.get("head", "linear"))
+    if model.get("head", "linear") not in TASK_KINDS[kind]:
         raise ArtifactError(
-            f"{here}.kind is {shown(kind)} but head is {head}; 'tokens' goes with 'token_classification'"
+            f"{here}.kind is {shown(kind)} but head is {shown(model.get('head', 'linear'))}; {shown(kind)} goes with "
+            f"{', '.join(TASK_KINDS[kind])}"
         )
-    if kind == "token_classification" and value["pair"]:
-        raise ArtifactError(f"{here}.pair is true; token classification reads one text")
+    if kind in ("token_classification", "embedding") and value["pair"]:
+        raise ArtifactError(f"{here}.pair is true; {kind.replace('_', ' ')} reads one text")
     problem = model.get("problem_type")
-    if problem is not None and (problem == "regression") != (kind == "regression"):
+    expected = _PROBLEM_TYPES.get(kind, "single_label_classification")
+    if (problem or expected) != expected or (kind == "multilabel" and problem is None):
         raise ArtifactError(f"{here}.kind is {shown(kind)} but problem_type is {shown(problem)}; make them agree")
-    return TaskSpec(kind, _name(value["metric"], f"{here}.metric"), value["pair"])
+    threshold = value.get("threshold", 0.5)
+    if not is_number(threshold) or not 0 < threshold < 1:
+        raise ArtifactError(f"{here}.threshold is {shown(threshold)}; a number between 0 and 1 is expected")
+    normalize = value.get("normalize", False)
+    _check_bool(normalize, f"{here}.normalize")
+    return TaskSpec(kind, _name(value["metric"], f"{here}.metric"), value["pair"], normalize, float(threshold))
 
 
 def _parse_tensors(value: Any, model: Mapping[str, Any], here: str) -> dict[str, TensorSpec]:

@@ -17,11 +17,15 @@ def finetune(
     dev: options.Dev,
     out: options.Out,
     task: Annotated[
-        str, typer.Option(help="classification, regression, ner (entities), or a GLUE task such as glue/sst2.")
+        str,
+        typer.Option(
+            help="classification, regression, multilabel, ner (entities), embedding, or a GLUE task such as glue/sst2."
+        ),
     ] = "classification",
     text_column: options.TextColumn = None,
     pair_column: options.PairColumn = None,
     label_column: options.LabelColumn = None,
+    pooling: options.Pooling = None,
     epochs: options.Epochs = None,
     learning_rate: options.LearningRate = None,
     batch_size: options.BatchSize = None,
@@ -46,6 +50,7 @@ def finetune(
             dev=dev,
             out=out,
             columns=columns,
+            pooling=pooling,
             overrides=overrides,
             seed=seed,
             quiet=quiet,

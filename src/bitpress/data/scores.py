@@ -9,14 +9,18 @@ from numpy.typing import NDArray
 
 from bitpress.data.dataset import Dataset
 from bitpress.data.entity_metrics import entity_metrics
+from bitpress.data.label_set_metrics import label_set_metrics, most_frequent_label, sigmoid
 from bitpress.data.metrics import compute_metrics, majority_baseline, metric_name
+from bitpress.data.pair_metrics import pair_metrics
 from bitpress.data.tag_schemes import OUTSIDE
-from bitpress.data.tasks import TOKEN_CLASSIFICATION, Task
+from bitpress.data.tasks import EMBEDDING, MULTILABEL, TOKEN_CLASSIFICATION, Task
 
 
-def headline(task: Task, num_labels: int) -> str:
-    """The key of the metric that selects and is reported."""
-    return task.metric if task.kind == TOKEN_CLASSIFICATION else metric_name(task.metric, num_labels)
+def headline(task: Task, dataset: Dataset, num_labels: int) -> str:
+    """The key of the metric that selects and is reported: of embedding, pairs without scores are retrieved."""
+    if task.kind == EMBEDDING:
+        return task.metric if dataset.labels is not None else "mrr"
+    return metric_name(task.metric, num_labels) if task.kind in ("classification", "regression") else task.metric
 
 
 def score(task: Task, logits: NDArray[Any], dataset: Dataset) -> dict[str, float]:
@@ -24,12 +28,19 @@ def score(task: Task, logits: NDArray[Any], dataset: Dataset) -> dict[str, float
 
     Args:
         logits: as many rows as ``dataset.labels``: [N, C], or of token classification [W, C], where a row of NaN
-            stands for a word that the model did not see (:func:`word_logits`): it counts as O.
+            stands for a word that the model did not see (:func:`word_logits`): it counts as O. Of embedding the vectors
+            [2N, d] of the two texts of each pair, one after the other.
 
     Raises:
         ValueError: see :func:`compute_metrics`.
     """
+    if task.kind == EMBEDDING:
+        return pair_metrics(logits, dataset.labels, dataset.pairs)
     assert dataset.labels is not None, "only labelled data is scored"
+    if task.kind == MULTILABEL:
+        if not np.isfinite(logits).all():
+            raise ValueError("the model's outputs contain NaN or infinity")
+        return label_set_metrics(sigmoid(logits) >= task.threshold, dataset.labels > 0, dataset.label_names)
     if task.kind != TOKEN_CLASSIFICATION:
         return compute_metrics(task, logits, dataset.labels)
     if logits.shape != (len(dataset.labels), len(dataset.label_names)):
@@ -63,14 +74,22 @@ def word_logits(logits: NDArray[Any], words: NDArray[Any], lengths: NDArray[Any]
 
 def summarize(task: Task, metrics: dict[str, float], dataset: Dataset, num_labels: int) -> dict[str, Any]:
     """``metric`` (its name), ``value``, ``n`` (texts), ``metrics`` and ``majority``, the value of always giving one
-    answer: the most frequent class, or no entity at all.
+    answer: the most frequent class or label, or no entity at all; 0 of vectors that are all the same.
 
     Args:
         metrics: of :func:`score`.
         num_labels: columns of the logits that they are of.
     """
-    assert dataset.labels is not None, "only labelled data is scored"
-    metric = headline(task, num_labels)
-    is_tokens = task.kind == TOKEN_CLASSIFICATION
-    majority = 0.0 if is_tokens else majority_baseline(task, dataset.labels, num_labels)
+    metric = headline(task, dataset, num_labels)
+    majority = _majority(task, metric, dataset, num_labels)
     return {"metric": metric, "value": metrics[metric], "n": len(dataset), "metrics": metrics, "majority": majority}
+
+
+def _majority(task: Task, metric: str, dataset: Dataset, num_labels: int) -> float:
+    if task.kind in (EMBEDDING, TOKEN_CLASSIFICATION):
+        return 0.0
+    assert dataset.labels is not None, "only labelled data is scored"
+    if task.kind == MULTILABEL:
+        truth = dataset.labels > 0
+        return label_set_metrics(most_frequent_label(truth), truth, dataset.label_names)[metric]
+    return majority_baseline(task, dataset.labels, num_labels)

@@ -8,10 +8,10 @@ from typing import Any, NoReturn
 
 from bitpress.encoder.activations import ACTIVATIONS
 from bitpress.errors import UnsupportedModelError
-from bitpress.families import BERT, FAMILIES, HEADS, Family
+from bitpress.families import BERT, FAMILIES, HEADS, POOLINGS, Family
 
 _TOKEN_CLASSIFIER = "ForTokenClassification"  # ends the name of Hugging Face's classes of that head
-PROBLEM_TYPES = ("single_label_classification", "regression")
+PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 
 # True of the source file only (its path, its dtype where bitpress computes and saves fp32, its head), or written anew
 # from other values (label2id is the inverse of id2label). Kept, they could be wrong in what bitpress writes.
@@ -41,8 +41,9 @@ _PROBABILITIES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classi
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """Shape, head and labels of a classifier. Names and defaults are those of Hugging Face's BertConfig, whatever the
-    family; only positions and token types that a text can have are counted.
+    """Shape, head and labels of a classifier, or of an encoder of sentences, which has no labels. Names and defaults
+    are those of Hugging Face's BertConfig, whatever the family; only positions and token types that a text can have are
+    counted.
 
     Build it with :meth:`from_hf`, which checks every value; ``extra`` keeps the keys that bitpress does not read, so
     that a checkpoint passes through without losing them.
@@ -57,7 +58,10 @@ class EncoderConfig:
     attention_head_size: int | None = None  # None: hidden_size / num_attention_heads; given where heads were taken away
     intermediate_size: int = 3072
     hidden_act: str = "gelu"
-    head: str = "linear"  # HEADS; a key of Hugging Face in no family, where `architectures` says what reads tokens
+    # HEADS; a key of Hugging Face in no family, where `architectures` says what reads tokens, and the files of
+    # sentence-transformers what is pooled
+    head: str = "linear"
+    normalizes: bool = False  # vectors are divided by their length: by who uses them, not in the forward pass
     hidden_dropout_prob: float = 0.1
     attention_probs_dropout_prob: float = 0.1
     classifier_dropout: float | None = None  # None: hidden_dropout_prob
@@ -75,6 +79,8 @@ class EncoderConfig:
     def family(self) -> Family:
         """What its checkpoints call things."""
         family = FAMILIES[self.model_type]
+        if self.gives_vectors:
+            return family.headless()
         return family.over_tokens() if self.classifies_tokens else family
 
     @property
@@ -111,9 +117,24 @@ class EncoderConfig:
         return self.head == "tokens"
 
     @property
+    def gives_vectors(self) -> bool:
+        """True where the answer to a text is its pooled last hidden states, [H]: a sentence embedding."""
+        return self.head in POOLINGS
+
+    @property
+    def answer_size(self) -> int:
+        """Columns of an answer: C, or H of a sentence embedding."""
+        return self.hidden_size if self.gives_vectors else self.num_labels
+
+    @property
+    def is_multilabel(self) -> bool:
+        """True where every label is a question of its own: a text may have none, some or all of them."""
+        return self.problem_type == "multi_label_classification"
+
+    @property
     def is_regression(self) -> bool:
         """True where the single output is a value: `problem_type` says so, or says nothing and there is one label."""
-        if self.classifies_tokens:
+        if self.classifies_tokens or self.gives_vectors:
             return False
         return self.problem_type == "regression" or (self.problem_type is None and self.num_labels == 1)
 
@@ -135,6 +156,8 @@ class EncoderConfig:
         values = {**family.defaults, **known, "id2label": _read_id2label(config)}
         if "head" not in known and _names_token_classifier(config):
             values["head"] = "tokens"
+        if values.get("head") in POOLINGS:
+            values |= {"id2label": {}, "problem_type": None}
         loaded = cls(model_type=family.model_type, **values, extra=extra)
         if loaded.embedding_size == loaded.hidden_size:
             loaded = replace(loaded, embedding_size=None)  # then a student of another hidden size has no projection
@@ -144,7 +167,8 @@ class EncoderConfig:
         return loaded
 
     def to_hf(self) -> dict[str, Any]:
-        """The ``config.json`` of this model as a Hugging Face sequence or token classifier in fp32 (keys sorted)."""
+        """The ``config.json`` of this model as a Hugging Face sequence or token classifier, or bare encoder, in fp32
+        (keys sorted)."""
         values = {key: getattr(self, name) for name, key in self.family.config.items()}
         values["max_position_embeddings"] += self.position_offset
         if "embedding_size" in values:
@@ -160,15 +184,20 @@ class EncoderConfig:
 
     def _document(self, values: dict[str, Any], default_head: str | None = None) -> dict[str, Any]:
         """``values`` and what every config.json has; keys sorted."""
-        values["id2label"] = {str(index): label for index, label in self.id2label.items()}
-        values["label2id"] = self.label2id
-        for name in ("problem_type", "attention_head_size"):
-            if getattr(self, name) is not None:
-                values[name] = getattr(self, name)
+        kind = _TOKEN_CLASSIFIER if self.classifies_tokens else "ForSequenceClassification"
+        if self.gives_vectors:
+            kind = "Model"
+        values |= {"model_type": self.model_type, "architectures": [f"{self.family.name}{kind}"], "dtype": "float32"}
+        if self.attention_head_size is not None:
+            values["attention_head_size"] = self.attention_head_size
         if self.head != (default_head or self.family.default_head):  # as transformers has it, it goes without saying
             values["head"] = self.head
-        kind = _TOKEN_CLASSIFIER if self.classifies_tokens else "ForSequenceClassification"
-        values |= {"model_type": self.model_type, "architectures": [f"{self.family.name}{kind}"], "dtype": "float32"}
+        if self.gives_vectors:
+            return dict(sorted((self.extra | values).items()))
+        values["id2label"] = {str(index): label for index, label in self.id2label.items()}
+        values["label2id"] = self.label2id
+        if self.problem_type is not None:
+            values["problem_type"] = self.problem_type
         return dict(sorted((self.extra | values).items()))
 
     def with_labels(
@@ -182,7 +211,7 @@ class EncoderConfig:
         their number fits, otherwise they become LABEL_0, LABEL_1, …
 
         Where the number of labels changes, or the head from texts to tokens or back, so may the kind of problem: then
-        `problem_type` is as given, or None.
+        `problem_type` is as given, or None. An encoder of sentences has no labels.
 
         Raises:
             UnsupportedModelError: the values contradict each other.
@@ -197,8 +226,10 @@ class EncoderConfig:
         elif num_labels is not None and num_labels != self.num_labels:
             labels = _read_id2label({"num_labels": num_labels})
         else:
-            labels = dict(self.id2label)
+            labels = dict(self.id2label) or _read_id2label({})
         head = head or self.head
+        if head in POOLINGS:
+            labels, problem_type = {}, None
         is_same_kind = (head == "tokens") == self.classifies_tokens and len(labels) == self.num_labels
         if problem_type is None and is_same_kind:
             problem_type = self.problem_type

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,10 @@ import torch
 from rich.console import Console
 
 import bitpress
-from bitpress.artifact import WEIGHTS_DIGEST_KEY, TaskSpec, check_destination, describe, replace_file
+from bitpress.artifact import WEIGHTS_DIGEST_KEY, check_destination, describe, replace_file
 from bitpress.artifact.strict_json import dump_object
-from bitpress.data import Dataset, headline, summarize
-from bitpress.encoder import SequenceClassifier, load_classifier
+from bitpress.data import EMBEDDING, Dataset, headline, summarize
+from bitpress.encoder import EncoderConfig, SequenceClassifier, load_classifier
 from bitpress.errors import TrainingError
 from bitpress.freeze import check_freezable, freeze, round_side_data
 from bitpress.recipes.announce import print_policy
@@ -26,11 +27,13 @@ from bitpress.recipes.evaluation import check_label_order, evaluation, logits_of
 from bitpress.recipes.inputs import (
     DataOptions,
     TeacherTask,
+    check_pairs,
     check_same_form,
     check_tokenizer,
     file_digest,
     read_split,
     resolve_max_length,
+    task_spec,
     teacher_task,
     tokenize,
     unread_note,
@@ -119,6 +122,7 @@ def compress(
     out: str | Path,
     columns: DataOptions | None = None,
     task: str | None = None,
+    pooling: str | None = None,
     overrides: Mapping[str, Any] | None = None,
     max_drop: float | None = None,
     seed: int = 0,
@@ -131,24 +135,27 @@ def compress(
     finished, it returns at once.
 
     Args:
-        teacher: Hugging Face directory of a fine-tuned BERT classifier (of texts or tokens) or regressor.
+        teacher: Hugging Face directory of a fine-tuned BERT classifier (of texts or tokens) or regressor, or of an
+            encoder of sentences.
         recipe: a name of ``list_recipes()`` or a YAML file; ``overrides``: see ``load_recipe``.
-        train: labelled training text; may be absent where the recipe trains nothing.
+        train: labelled training text; may be absent where the recipe trains nothing. Of sentence embeddings single
+            texts will do, unless the recipe has a use for pairs.
         task: layout and metric of the data; None: what the teacher was fine-tuned for.
+        pooling: see :func:`bitpress.recipes.inputs.teacher_task`.
         max_drop: points that the artifact may lose before ``within_max_drop`` is False; writes the artifact anyway.
 
     Raises:
         DataError, UnsupportedModelError, RecipeError, TrainingError, ArtifactError: nothing is written then.
     """
     console = Console(stderr=True)
-    inputs = _read_inputs(teacher, load_recipe(recipe, overrides, seed), train, dev, columns, task)
-    teacher_model = load_classifier(teacher, id2label=_labels(inputs))
+    inputs = _read_inputs(teacher, load_recipe(recipe, overrides, seed), train, dev, columns, task, pooling)
+    teacher_model = load_classifier(teacher, id2label=_labels(inputs), pooling=inputs.known.pooling)
     if teacher_model.fresh_tensors:
         raise TrainingError(
             f"{teacher} is not fine-tuned: its checkpoint lacks {', '.join(sorted(teacher_model.fresh_tensors))}. "
             "Fine-tune it first: bitpress finetune ENCODER --train … --dev … --out teacher/"
         )
-    student = make_student(inputs.recipe.student, teacher, _labels(inputs), seed)
+    student = make_student(inputs.recipe.student, teacher, _labels(inputs), seed, inputs.known.pooling)
     for stage in inputs.recipe.stages:
         if stage.distill is not None and stage.distill.teacher == "teacher":
             plan_teaching(stage.distill, student.config, teacher_model.config)
@@ -230,6 +237,7 @@ def _read_inputs(
     dev: str | Path,
     columns: DataOptions | None,
     task: str | None,
+    pooling: str | None,
 ) -> _Inputs:
     if train is None and recipe.trains:
         raise TrainingError(f"recipe {recipe.name!r} trains the student; give labelled text to train on with --train")
@@ -238,12 +246,15 @@ def _read_inputs(
             f"bits is {recipe.bits}, which is divided by a sensitivity that is measured on labelled text; give it with "
             "--train, or a finished measurement with --set sensitivity=DIR"
         )
-    known = teacher_task(teacher, task)
+    known = teacher_task(teacher, task, pooling)
     train_set = None if train is None else read_split(train, known.task, columns, known.label_names)
     own_names = known.label_names or (train_set.label_names if train_set else None)
     dev_set = read_split(dev, known.task, columns, own_names or None)
-    if train_set is not None:
+    check_pairs(dev_set)
+    if train_set is not None and known.task.kind != EMBEDDING:
         check_same_form(train_set, dev_set)
+    elif train_set is not None and recipe.uses_labels:
+        check_pairs(train_set)
     config = known.config
     labelled, source = (dev_set, dev) if train_set is None else (train_set, train)
     if known.task.kind != "regression" and len(labelled.label_names) != config.num_labels:
@@ -269,8 +280,8 @@ def _read_inputs(
 
 
 def _labels(inputs: _Inputs) -> list[str] | None:
-    """Names for the head: the data's where the teacher has none of its own; None for regression."""
-    return inputs.label_names if inputs.known.task.kind != "regression" else None
+    """Names for the head: the data's where the teacher has none of its own; None where labels have none."""
+    return inputs.label_names or None
 
 
 def _settings(inputs: _Inputs, columns: DataOptions | None, seed: int) -> dict[str, Any]:
@@ -293,6 +304,7 @@ def _settings(inputs: _Inputs, columns: DataOptions | None, seed: int) -> dict[s
         "dev_sha256": inputs.dev_set.fingerprint,
         "columns": dataclasses.asdict(columns or DataOptions()),
         "max_length": inputs.max_length,
+        "head": inputs.known.config.head,
     }
 
 
@@ -314,7 +326,7 @@ def _run_stage(
         train=inputs.training(stage.distill.data),
         loss_fn=teaching,
         evaluate=evaluation(inputs.known.task, inputs.dev, inputs.dev_set),
-        metric=headline(inputs.known.task, student.config.num_labels),
+        metric=headline(inputs.known.task, inputs.dev_set, student.config.num_labels),
         probe=attention_probe(inputs.dev) if stage.quantize.activations.scheme in ("binary", "elastic") else None,
         schedule=schedule,
         run_dir=run.path,
@@ -344,7 +356,7 @@ def _write_artifact(
         recipe=inputs.recipe.name,
         packing=inputs.recipe.packing,
         side_data=inputs.recipe.side_data,
-        task=TaskSpec(task.kind, teacher_score["metric"], inputs.dev_set.pairs is not None),
+        task=task_spec(inputs.known, teacher_score["metric"], pair=inputs.dev_set.pairs is not None),
         max_length=inputs.max_length,
         tokenizer_files=Tokenizer.files(inputs.teacher_path),
         card="Not measured yet.\n",
@@ -391,20 +403,32 @@ def engine_vs_student(logits: np.ndarray, student: SequenceClassifier, dev: Enco
         are classified), ``identical_logits`` (how many with the same bits), ``different_predictions``,
         ``max_logit_difference``; of a binarized student ``sign_flips``, what torch's roundings decide otherwise.
     """
+    dev = dev.apart()
     checked = np.unique(np.linspace(0, len(dev) - 1, min(len(dev), CHECKED_TEXTS)).astype(np.int64))
     exact = replayable(student)
     rows = checked if dev.words is None else dev.tokens(checked)
     expected = replay_logits(student, dev, checked) if exact else logits_of(student, dev)[rows]
     found = logits[rows]
+    said = functools.partial(_predictions, config=student.config)
     return {
         "arithmetic": "engine" if exact else "torch",
         "n": len(rows),
         "unit": "texts" if dev.words is None else "tokens",
         "identical_logits": int((found == expected).all(axis=1).sum()),
-        "different_predictions": int((found.argmax(axis=1) != expected.argmax(axis=1)).sum()),
+        "different_predictions": int((said(found) != said(expected)).sum()),
         "max_logit_difference": float(np.abs(found - expected).max()),
         **({"sign_flips": sign_flips(student, dev, checked)} if is_binarized(student) else {}),
     }
+
+
+def _predictions(logits: np.ndarray, config: EncoderConfig) -> np.ndarray:
+    """What is said of each row, in a number: the class, or of labels that go together one number a set of them; of
+    regression and vectors, which say no such thing, always 0."""
+    if config.gives_vectors:
+        return np.zeros(len(logits), np.int64)
+    if config.is_multilabel:
+        return np.unique(logits >= 0, axis=0, return_inverse=True)[1].ravel()
+    return logits.argmax(axis=1)
 
 
 def _announce(console: Console, inputs: _Inputs, score: dict[str, Any], quiet: bool) -> None:

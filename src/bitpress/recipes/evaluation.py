@@ -17,6 +17,7 @@ from bitpress.encoder import load_classifier
 from bitpress.errors import TrainingError
 from bitpress.recipes.inputs import (
     DataOptions,
+    check_pairs,
     check_tokenizer,
     read_split,
     teacher_task,
@@ -32,7 +33,9 @@ EVALUATION_TOKENS = 2048
 
 def logits_of(model: nn.Module, dataset: EncodedDataset) -> np.ndarray:
     """Logits float32 in the order of ``dataset``, without gradients: [N, C], or where words have labels of all tokens,
-    [sum of lengths, C]. The mode of the model is the caller's."""
+    [sum of lengths, C]; of N pairs of texts on their own [2N, C], those of a pair one after the other. The mode of the
+    model is the caller's."""
+    dataset = dataset.apart()
     lengths = dataset.lengths
     order = np.argsort(lengths, kind="stable")
     logits: np.ndarray | None = None
@@ -81,8 +84,12 @@ def evaluate_checkpoint(
     *,
     columns: DataOptions | None = None,
     task: str | None = None,
+    pooling: str | None = None,
 ) -> dict[str, Any]:
     """Score a Hugging Face checkpoint (in fp32, by torch) on labelled text.
+
+    Args:
+        task, pooling: see :func:`bitpress.recipes.inputs.teacher_task`.
 
     Returns:
         ``metric``, ``value``, ``n``, ``metrics``, ``majority``; fractions or correlations. Of token classification
@@ -91,9 +98,10 @@ def evaluate_checkpoint(
     Raises:
         DataError, UnsupportedModelError, TrainingError: data, checkpoint and task do not fit.
     """
-    known = teacher_task(path, task)
+    known = teacher_task(path, task, pooling)
     config = known.config
     dataset = read_split(dataset_path, known.task, columns, known.label_names)
+    check_pairs(dataset)
     if known.task.kind != "regression" and len(dataset.label_names) > config.num_labels:
         raise TrainingError(
             f"{dataset_path} has {len(dataset.label_names)} labels ({', '.join(dataset.label_names[:8])}), "
@@ -102,7 +110,7 @@ def evaluate_checkpoint(
     tokenizer = Tokenizer.from_directory(path)
     check_tokenizer(tokenizer, config, path)
     encoded = tokenize(tokenizer, dataset, known.max_length, config.pad_token_id or 0)
-    result = scored(known.task, logits_of(load_classifier(path), encoded), encoded, dataset)
+    result = scored(known.task, logits_of(load_classifier(path, pooling=known.pooling), encoded), encoded, dataset)
     return result if dataset.words is None else result | {"unread_words": unread_words(dataset, encoded)}
 
 

@@ -8,19 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 from torch import Tensor, nn
 
 import bitpress
-from bitpress.data import TOKEN_CLASSIFICATION, Dataset, Task, get_task, headline, summarize
+from bitpress.data import EMBEDDING, MULTILABEL, TOKEN_CLASSIFICATION, Dataset, Task, get_task, headline, summarize
 from bitpress.data.tasks import TASK_KEY
-from bitpress.encoder import SequenceClassifier, load_classifier, load_config, save_classifier, task_loss
+from bitpress.encoder import EncoderConfig, SequenceClassifier, load_classifier, loss_of, save_classifier
+from bitpress.errors import TrainingError
 from bitpress.recipes.evaluation import evaluation
 from bitpress.recipes.inputs import (
     DataOptions,
+    check_pairs,
     check_same_form,
     check_tokenizer,
+    embedding_config,
     read_split,
     resolve_max_length,
     tokenize,
@@ -38,19 +41,21 @@ STAGE = "finetune"
 
 
 class FinetuneSettings(BaseModel):
-    """What ``--set`` may change: the keys of the schedule, and ``max_length``."""
+    """What ``--set`` may change: the keys of the schedule, ``max_length``, and of multilabel ``threshold``, the
+    probability from which on a label is predicted."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     schedule: Schedule
     max_length: int | None = None
+    threshold: float = Field(0.5, gt=0, lt=1)
 
     @classmethod
     def from_overrides(cls, overrides: Mapping[str, Any] | None, seed: int) -> FinetuneSettings:
         """DEFAULTS with ``overrides``; RecipeError names an unknown key or a value of the wrong type."""
-        values = checked_overrides(overrides, ("max_length",))
-        max_length = values.pop("max_length", None)
-        return validated(cls, {"schedule": {**DEFAULTS, "seed": seed, **values}, "max_length": max_length})
+        values = checked_overrides(overrides, ("max_length", "threshold"))
+        own: dict[str, Any] = {key: values.pop(key) for key in ("max_length", "threshold") if key in values}
+        return validated(cls, {"schedule": {**DEFAULTS, "seed": seed, **values}, **own})
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,7 @@ def finetune(
     dev: str | Path,
     out: str | Path,
     columns: DataOptions | None = None,
+    pooling: str | None = None,
     overrides: Mapping[str, Any] | None = None,
     seed: int = 0,
     quiet: bool = False,
@@ -91,26 +97,31 @@ def finetune(
     The head starts fresh, unless the checkpoint has one with as many labels already.
 
     Killed at any moment and called again with the same arguments it continues, to byte-identical weights; finished, it
-    returns at once. Classification, of texts or tokens, learns by cross-entropy, regression by squared error.
+    returns at once. Classification, of texts or tokens, learns by cross-entropy, with any number of labels by a binary
+    one for each, regression by squared error, sentence embeddings by :func:`bitpress.encoder.losses.pair_loss`.
 
     Args:
         encoder: Hugging Face directory of a BERT encoder.
         task: a name of ``bitpress.data.TASK_NAMES``.
-        overrides: keys of ``Schedule``, and ``max_length`` in tokens.
+        pooling: of sentence embeddings, see :func:`bitpress.recipes.inputs.teacher_task`.
+        overrides: keys of ``Schedule``, ``max_length`` in tokens, and of multilabel ``threshold``.
 
     Raises:
         DataError, UnsupportedModelError, RecipeError, TrainingError: nothing is written then.
     """
     settings = FinetuneSettings.from_overrides(overrides, seed)
-    known = get_task(task)
+    known = dataclasses.replace(get_task(task), threshold=settings.threshold)
+    if pooling is not None and known.kind != EMBEDDING:
+        raise TrainingError(f"pooling is {pooling!r}, which sentence embeddings have; add --task embedding")
     train_set = read_split(train, known, columns, None)
     dev_set = read_split(dev, known, columns, train_set.label_names or None)
+    check_pairs(train_set)
     check_same_form(train_set, dev_set)
-    config = load_config(encoder)
+    model = _new_model(encoder, known, train_set, pooling, seed)
+    config = model.config
     max_length = resolve_max_length(settings.max_length, known.max_length, config)
     tokenizer = Tokenizer.from_directory(encoder)
     check_tokenizer(tokenizer, config, encoder)
-    model = _new_model(encoder, known, train_set, seed)
     run = RunDirectory(
         out,
         {
@@ -123,6 +134,7 @@ def finetune(
             "dev_sha256": dev_set.fingerprint,
             "columns": dataclasses.asdict(columns or DataOptions()),
             "max_length": max_length,
+            "head": config.head,
             "schedule": dataclasses.asdict(settings.schedule) | {"checkpoint_seconds": None},
         },
     )
@@ -140,20 +152,22 @@ def finetune(
         name=STAGE,
         model=model,
         train=encoded[0],
-        loss_fn=_loss(model.config.is_regression),
+        loss_fn=_loss(config),
         evaluate=evaluation(known, encoded[1], dev_set),
-        metric=headline(known, model.config.num_labels),
+        metric=headline(known, dev_set, config.num_labels),
         schedule=settings.schedule,
         run_dir=run.path,
         fingerprint={"max_length": max_length},
         console=console,
         quiet=quiet,
     )
-    own = {"task": known.name, "max_length": max_length}
-    model.config = dataclasses.replace(model.config, extra={**model.config.extra, TASK_KEY: own})
-    save_classifier(model, out, tokenizer_from=encoder)
+    own: dict[str, Any] = {"task": known.name, "max_length": max_length}
+    if known.kind == MULTILABEL:
+        own["threshold"] = known.threshold
+    model.config = dataclasses.replace(config, extra={**config.extra, TASK_KEY: own})
+    save_classifier(model, out, tokenizer_from=encoder, max_length=max_length)
     # The weights that were saved are those that gave these metrics.
-    score = summarize(known, stage.metrics, dev_set, model.config.num_labels)
+    score = summarize(known, stage.metrics, dev_set, config.num_labels)
     result = FinetuneResult(
         out=str(out),
         task=known.name,
@@ -167,8 +181,12 @@ def finetune(
     return result
 
 
-def _new_model(encoder: str | Path, task: Task, train_set: Dataset, seed: int) -> SequenceClassifier:
+def _new_model(
+    encoder: str | Path, task: Task, train_set: Dataset, pooling: str | None, seed: int
+) -> SequenceClassifier:
     """The encoder with a head for ``task`` that starts fresh from ``seed``."""
+    if task.kind == EMBEDDING:
+        return load_classifier(encoder, pooling=embedding_config(encoder, pooling).head, seed=seed)
     if task.kind == "regression":
         return load_classifier(encoder, num_labels=1, problem_type="regression", over_tokens=False, seed=seed)
     if task.kind == TOKEN_CLASSIFICATION:
@@ -176,18 +194,17 @@ def _new_model(encoder: str | Path, task: Task, train_set: Dataset, seed: int) -
     return load_classifier(
         encoder,
         id2label=train_set.label_names,
-        problem_type="single_label_classification",
+        problem_type=f"{'multi' if task.kind == MULTILABEL else 'single'}_label_classification",
         over_tokens=False,
         seed=seed,
     )
 
 
-def _loss(is_regression: bool) -> Callable[[nn.Module, Batch], tuple[Tensor, dict[str, Tensor]]]:
+def _loss(config: EncoderConfig) -> Callable[[nn.Module, Batch], tuple[Tensor, dict[str, Tensor]]]:
     """As ``run_stage`` takes it."""
 
     def loss(model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        assert batch.labels is not None, "read_split requires labels"
         logits = model(batch.input_ids, batch.attention_mask, batch.token_type_ids).logits
-        return task_loss(logits, batch.labels, is_regression), {}
+        return loss_of(config, logits, batch.labels), {}
 
     return loss

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from bitpress.data import Dataset, Task, headline, score
-from bitpress.encoder import task_loss
+from bitpress.data import EMBEDDING, Dataset, Task, headline, score
+from bitpress.encoder import pair_loss, task_loss
 from bitpress.errors import TrainingError
 from bitpress.recipes.evaluation import answers, logits_of
 from bitpress.sensitivity import Block, BlockDrop, SensitivityReport, group_wise, measure_drop, rank_agreement
@@ -24,9 +24,13 @@ FILE = "measured.json"
 
 def scores_of(model: nn.Module, task: Task, dev: EncodedDataset, dev_set: Dataset) -> dict[str, float]:
     """The metrics of ``task`` and "loss", the mean over texts, or over the words of token classification."""
-    assert dev.labels is not None, "read_split requires labels"
     logits = logits_of(model, dev)
-    loss = task_loss(torch.from_numpy(logits).double(), torch.from_numpy(dev.labels), task.kind == "regression")
+    answers_, labels = torch.from_numpy(logits).double(), None if dev.labels is None else torch.from_numpy(dev.labels)
+    if task.kind == EMBEDDING:
+        loss = pair_loss(answers_, labels)
+    else:
+        assert labels is not None, "read_split requires labels"
+        loss = task_loss(answers_, labels, task.kind == "regression")
     return {**score(task, answers(logits, dev, dev_set), dev_set), "loss": float(loss)}
 
 
@@ -55,7 +59,7 @@ def measure_drops(
     Raises:
         TrainingError: the file is of other dev data or groups.
     """
-    metric = headline(task, num_labels)
+    metric = headline(task, dev_set, num_labels)
     path = directory / FILE
     of = {"dev_sha256": dev.digest(), "groups": groups, "metric": metric, "weights_sha256": report.weights_sha256}
     drops, baseline = _read(path, of)

@@ -15,9 +15,19 @@ from numpy.typing import NDArray
 
 from bitpress.artifact.reader import read_artifact
 from bitpress.artifact.schema import ArtifactConfig, TaskSpec
-from bitpress.data.dataset import Dataset
+from bitpress.data.dataset import Dataset, interleave
+from bitpress.data.label_set_metrics import sigmoid
 from bitpress.data.scores import score, summarize, word_logits
-from bitpress.data.tasks import TASK_KEY, TASK_NAMES, TOKEN_CLASSIFICATION, Task, get_task, plain_task
+from bitpress.data.tasks import (
+    EMBEDDING,
+    MULTILABEL,
+    TASK_KEY,
+    TASK_NAMES,
+    TOKEN_CLASSIFICATION,
+    Task,
+    get_task,
+    plain_task,
+)
 from bitpress.data.words import split_words
 from bitpress.errors import ArtifactError, DataError, UnsupportedModelError
 from bitpress.runtime.entities import find_entities
@@ -31,6 +41,7 @@ Floats = NDArray[np.float32]
 # Texts that are tokenized, ordered by length and run together: enough that texts of like length meet, few enough that
 # tokenizing the first chunk, while the engine has nothing to do, does not show.
 CHUNK_TEXTS = 512
+SHORTEST_VECTOR = 1e-12  # a shorter one is divided by this, as torch.nn.functional.normalize does
 
 
 class ForwardEngine(Protocol):
@@ -58,7 +69,7 @@ class Model:
 
     @property
     def labels(self) -> list[str]:
-        """Class names in the order of the logits; of regression one name without meaning."""
+        """Class names in the order of the logits; of regression one name without meaning, of embedding none."""
         return self.config.labels
 
     @property
@@ -80,30 +91,42 @@ class Model:
         """The answer to one text, or a list of answers to a list of texts, in its order.
 
         A text is a ``str``, or ``(text, pair)`` for a model of pairs. The answer is what :meth:`predict` gives for it;
-        of token classification only its ``entities``, a list, with a UserWarning where texts were cut. Raises TypeError
-        for anything else, ValueError for one text where the model reads pairs or the other way round.
+        of token classification only its ``entities``, a list, with a UserWarning where texts were cut; of embedding
+        what :meth:`encode` gives. Raises TypeError for anything else, ValueError for one text where the model reads
+        pairs or the other way round.
         """
         if isinstance(texts, list):
             rows = [self._row(item, position) for position, item in enumerate(texts)]
         else:
             rows = [self._row(texts, None)]
+        if self.task.kind == EMBEDDING:
+            vectors = self._encode([row["text"] for row in rows], batch_size)
+            return vectors if isinstance(texts, list) else vectors[0]
         answers: list[Any] = self._predict(rows, batch_size)
         if self.task.kind == TOKEN_CLASSIFICATION:
-            cut = sum("truncated" in answer for answer in answers)
-            if cut:
-                warnings.warn(
-                    f"{cut} of {len(rows)} texts are longer than {self.config.max_length} tokens; the ends of those "
-                    "were not read",
-                    stacklevel=2,
-                )
+            self._warn_of_cuts(sum("truncated" in answer for answer in answers), len(rows))
             answers = [answer["entities"] for answer in answers]
         return answers if isinstance(texts, list) else answers[0]
+
+    def encode(self, texts: str | list[str], batch_size: int = 32) -> Floats:
+        """Vectors of texts, float32 [n, d], or [d] of a single ``str``; of length 1 where the model normalizes
+        (``task.normalize``). A UserWarning says how many texts were cut.
+
+        Raises ValueError where the model was made for another task, TypeError for anything but texts.
+        """
+        if self.task.kind != EMBEDDING:
+            raise ValueError(f"this model was made for {self.task.kind} and gives no vectors: call it, or predict")
+        vectors: Floats = self(texts, batch_size)
+        return vectors
 
     def predict(self, texts: Texts, batch_size: int = 32) -> list[dict[str, Any]]:
         """A dict a text, in order, with ``text``, ``pair`` if given, and:
 
         - classification: ``label``, its probability ``score``, and ``scores`` of all labels;
         - regression: ``label`` None, the value ``score``, and ``scores`` empty;
+        - multilabel: ``labels``, those of probability ``task.threshold`` or more, the most probable first, and
+          ``scores`` of all labels;
+        - embedding: ``vector``, a list of floats (:meth:`encode` gives them as an array);
         - token classification: ``entities``, in order, each with ``entity``, ``score``, ``start``, ``end`` and ``text``
           (:func:`bitpress.runtime.entities.find_entities`);
 
@@ -119,11 +142,14 @@ class Model:
         words: Sequence[Words] | None = None,
     ) -> Floats:
         """Raw outputs float32 in the order of ``texts``: [N, C], or of token classification [tokens, C], all tokens of
-        one text after those of another, special ones included. A text's rows do not depend on the others.
+        one text after those of another, special ones included. Of embedding [N, d], vectors before normalization; with
+        ``pairs`` [2N, d], each text's and its pair's. A text's rows do not depend on the others.
 
         Args:
             words: places of each text's words, which change no output.
         """
+        if self.task.kind == EMBEDDING and pairs is not None:
+            texts, pairs = interleave(texts, pairs), None
         return self._run(texts, pairs, batch_size, words)[1]
 
     def evaluate(self, dataset: Dataset, batch_size: int = 32, task: Task | None = None) -> dict[str, Any]:
@@ -131,13 +157,19 @@ class Model:
 
         ``task`` says which metrics; None: the task that the model was trained for. ``majority`` is the value that
         always answering the most frequent class, or no entity, would get. Of token classification ``unread_words`` is
-        the number of words that had no token, most of them beyond ``config.max_length``; they count as O.
+        the number of words that had no token, most of them beyond ``config.max_length``; they count as O. Embedding is
+        measured on pairs of texts, with scores or without (:mod:`bitpress.data.pair_metrics`).
 
         Raises DataError where the data has no labels, other labels than the model, or one text where the model reads
         pairs.
         """
-        if dataset.labels is None or len(dataset) == 0:
-            raise DataError("evaluation needs labelled rows, found none", dataset.path)
+        if len(dataset) == 0 or (dataset.labels is None and not (dataset.apart and dataset.pairs is not None)):
+            wanted = "pairs of texts" if self.task.kind == EMBEDDING else "labelled rows"
+            raise DataError(f"evaluation needs {wanted}, found none", dataset.path)
+        if self.task.kind == EMBEDDING:
+            task = task or evaluation_task(self.config)
+            vectors = self.logits(dataset.texts, dataset.pairs, batch_size)
+            return summarize(task, score(task, vectors, dataset), dataset, vectors.shape[1])
         if self.task.kind != "regression" and dataset.label_names != self.labels:
             raise DataError(
                 f"the labels {dataset.label_names} are not the model's, in its order: {self.labels}; read the data "
@@ -149,7 +181,8 @@ class Model:
         task = task or evaluation_task(self.config)
         encodings, logits = self._run(dataset.texts, dataset.pairs, batch_size, dataset.words)
         unread: dict[str, int] = {}
-        if task.kind == TOKEN_CLASSIFICATION:
+        if dataset.words is not None:
+            assert dataset.labels is not None, "refused above"
             begun = np.concatenate([encoding.words or [] for encoding in encodings]).astype(np.int64)
             logits = word_logits(logits, begun, _lengths(encodings), dataset.word_counts)
             unread = {"unread_words": len(dataset.labels) - int((begun >= 0).sum())}
@@ -188,10 +221,32 @@ class Model:
                 )
             ]
             answers: list[dict[str, Any]] = [{"entities": of_text} for of_text in found]
+        elif self.task.kind == EMBEDDING:
+            answers = [{"vector": vector.tolist()} for vector in self._finished(logits)]
         else:
             answers = [self._answer(output) for output in logits]
         cuts = [{"truncated": True} if encoding.truncated else {} for encoding in encodings]
         return [row | answer | cut for row, answer, cut in zip(rows, answers, cuts, strict=True)]
+
+    def _encode(self, texts: Sequence[str], batch_size: int) -> Floats:
+        encodings, vectors = self._run(texts, None, batch_size, None)
+        self._warn_of_cuts(sum(encoding.truncated for encoding in encodings), len(texts))
+        return self._finished(vectors)
+
+    def _finished(self, vectors: Floats) -> Floats:
+        """Vectors as the engine gives them → divided by their lengths, where the model does so."""
+        if not self.task.normalize:
+            return vectors
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        return vectors / np.maximum(lengths, np.float32(SHORTEST_VECTOR))
+
+    def _warn_of_cuts(self, cut: int, count: int) -> None:
+        if cut:
+            warnings.warn(
+                f"{cut} of {count} texts are longer than {self.config.max_length} tokens; the ends of those "
+                "were not read",
+                stacklevel=3,
+            )
 
     def _run(
         self, texts: Sequence[str], pairs: Sequence[str] | None, batch_size: int, words: Sequence[Words] | None
@@ -230,7 +285,9 @@ class Model:
         lengths = _lengths(encodings)
         of_tokens = self.task.kind == TOKEN_CLASSIFICATION
         starts = np.cumsum(lengths) - lengths
-        logits = np.zeros((int(lengths.sum()) if of_tokens else len(encodings), len(self.labels)), dtype=np.float32)
+        logits = np.zeros(
+            (int(lengths.sum()) if of_tokens else len(encodings), self.config.answer_size), dtype=np.float32
+        )
         # Longest first: texts of like length share a batch, and memory for the largest batch is taken once.
         order = sorted(range(len(encodings)), key=lambda i: -len(encodings[i].ids))
         for start in range(0, len(order), batch_size):
@@ -243,6 +300,10 @@ class Model:
         """Label, score and scores of one row of logits [C]."""
         if self.task.kind == "regression":
             return {"label": None, "score": float(logits[0]), "scores": {}}
+        if self.task.kind == MULTILABEL:
+            scores = dict(zip(self.labels, sigmoid(logits).tolist(), strict=True))
+            found = [label for label in self.labels if scores[label] >= self.task.threshold]
+            return {"labels": sorted(found, key=lambda label: -scores[label]), "scores": scores}
         probabilities = softmax(logits)
         best = int(probabilities.argmax())
         scores = dict(zip(self.labels, probabilities.tolist(), strict=True))
@@ -291,8 +352,11 @@ def evaluation_task(config: ArtifactConfig) -> Task:
     own = config.model.get(TASK_KEY)
     name = own.get("task") if isinstance(own, dict) else None
     if name in TASK_NAMES and get_task(name).kind == config.task.kind:
-        return get_task(name)
-    return replace(plain_task(config.task.kind), metric=config.task.metric)
+        return replace(get_task(name), threshold=config.task.threshold)
+    plain = plain_task(config.task.kind)
+    if config.task.kind == EMBEDDING:  # what counts depends on the data
+        return plain
+    return replace(plain, metric=config.task.metric, threshold=config.task.threshold)
 
 
 def load(path: str | Path, threads: int | None = None) -> Model:

@@ -92,7 +92,7 @@ def landscape(
     model.eval()
     indices = sample_indices(data.lengths, 0, SensitivitySettings(share=1.0, texts=texts, seed=seed))
     batches = sample_batches(data, indices, next(model.parameters()).device)
-    loss = summed_loss(model.config.is_regression)
+    loss = summed_loss(model.config)
     first, second = _eigenpairs(sample_hessians(model, [block], batches), model, block, seed)
     steps = np.linspace(-span, span, grid).tolist()
     values = _grid(model, block, batches, loss, len(indices), (first, second), steps, progress)

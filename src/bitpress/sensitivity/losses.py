@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from torch import Tensor, nn
 
-from bitpress.encoder import SequenceClassifier, task_loss
+from bitpress.encoder import EncoderConfig, SequenceClassifier, loss_of
 from bitpress.errors import TrainingError
 from bitpress.sensitivity.blocks import Block
 from bitpress.sensitivity.hessian import BlockHessians
@@ -23,9 +23,9 @@ KEPT_TOKENS = 3072
 Loss = Callable[[nn.Module, Batch], Tensor]
 
 
-def summed_loss(is_regression: bool) -> Loss:
+def summed_loss(config: EncoderConfig) -> Loss:
     """(model, batch) → the sum over the batch's texts of cross-entropy, of token classification summed over a text's
-    words, or of squared errors; differentiable twice.
+    words, or of squared errors, or over pairs of texts of :func:`bitpress.encoder.pair_loss`; differentiable twice.
 
     Padding is masked, so it is no part of the loss. Attention goes step by step (``collect``), because the fused one
     has no second derivative.
@@ -33,9 +33,9 @@ def summed_loss(is_regression: bool) -> Loss:
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
         logits: Tensor = model(batch.input_ids, batch.attention_mask, batch.token_type_ids, collect=True).logits
-        if batch.labels is None:
+        if batch.labels is None and not (config.gives_vectors and batch.is_paired):
             raise TrainingError("the data has no labels, without which there is no loss; give labelled text")
-        return task_loss(logits, batch.labels, is_regression, reduction="sum")
+        return loss_of(config, logits, batch.labels, reduction="sum")
 
     return loss
 
@@ -74,4 +74,4 @@ def sample_hessians(
 ) -> BlockHessians[Batch]:
     """Of the mean loss over all texts of ``batches``."""
     keep = sum(batch.input_ids.numel() for batch in batches) <= KEPT_TOKENS
-    return BlockHessians(model, blocks, batches, summed_loss(model.config.is_regression), sum(map(len, batches)), keep)
+    return BlockHessians(model, blocks, batches, summed_loss(model.config), sum(map(len, batches)), keep)
