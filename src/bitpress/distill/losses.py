@@ -253,7 +253,7 @@ def vector_loss(student: Tensor, teacher: Tensor) -> Tensor:
     similarities = F.mse_loss(ours @ ours.T, theirs @ theirs.T)
     if student.shape != teacher.shape:
         return similarities
-    lengths = teacher.square().sum(dim=-1).clamp(min=torch.finfo(teacher.dtype).tiny)
+    lengths = teacher.square().sum(dim=-1).clamp(min=1e-24)  # 1e-12 squared, where F.normalize stops, too
     return ((student - teacher).square().sum(dim=-1) / lengths).mean() + similarities
 
 
