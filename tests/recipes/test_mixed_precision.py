@@ -206,7 +206,7 @@ def test_the_engine_measures_the_times_once_a_run(tiny: Any, report_of: Any, tmp
 
 
 @pytest.mark.parametrize(
-    "head", [{"over_tokens": True}, {"num_labels": 1, "problem_type": "regression"}], ids=["tokens", "regression"]
+    "head", [{"head": "tokens"}, {"num_labels": 1, "problem_type": "regression"}], ids=["tokens", "regression"]
 )
 def test_times_of_every_kind_of_head(tiny: Any, head: dict[str, Any]) -> None:
     recipe = load_recipe("q-bert", {"bits": "2/4", "budget": "1000ms", "tokens": 16})

@@ -11,13 +11,23 @@ from typing import Any
 import numpy as np
 
 from bitpress.artifact import SpanSpec, TaskSpec
-from bitpress.data import QUESTION_ANSWERING, TOKEN_CLASSIFICATION, Dataset, Task, get_task, read_dataset
+from bitpress.data import (
+    EMBEDDING,
+    MULTILABEL,
+    QUESTION_ANSWERING,
+    TOKEN_CLASSIFICATION,
+    Dataset,
+    Task,
+    get_task,
+    read_dataset,
+)
 from bitpress.data.tag_schemes import check_tag_names
 from bitpress.data.tasks import TASK_KEY, plain_task
-from bitpress.encoder import EncoderConfig, load_config
+from bitpress.encoder import EncoderConfig, has_head, load_config
 from bitpress.errors import DataError, TrainingError
 from bitpress.runtime.tokenization import Tokenizer
 from bitpress.runtime.windows import NOWHERE, Window, WindowTable, windows
+from bitpress.sentence_model import DEFAULT_POOLING, read_sentence_model
 from bitpress.train import EncodedDataset
 
 # Questions that are tokenized at once: what the tokenizer makes of a context takes far more memory than its token ids.
@@ -70,11 +80,22 @@ def check_same_form(train_set: Dataset, dev_set: Dataset) -> None:
         )
 
 
+def check_pairs(dataset: Dataset) -> None:
+    """DataError where texts that stand on their own come without a second one, which alone says how near they are."""
+    if dataset.apart and dataset.pairs is None:
+        raise DataError(
+            "has single texts, and how near vectors are to each other is learned and measured on pairs; give two "
+            "columns of text, or name them with --text-column and --pair-column",
+            dataset.path,
+        )
+
+
 def tokenize(
     tokenizer: Tokenizer, dataset: Dataset, max_length: int, pad_id: int, spans: SpanSpec | None = None
 ) -> EncodedDataset:
     """Token ids of every text (and pair), special tokens included, cut to ``max_length``; where words have labels, the
-    first token of each has its word's. Of questions the windows (:func:`bitpress.runtime.windows.windows`).
+    first token of each has its word's. Scores of pairs become cosines (:func:`as_cosines`). Of questions the windows
+    (:func:`bitpress.runtime.windows.windows`).
 
     Args:
         spans: of questions, how their contexts are read; None: as by default.
@@ -84,8 +105,13 @@ def tokenize(
     """
     if dataset.answers is not None:
         return _tokenize_questions(tokenizer, dataset, max_length, pad_id, spans or SpanSpec())
-    encodings = tokenizer.encode(dataset.texts, dataset.pairs, max_length, dataset.words)
+    texts, pairs = (dataset.sentences, None) if dataset.apart else (dataset.texts, dataset.pairs)
+    encodings = tokenizer.encode(texts, pairs, max_length, dataset.words)
     ids, type_ids = [encoding.ids for encoding in encodings], [encoding.type_ids for encoding in encodings]
+    if dataset.apart:
+        encoded = EncodedDataset.from_sequences(ids, type_ids, None, pad_id=pad_id)
+        scores = None if dataset.labels is None else as_cosines(dataset.labels)
+        return encoded if dataset.pairs is None else encoded.in_pairs(scores)
     if dataset.words is None:
         return EncodedDataset.from_sequences(ids, type_ids, dataset.labels, pad_id=pad_id)
     words = [encoding.words or [] for encoding in encodings]
@@ -150,6 +176,15 @@ def some_questions(dataset: Dataset, encoded: EncodedDataset, count: int) -> tup
         answers=[dataset.answers[i] for i in chosen],
     )
     return picked, replace(part, windows=replace(part.windows, questions=renumbered))
+
+
+def as_cosines(scores: np.ndarray) -> np.ndarray:
+    """Scores of pairs, float32 [N], as the cosines that vectors are to have: as they are where all lie within −1..1,
+    otherwise linearly, the lowest 0 and the highest 1."""
+    low, high = float(scores.min()), float(scores.max())
+    if low >= -1 and high <= 1:
+        return scores
+    return np.asarray((scores - low) / ((high - low) or 1.0), np.float32)
 
 
 def unread_words(dataset: Dataset, encoded: EncodedDataset) -> int:
@@ -223,8 +258,20 @@ class TeacherTask:
     spans: SpanSpec | None = None  # of question answering
 
     def artifact_task(self, metric: str, pair: bool, spans: SpanSpec | None = None) -> TaskSpec:
-        """What an artifact says of the task; ``spans`` in place of the checkpoint's."""
-        return TaskSpec(self.task.kind, metric, pair, spans or self.spans)
+        """What an artifact says of the task.
+
+        Args:
+            pair: a row of the data is two texts, which an encoder of sentences reads each on its own.
+            spans: in place of the checkpoint's.
+        """
+        kind = self.task.kind
+        reads_pairs = pair and kind != EMBEDDING
+        return TaskSpec(kind, metric, reads_pairs, spans or self.spans, self.config.normalizes, self.task.threshold)
+
+    @property
+    def pooling(self) -> str | None:
+        """Of an encoder of sentences its head, one of ``POOLINGS``, else None."""
+        return self.config.head if self.config.gives_vectors else None
 
 
 def kind_of(config: EncoderConfig) -> str:
@@ -233,18 +280,28 @@ def kind_of(config: EncoderConfig) -> str:
         return QUESTION_ANSWERING
     if config.classifies_tokens:
         return TOKEN_CLASSIFICATION
+    if config.gives_vectors:
+        return EMBEDDING
+    if config.is_multilabel:
+        return MULTILABEL
     return "regression" if config.is_regression else "classification"
 
 
-def teacher_task(path: str | Path, task_name: str | None = None) -> TeacherTask:
+def teacher_task(path: str | Path, task_name: str | None = None, pooling: str | None = None) -> TeacherTask:
     """The task of the checkpoint in ``path``: ``task_name``, or what bitpress wrote in it, or what its head implies.
 
+    Args:
+        pooling: of sentence embeddings, one of ``bitpress.families.POOLINGS``; None: what the files of
+            sentence-transformers say, or of a bare encoder without them ``DEFAULT_POOLING``.
+
     Raises:
-        TrainingError: ``task_name`` is of another kind (classification, regression, token classification, question
-            answering) than the head.
+        TrainingError: ``task_name`` is of another kind (``Task.kind``) than the head, or needs no pooling.
         UnsupportedModelError: ``path`` is no checkpoint that bitpress runs.
     """
-    config = load_config(path)
+    is_embedding = task_name is not None and get_task(task_name).kind == EMBEDDING
+    if pooling is not None and not is_embedding:
+        raise TrainingError(f"pooling is {pooling!r}, which sentence embeddings have; add --task embedding")
+    config = embedding_config(path, pooling) if is_embedding else load_config(path)
     own: dict[str, Any] = config.extra.get(TASK_KEY) or {}
     kind = kind_of(config)
     named = task_name or own.get("task")
@@ -253,9 +310,13 @@ def teacher_task(path: str | Path, task_name: str | None = None) -> TeacherTask:
         raise TrainingError(
             f"task {task.name!r} is {task.kind}, but {path} has a {kind} head with {config.num_labels} label(s)"
         )
+    if kind == MULTILABEL:
+        task = replace(task, threshold=float(own.get("threshold", task.threshold)))
     names = [config.id2label[index] for index in range(config.num_labels)]
     generic = names == [f"LABEL_{index}" for index in range(len(names))]
-    length = resolve_max_length(own.get("max_length") if task_name is None else None, task.max_length, config)
+    stated = _sentence_length(path, config) if kind == EMBEDDING else None
+    own_length = own.get("max_length") if task_name is None else None
+    length = resolve_max_length(own_length, stated or task.max_length, config)
     spans = _spans(own.get("spans")) if kind == QUESTION_ANSWERING else None
     return TeacherTask(task, length, None if generic or task.kind == "regression" else names, config, spans)
 
@@ -264,6 +325,32 @@ def _spans(own: Any) -> SpanSpec:
     """What ``bitpress finetune`` left in a checkpoint about questions; of one that it did not write, the defaults."""
     known = {field.name for field in fields(SpanSpec)}
     return SpanSpec(**{key: value for key, value in own.items() if key in known} if isinstance(own, dict) else {})
+
+
+def embedding_config(path: str | Path, pooling: str | None) -> EncoderConfig:
+    """The configuration of the encoder of sentences in ``path``; a bare encoder pools as asked, or by
+    ``DEFAULT_POOLING``, and normalizes.
+
+    Raises:
+        TrainingError: the checkpoint has the head of another task, and no pooling is asked for.
+        UnsupportedModelError: ``path`` is no checkpoint that bitpress runs.
+    """
+    config = load_config(path, pooling)
+    if config.gives_vectors:
+        return config
+    if has_head(path):
+        raise TrainingError(
+            f"{path} has a {kind_of(config)} head; to make sentence embeddings of its encoder, say how with --pooling"
+        )
+    return load_config(path, DEFAULT_POOLING)
+
+
+def _sentence_length(path: str | Path, config: EncoderConfig) -> int | None:
+    """Tokens a text by the files of sentence-transformers, within the model's positions."""
+    model = read_sentence_model(path)
+    if model is None or model.max_length is None:
+        return None
+    return min(model.max_length, config.max_position_embeddings)
 
 
 def file_digest(path: str | Path) -> str:

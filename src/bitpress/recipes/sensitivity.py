@@ -28,6 +28,7 @@ from bitpress.quantize.uniform_weights import BITS
 from bitpress.recipes.inputs import (
     DataOptions,
     TeacherTask,
+    check_pairs,
     check_same_form,
     check_tokenizer,
     read_split,
@@ -217,6 +218,7 @@ class _Inputs:
         train_set = read_split(train, known.task, columns, known.label_names)
         names = known.label_names or train_set.label_names or None
         dev_set = None if dev is None else read_split(dev, known.task, columns, names)
+        check_pairs(train_set)
         if dev_set is not None:
             check_same_form(train_set, dev_set)
         if known.task.kind != "regression" and len(train_set.label_names) != config.num_labels:
