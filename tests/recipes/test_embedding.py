@@ -20,7 +20,7 @@ import bitpress
 from bitpress.artifact import read_artifact
 from bitpress.bench.worker import load_checkpoint
 from bitpress.data import get_task, read_dataset
-from bitpress.encoder import load_classifier, load_config, pair_loss
+from bitpress.encoder import EncoderConfig, load_classifier, load_config, model_loss, pair_loss
 from bitpress.errors import DataError, RecipeError, TrainingError
 from bitpress.recipes.evaluation import evaluate_checkpoint, logits_of
 from bitpress.recipes.inputs import as_cosines, tokenize
@@ -144,6 +144,10 @@ def test_losses_of_pairs() -> None:
     torch.testing.assert_close(pair_loss(vectors, scores, reduction="sum"), ((cosines.diag() - scores) ** 2).sum())
     expected = -(20 * cosines).log_softmax(-1).diag().mean()
     torch.testing.assert_close(pair_loss(vectors, None), expected)
+    config, mask = EncoderConfig(head="mean", id2label={}), torch.ones(8, 3, dtype=torch.bool)
+    torch.testing.assert_close(model_loss(config, vectors, None, mask), expected)
+    with pytest.raises(AssertionError, match="only pairs of texts say something without labels"):
+        model_loss(EncoderConfig(), vectors, None, mask)
 
 
 def test_distillation_compares_normalized_vectors_and_their_similarities(similar: Similar) -> None:

@@ -45,7 +45,8 @@ def press(tiny: Any, out: Path, recipe: str = "q-bert", train: Path | None = Non
 
 def encoded(tiny: Any) -> EncodedDataset:
     """A few training texts as the teacher reads them."""
-    from bitpress.recipes.inputs import read_split, teacher_task, tokenize
+    from bitpress.recipes.inputs import read_split, tokenize
+    from bitpress.recipes.teacher_task import teacher_task
     from bitpress.runtime.tokenization import Tokenizer
 
     task = teacher_task(tiny.teacher)

@@ -18,7 +18,8 @@ from bitpress.artifact import read_artifact
 from bitpress.data import get_task, read_dataset
 from bitpress.encoder import load_classifier, save_classifier
 from bitpress.errors import ArtifactError, RecipeError
-from bitpress.recipes.evaluation import evaluate_checkpoint
+from bitpress.recipes.compress import engine_vs_student
+from bitpress.recipes.evaluation import evaluate_checkpoint, logits_of
 from bitpress.recipes.inputs import tokenize
 from bitpress.recipes.runner import compress, finetune, sensitivity
 from bitpress.recipes.schema import Distillation, list_recipes, load_recipe
@@ -148,6 +149,15 @@ def test_sensitivity(sets: Sets, tmp_path: Path) -> None:
     assert found.measured["metric"] == "micro_f1"
 
 
+def test_engine_and_student_differ_where_a_set_of_labels_does(sets: Sets) -> None:
+    """Of one text too, where either side has one set of labels only."""
+    student, data = load_classifier(sets.teacher), read_dataset(sets.dev, TASK, label_names=LABELS)
+    one = tokenize(Tokenizer.from_directory(sets.teacher), data, 16, 0).select(np.array([0]))
+    logits = logits_of(student, one)
+    assert engine_vs_student(logits, student, one)["different_predictions"] == 0
+    assert engine_vs_student(logits * np.float32([1, -1]), student, one)["different_predictions"] == 1
+
+
 def test_a_threshold_is_a_probability(sets: Sets, small: Any, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="threshold"):
         finetune(
@@ -158,6 +168,10 @@ def test_a_threshold_is_a_probability(sets: Sets, small: Any, tmp_path: Path) ->
             out=tmp_path / "x",
             overrides={"threshold": 1.5},
             quiet=True,
+        )
+    with pytest.raises(RecipeError, match="--set threshold is for multilabel; the task is classification"):
+        finetune(
+            sets.encoder, train=sets.train, dev=sets.dev, out=tmp_path / "x", overrides={"threshold": 0.5}, quiet=True
         )
     folder = tmp_path / "copy"
     folder.mkdir()

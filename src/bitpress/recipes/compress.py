@@ -34,14 +34,12 @@ from bitpress.recipes.evaluation import (
 )
 from bitpress.recipes.inputs import (
     DataOptions,
-    TeacherTask,
     check_pairs,
     check_same_form,
     check_tokenizer,
     file_digest,
     read_split,
     resolve_max_length,
-    teacher_task,
     tokenize,
     unread_note,
     weights_digest,
@@ -52,6 +50,7 @@ from bitpress.recipes.replay import is_binarized, replay_logits, replayable, sig
 from bitpress.recipes.run_directory import WEIGHTS, RunDirectory
 from bitpress.recipes.schema import Recipe, Stage, load_recipe
 from bitpress.recipes.student import enter_stage, init_directory, init_projections, make_student, narrow_student
+from bitpress.recipes.teacher_task import TeacherTask, teacher_task
 from bitpress.recipes.teaching import Teaching, plan_teaching
 from bitpress.runtime.pipeline import load
 from bitpress.runtime.tokenization import Tokenizer
@@ -148,7 +147,7 @@ def compress(
         train: labelled training text; may be absent where the recipe trains nothing. Of sentence embeddings single
             texts will do, unless the recipe has a use for pairs.
         task: layout and metric of the data; None: what the teacher was fine-tuned for.
-        pooling: see :func:`bitpress.recipes.inputs.teacher_task`.
+        pooling: see :func:`bitpress.recipes.teacher_task.teacher_task`.
         max_drop: points that the artifact may lose before ``within_max_drop`` is False; writes the artifact anyway.
 
     Raises:

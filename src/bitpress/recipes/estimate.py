@@ -10,10 +10,10 @@ from typing import Any
 from bitpress.encoder import SequenceClassifier
 from bitpress.errors import TrainingError
 from bitpress.freeze import freeze, round_side_data
-from bitpress.recipes.inputs import teacher_task
 from bitpress.recipes.mixed_precision import Division
 from bitpress.recipes.schema import Recipe, load_recipe
 from bitpress.recipes.student import enter_stage, make_student, narrow_student, start_from_random_tokens
+from bitpress.recipes.teacher_task import teacher_task
 from bitpress.runtime.tokenization import Tokenizer
 from bitpress.sensitivity import load_sensitivity
 
@@ -46,7 +46,7 @@ def pack_untrained(
     """:func:`post_training_artifact`, of a recipe that is read; the fake-quantized student that was packed.
 
     Args:
-        task, pooling: see :func:`bitpress.recipes.inputs.teacher_task`.
+        task, pooling: see :func:`bitpress.recipes.teacher_task.teacher_task`.
         is_complete: refuse a teacher that lacks its head, with a TrainingError.
     """
     known = teacher_task(teacher, task, pooling)

@@ -25,10 +25,10 @@ from bitpress.recipes.inputs import (
     check_tokenizer,
     read_split,
     some_questions,
-    teacher_task,
     tokenize,
     unread_words,
 )
+from bitpress.recipes.teacher_task import teacher_task
 from bitpress.runtime.answers import as_answers, find_answers
 from bitpress.runtime.tokenization import Tokenizer
 from bitpress.train import EncodedDataset, collate
@@ -138,7 +138,7 @@ def evaluate_checkpoint(
     """Score a Hugging Face checkpoint (in fp32, by torch) on labelled text.
 
     Args:
-        task, pooling: see :func:`bitpress.recipes.inputs.teacher_task`.
+        task, pooling: see :func:`bitpress.recipes.teacher_task.teacher_task`.
 
     Returns:
         ``metric``, ``value``, ``n``, ``metrics``, ``majority``; fractions or correlations. Of token classification

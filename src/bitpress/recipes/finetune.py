@@ -35,7 +35,6 @@ from bitpress.recipes.inputs import (
     check_pairs,
     check_same_form,
     check_tokenizer,
-    embedding_config,
     read_split,
     resolve_max_length,
     tokenize,
@@ -44,6 +43,7 @@ from bitpress.recipes.inputs import (
 )
 from bitpress.recipes.overrides import checked_overrides, validated
 from bitpress.recipes.run_directory import RunDirectory
+from bitpress.recipes.teacher_task import embedding_config
 from bitpress.runtime.tokenization import Tokenizer
 from bitpress.train import Batch, Schedule, run_stage
 
@@ -135,7 +135,7 @@ def finetune(
     Args:
         encoder: Hugging Face directory of a BERT encoder.
         task: a name of ``bitpress.data.TASK_NAMES``.
-        pooling: of sentence embeddings, see :func:`bitpress.recipes.inputs.teacher_task`.
+        pooling: of sentence embeddings, see :func:`bitpress.recipes.teacher_task.teacher_task`.
         overrides: keys of ``Schedule``, ``max_length`` in tokens, of question answering those of ``SpanSpec``, and of
             multilabel ``threshold``.
 

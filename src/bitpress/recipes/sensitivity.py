@@ -27,18 +27,17 @@ from bitpress.errors import RecipeError, TrainingError
 from bitpress.quantize.uniform_weights import BITS
 from bitpress.recipes.inputs import (
     DataOptions,
-    TeacherTask,
     check_pairs,
     check_same_form,
     check_tokenizer,
     read_split,
-    teacher_task,
     tokenize,
     weights_digest,
 )
 from bitpress.recipes.measured_sensitivity import measure_drops
 from bitpress.recipes.progress import progress_bar
 from bitpress.recipes.run_directory import RunDirectory
+from bitpress.recipes.teacher_task import TeacherTask, teacher_task
 from bitpress.runtime.tokenization import Tokenizer
 from bitpress.sensitivity import (
     Block,
