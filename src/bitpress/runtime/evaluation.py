@@ -14,7 +14,7 @@ from bitpress.data.tasks import EMBEDDING, QUESTION_ANSWERING, TASK_KEY, TASK_NA
 from bitpress.errors import DataError
 from bitpress.runtime.answers import as_answers
 from bitpress.runtime.forward import Run
-from bitpress.runtime.predictions import answers_of, cut_questions
+from bitpress.runtime.predictions import answers_of, cuts
 
 
 def check_data(dataset: Dataset, config: ArtifactConfig) -> None:
@@ -49,7 +49,7 @@ def evaluate(run: Run, dataset: Dataset, task: Task, config: ArtifactConfig) -> 
     ``unread_words``, of question answering ``cut_questions``."""
     if (spans := config.task.spans) is not None:
         metrics = score(task, as_answers(answers_of(run, spans), spans.no_answer_threshold), dataset)
-        unread = {"cut_questions": sum(cut_questions(run))}
+        unread = {"cut_questions": sum(cuts(run, config))}
     elif dataset.words is not None:
         begun = np.concatenate([encoding.words or [] for encoding in run.of_texts]).astype(np.int64)
         logits = word_logits(run.logits, begun, run.lengths, dataset.word_counts)

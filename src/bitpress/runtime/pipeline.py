@@ -16,7 +16,7 @@ from bitpress.data.words import split_words
 from bitpress.errors import ArtifactError, UnsupportedModelError
 from bitpress.runtime.evaluation import check_data, evaluate, evaluation_task, what_it_reads
 from bitpress.runtime.forward import Floats, ForwardEngine, Run, run
-from bitpress.runtime.predictions import finished, predictions
+from bitpress.runtime.predictions import answers, cuts, predictions
 from bitpress.runtime.tokenization import Tokenizer, Words
 
 Text = str | tuple[str, str]
@@ -78,19 +78,10 @@ class Model:
         else:
             rows = [self._row(texts, None)]
         found = self._run_rows(rows, batch_size)
-        answers: Any
-        if self.task.kind == EMBEDDING:
-            self._warn_of_cuts(sum(encoding.truncated for encoding in found.of_texts), len(rows))
-            answers = finished(found.logits, self.config)
-        else:
-            answers = predictions(found, self.config)
-        if self.task.kind in (TOKEN_CLASSIFICATION, QUESTION_ANSWERING):
-            self._warn_of_cuts(sum("truncated" in answer for answer in answers), len(rows))
-        if self.task.kind == TOKEN_CLASSIFICATION:
-            answers = [answer["entities"] for answer in answers]
-        if self.task.kind == QUESTION_ANSWERING:
-            answers = [{key: answer[key] for key in ("answer", "score", "start", "end")} for answer in answers]
-        return answers if isinstance(texts, list) else answers[0]
+        if self.task.kind in (TOKEN_CLASSIFICATION, QUESTION_ANSWERING, EMBEDDING):  # others say it in the answer
+            self._warn_of_cuts(sum(cuts(found, self.config)), len(rows))
+        given = answers(found, self.config)
+        return given if isinstance(texts, list) else given[0]
 
     def encode(self, texts: str | list[str], batch_size: int = 32) -> Floats:
         """Vectors of texts, float32 [n, d], or [d] of a single ``str``; of length 1 where the model normalizes

@@ -24,15 +24,34 @@ def predictions(run: Run, config: ArtifactConfig) -> Predictions:
     """A dict a text, in order: the text (and its pair), what :meth:`bitpress.runtime.pipeline.Model.predict` says of
     it, and ``truncated``, True, where its end was not read."""
     said = _SAID[config.task.kind](run, config)
-    if config.task.kind == QUESTION_ANSWERING:
-        names, cuts = ("question", "context"), cut_questions(run)
-    else:
-        names, cuts = ("text", "pair"), [encoding.truncated for encoding in run.of_texts]
+    names = ("question", "context") if config.task.kind == QUESTION_ANSWERING else ("text", "pair")
     columns = [run.texts] if run.pairs is None else [run.texts, run.pairs]
     return [
         dict(zip(names, texts, strict=False)) | answer | ({"truncated": True} if cut else {})
-        for texts, answer, cut in zip(zip(*columns, strict=True), said, cuts, strict=True)
+        for texts, answer, cut in zip(zip(*columns, strict=True), said, cuts(run, config), strict=True)
     ]
+
+
+def answers(run: Run, config: ArtifactConfig) -> Any:
+    """What a call of the model gives: of each text as in :func:`predictions`, but of token classification its entities
+    alone, of question answering the answer without question and context; of embedding all vectors, [n, d]."""
+    if config.task.kind == EMBEDDING:
+        return finished(run.logits, config)
+    if config.task.kind == TOKEN_CLASSIFICATION:
+        return [said["entities"] for said in _entities(run, config)]
+    if config.task.kind == QUESTION_ANSWERING:
+        return _answer(run, config)
+    return predictions(run, config)
+
+
+def cuts(run: Run, config: ArtifactConfig) -> list[bool]:
+    """Of each text, or of question answering of each question, whether its end was not read."""
+    if config.task.kind != QUESTION_ANSWERING:
+        return [encoding.truncated for encoding in run.of_texts]
+    cut = [False] * len(run.texts)
+    for window in run.windows:
+        cut[window.question] = window.is_cut
+    return cut
 
 
 def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
@@ -58,14 +77,6 @@ def answers_of(run: Run, spans: SpanSpec) -> list[Answer]:
     abstains = spans.no_answer_threshold is not None
     contexts = run.pairs or []
     return find_answers(run.logits, run.lengths, questions, places, contexts, spans.max_answer_length, abstains)
-
-
-def cut_questions(run: Run) -> list[bool]:
-    """Of each question whether its end was not read."""
-    cut = [False] * len(run.texts)
-    for window in run.windows:
-        cut[window.question] = window.is_cut
-    return cut
 
 
 def _class(run: Run, config: ArtifactConfig) -> Predictions:
