@@ -55,8 +55,12 @@ void CheckConfig(const bp_config& c) {
     Refuse("config: hidden_act is " + std::to_string(c.hidden_act) + ", allowed are 0 to " +
            std::to_string(BP_ACT_SILU));
   }
-  if (c.head > BP_HEAD_TOKENS) {
-    Refuse("config: head is " + std::to_string(c.head) + ", allowed are 0 to " + std::to_string(BP_HEAD_TOKENS));
+  if (c.head > BP_HEAD_MAX) {
+    Refuse("config: head is " + std::to_string(c.head) + ", allowed are 0 to " + std::to_string(BP_HEAD_MAX));
+  }
+  if (c.head > BP_HEAD_TOKENS && c.num_labels != c.hidden_size) {
+    Refuse("config: num_labels is " + std::to_string(c.num_labels) + ", must be hidden_size, " +
+           std::to_string(c.hidden_size) + ", where there is no classifier");
   }
   if (c.activation_range > BP_SIGNS) {
     Refuse("config: activation_range is " + std::to_string(c.activation_range) + ", allowed are 0 to " +

@@ -76,7 +76,7 @@ void FoldLayer(const Model& model, Layer* layer) {
 
 void FoldBits(Model* model) {
   for (Layer& layer : model->layers) FoldLayer(*model, &layer);
-  if (model->classifies_tokens()) return;
+  if (!model->has_pooler()) return;
   MultiplyInputScale(&model->pooler);
   FindInputThresholds(&model->pooler);
 }

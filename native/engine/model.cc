@@ -92,11 +92,11 @@ ModelBuilder::ModelBuilder(const bp_config& config, const Kernels* kernels, Mode
     AddScale(name + ".attention.value_states.scale", &layer.states.value);
     AddScale(name + ".attention.probabilities.scale", &layer.states.probabilities);
   }
-  if (!model_.classifies_tokens()) {
+  if (model_.has_pooler()) {
     AddPoint("pooler.input", &model_.pooler_input);
     AddLinear("pooler.dense", hidden, hidden, &model_.pooler);
   }
-  AddFloatLinear("classifier", config.num_labels, hidden, &model_.classifier);
+  if (model_.has_classifier()) AddFloatLinear("classifier", config.num_labels, hidden, &model_.classifier);
 }
 
 void ModelBuilder::AddTensor(const std::string& name, Kind kind, size_t rows, size_t cols, Linear* linear,

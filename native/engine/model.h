@@ -94,6 +94,11 @@ struct Model {
   bool is_elastic() const { return config.attention == BP_ATTEND_SOFTMAX; }
   // The classifier reads every token, and there is no pooler.
   bool classifies_tokens() const { return config.head == BP_HEAD_TOKENS; }
+  bool has_pooler() const { return config.head < BP_HEAD_TOKENS; }
+  // Otherwise a sequence's answer is made of its last hidden states alone.
+  bool has_classifier() const { return config.head <= BP_HEAD_TOKENS; }
+  // Of the last layer's output only the rows of first tokens matter.
+  bool reads_first_tokens() const { return has_pooler() || config.head == BP_HEAD_CLS; }
   bool projects_embeddings() const { return config.embedding_size != config.hidden_size; }
   size_t head_size() const { return config.head_size; }
   // A: columns of all heads.

@@ -33,6 +33,10 @@ struct Pass {
 // Rows begin..end-1 of LayerNorm((word + token type) + position) to pass.embedded.
 void EmbedRows(const Pass& pass, size_t begin, size_t end, Stopwatch& watch);
 
+// Rows begin..end-1 of vectors, [sequences, H]: what the head makes of each sequence's last hidden states; of first
+// tokens, their rows are the first ones of hidden (GatherFirstTokens).
+void PoolRows(const Pass& pass, size_t begin, size_t end, float* vectors, Stopwatch& watch);
+
 // Moves the row of each sequence's first token to row s, in place: row s never lies behind its source.
 inline void GatherFirstTokens(const Pass& pass, void* rows, size_t row_bytes) {
   auto* bytes = static_cast<uint8_t*>(rows);
@@ -96,9 +100,14 @@ void RunGroup(const Pass& pass, const Layers& kind, float* logits, float* hidden
       std::memcpy(state + begin * hidden, pass.hidden + begin * hidden, (end - begin) * hidden * sizeof(float));
     });
   };
-  const bool classifies_tokens = pass.model.classifies_tokens();
-  // Otherwise, without hidden states only the first tokens' outputs of the last layer are read.
-  const bool first_only = hidden_states == nullptr && !classifies_tokens;
+  const bool classifies_tokens = pass.model.classifies_tokens(), reads_first = pass.model.reads_first_tokens();
+  // Without hidden states only the first tokens' outputs of the last layer are computed.
+  const bool first_only = hidden_states == nullptr && reads_first;
+  // Step: the answer of each sequence.
+  const auto answer = [&](const auto& steps) {
+    if (pass.model.has_pooler()) return kind.PoolAndClassify(pass, logits, steps);
+    steps.Rows([&](size_t begin, size_t end, Stopwatch& watch) { PoolRows(pass, begin, end, logits, watch); });
+  };
   const auto project = [&](size_t i, const auto& steps) {
     if (first_only && i + 1 == layers.size()) {
       kind.ProjectForFirst(pass, layers[i], steps);
@@ -128,7 +137,7 @@ void RunGroup(const Pass& pass, const Layers& kind, float* logits, float* hidden
     kind.AttendFirst(pass, last);
     run(pass.group.sequences, [&](const auto& steps) {
       kind.Finish(pass, last, steps);
-      kind.PoolAndClassify(pass, logits, steps);
+      answer(steps);
     });
     return;
   }
@@ -139,8 +148,8 @@ void RunGroup(const Pass& pass, const Layers& kind, float* logits, float* hidden
     if (classifies_tokens) Classify(pass, steps, pass.hidden, logits);
   });
   if (classifies_tokens) return;
-  GatherFirstTokens(pass, pass.hidden, hidden * sizeof(float));
-  run(pass.group.sequences, [&](const auto& steps) { kind.PoolAndClassify(pass, logits, steps); });
+  if (reads_first) GatherFirstTokens(pass, pass.hidden, hidden * sizeof(float));
+  run(pass.group.sequences, answer);
 }
 
 }  // namespace bitpress

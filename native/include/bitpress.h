@@ -17,7 +17,7 @@ extern "C" {
 #endif
 
 #define BP_API __attribute__((visibility("default")))
-#define BP_ABI_VERSION 6
+#define BP_ABI_VERSION 7
 
 typedef enum {
   BP_OK = 0,
@@ -61,13 +61,19 @@ typedef enum { BP_ATTEND_BOOL = 0, BP_ATTEND_ALL = 1, BP_ATTEND_SOFTMAX = 2 } bp
 
 /* What the classifier reads. Of each sequence's first token, a function of the pooler's linear: tanh (BERT), relu of
  * that (TinyBERT's release), relu (DistilBERT) or gelu (ELECTRA): one row of logits a sequence. Or, with
- * BP_HEAD_TOKENS, the last hidden state of every token: one row a token, and a model without pooler. */
+ * BP_HEAD_TOKENS, the last hidden state of every token: one row a token, and a model without pooler.
+ * Or there is neither pooler nor classifier, and the row of a sequence, of C = H columns, is the mean of its tokens'
+ * last hidden states (added up in their order, then divided by their number), the first token's, or the largest of
+ * each column: a sentence embedding, before any normalization. */
 typedef enum {
   BP_HEAD_LINEAR = 0,
   BP_HEAD_RELU = 1,
   BP_HEAD_DENSE_RELU = 2,
   BP_HEAD_DENSE_GELU = 3,
-  BP_HEAD_TOKENS = 4
+  BP_HEAD_TOKENS = 4,
+  BP_HEAD_MEAN = 5,
+  BP_HEAD_CLS = 6,
+  BP_HEAD_MAX = 7
 } bp_head;
 
 /* How the weights of a packed tensor are stored (docs/artifact.md). */
@@ -172,7 +178,7 @@ typedef enum {
   BP_OP_ATTENTION_OUTPUT = 2,
   BP_OP_FFN_UP = 3,
   BP_OP_FFN_DOWN = 4,
-  BP_OP_HEAD = 5,      /* pooler, if there is one, and classifier */
+  BP_OP_HEAD = 5,      /* pooler and classifier, or what else the head has */
   BP_OP_ATTENTION = 6, /* without its softmax */
   BP_OP_SOFTMAX = 7,
   BP_OP_ACTIVATION = 8,

@@ -124,6 +124,13 @@ inline bp_config OfTokens(bp_config c) {
   return c;
 }
 
+// The same without pooler and classifier.
+inline bp_config OfVectors(bp_config c, bp_head head) {
+  c.head = head;
+  c.num_labels = c.hidden_size;
+  return c;
+}
+
 inline size_t AttentionSize(const bp_config& c) { return size_t{c.num_heads} * c.head_size; }
 
 // What BP_ATTEND_SOFTMAX adds, with its sizes.
@@ -138,7 +145,7 @@ inline std::map<std::string, size_t> ElasticNumbers(const bp_config& c) {
     add("layers.0." + std::string(part), part == std::string("attention.output") ? AttentionSize(c) : c.hidden_size);
   }
   add("layers.0.ffn.output", c.intermediate_size);
-  if (c.head != BP_HEAD_TOKENS) add("pooler.dense", c.hidden_size);
+  if (c.head < BP_HEAD_TOKENS) add("pooler.dense", c.hidden_size);
   for (const char* state : {"query_states", "key_states", "value_states", "probabilities"}) {
     sizes["layers.0.attention." + std::string(state) + ".scale"] = 1;
   }
@@ -174,10 +181,12 @@ inline ModelPtr Filled(const bp_config& c, float scale = 0.5f) {
       {"layers.0.ffn.intermediate.bias", {1, c.intermediate_size}},
       {"layers.0.ffn.output.bias", {1, c.hidden_size}},
       {"layers.0.ffn.norm.weight", {1, c.hidden_size}},
-      {"layers.0.ffn.norm.bias", {1, c.hidden_size}},
-      {"classifier.weight", {c.num_labels, c.hidden_size}},
-      {"classifier.bias", {1, c.num_labels}}};
-  const bool has_pooler = c.head != BP_HEAD_TOKENS;
+      {"layers.0.ffn.norm.bias", {1, c.hidden_size}}};
+  if (c.head <= BP_HEAD_TOKENS) {
+    floats["classifier.weight"] = {c.num_labels, c.hidden_size};
+    floats["classifier.bias"] = {1, c.num_labels};
+  }
+  const bool has_pooler = c.head < BP_HEAD_TOKENS;
   if (has_pooler) floats["pooler.dense.bias"] = {1, c.hidden_size};
   if (c.embedding_size != c.hidden_size) {
     floats["embeddings.projection.weight"] = {c.hidden_size, c.embedding_size};

@@ -19,8 +19,8 @@ TEST(IsaIsAvailable) {
 TEST(CreateRefusesOtherVersionsAndNull) {
   bp_config config = TinyConfig();
   bp_model* model = nullptr;
-  config.abi_version = 7;
-  CHECK_REFUSED(bp_model_create(&config, &model), BP_INVALID_ARGUMENT, "abi_version is 7, this library has 6");
+  config.abi_version = 8;
+  CHECK_REFUSED(bp_model_create(&config, &model), BP_INVALID_ARGUMENT, "abi_version is 8, this library has 7");
   CHECK(model == nullptr);
   CHECK_REFUSED(bp_model_create(nullptr, &model), BP_INVALID_ARGUMENT, "config is NULL");
   config = TinyConfig();
@@ -45,8 +45,11 @@ TEST(CreateRefusesEverySizeOfZero) {
 TEST(CreateRefusesUnknownEnums) {
   bp_model* model = nullptr;
   bp_config config = TinyConfig();
-  config.head = 5;
-  CHECK_REFUSED(bp_model_create(&config, &model), BP_INVALID_ARGUMENT, "head is 5, allowed are 0 to 4");
+  config.head = 8;
+  CHECK_REFUSED(bp_model_create(&config, &model), BP_INVALID_ARGUMENT, "head is 8, allowed are 0 to 7");
+  config.head = BP_HEAD_MEAN;
+  CHECK_REFUSED(bp_model_create(&config, &model), BP_INVALID_ARGUMENT,
+                "num_labels is 2, must be hidden_size, 6, where there is no classifier");
   config.head = BP_HEAD_RELU;
   config.hidden_act = 4;
   CHECK_REFUSED(bp_model_create(&config, &model), BP_INVALID_ARGUMENT, "hidden_act is 4, allowed are 0 to 3");

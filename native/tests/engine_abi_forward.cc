@@ -1,4 +1,5 @@
 // Finished models through the C ABI: what a forward pass checks and writes, alone and from several threads.
+#include <algorithm>
 #include <limits>
 #include <thread>
 
@@ -80,7 +81,8 @@ void CheckWrites(const bp_config& config) {
   const std::vector<uint32_t> lengths = {9, 1, 2};
   const size_t rows = config.head == BP_HEAD_TOKENS ? ids.size() : lengths.size();
   // Exactly as large as documented, on the heap: AddressSanitizer sees a write beyond.
-  std::vector<float> logits(rows * 2, NAN), same(rows * 2, NAN), hidden(2 * 12 * 6, NAN);
+  const size_t values = rows * config.num_labels;
+  std::vector<float> logits(values, NAN), same(values, NAN), hidden(2 * 12 * 6, NAN);
   const auto forward = [&](float* out, float* states, uint32_t threads) {
     return bp_forward(model.get(), ids.data(), nullptr, lengths.data(), 3, out, states, threads);
   };
@@ -105,6 +107,27 @@ TEST(ForwardWritesWhatItSaysAndNothingElse) {
   CheckWrites(all);
   for (const bp_config& config : {FloatConfig(), TinyConfig(), four_bits, BinaryConfig(), ElasticConfig(), all}) {
     CheckWrites(OfTokens(config));
+    for (const bp_head head : {BP_HEAD_MEAN, BP_HEAD_CLS, BP_HEAD_MAX}) CheckWrites(OfVectors(config, head));
+  }
+}
+
+TEST(VectorsArePooledOfTheLastHiddenStates) {
+  const int32_t ids[] = {1, 10, 3, 7};
+  const uint32_t lengths[] = {1, 3};
+  for (const bp_config& base : {FloatConfig(), TinyConfig(), BinaryConfig(), ElasticConfig()}) {
+    for (const bp_head head : {BP_HEAD_MEAN, BP_HEAD_CLS, BP_HEAD_MAX}) {
+      ModelPtr model = Finished(OfVectors(base, head));
+      float vectors[2 * 6], states[2 * 4 * 6];
+      CHECK(bp_forward(model.get(), ids, nullptr, lengths, 2, vectors, states, 1) == BP_OK);
+      const float* last = states + 4 * 6;
+      for (size_t h = 0; h < 6; ++h) {
+        const float a = last[6 + h], b = last[12 + h], c = last[18 + h];  // of the second sequence
+        const float mean = (a + b + c) / 3.0f, most = std::max({a, b, c});
+        const float expected = head == BP_HEAD_MEAN ? mean : head == BP_HEAD_MAX ? most : a;
+        CHECK(vectors[h] == last[h]);
+        CHECK(vectors[6 + h] == expected);
+      }
+    }
   }
 }
 
@@ -126,6 +149,14 @@ TEST(TokenLogitsAreTheClassifierOfTheLastHiddenStates) {
         CHECK(std::fabs(logits[token * 2 + c] - expected) < 1e-5);
       }
     }
+  }
+}
+
+TEST(AModelOfVectorsHasNeitherPoolerNorClassifier) {
+  const std::vector<float> values(36);
+  ModelPtr model = Create(OfVectors(TinyConfig(), BP_HEAD_MEAN));
+  for (const char* name : {"pooler.dense.weight", "classifier.weight"}) {
+    CHECK_REFUSED(bp_model_set_float(model.get(), name, values.data(), 6, 6), BP_INVALID_ARGUMENT, "unknown name");
   }
 }
 

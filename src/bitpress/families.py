@@ -14,10 +14,13 @@ from typing import Any
 # students of TinyBERT's release), its relu (DistilBERT) or its GELU (ELECTRA); a checkpoint of one gives wrong logits
 # with another. "tokens", one answer a token: every last hidden state, without a pooler.
 POOLED_HEADS = ("linear", "relu", "dense_relu", "dense_gelu")
-HEADS = (*POOLED_HEADS, "tokens")
 # In checkpoints also "spans", of extractive question answering: "tokens" with two outputs, of a token as the start and
 # as the end of the answer. Only the classifier's name is another; artifacts say "tokens".
 TOKEN_HEADS = ("tokens", "spans")
+# Of a sentence embedding, which has neither pooler nor classifier, what a text's vector is made of: the mean of all its
+# tokens' last hidden states, special tokens included, the first token's, or the largest value of each column.
+POOLINGS = ("mean", "cls", "max")
+HEADS = (*POOLED_HEADS, "tokens", *POOLINGS)
 
 _BERT_CONFIG = (
     "vocab_size",
@@ -107,6 +110,10 @@ class Family:
     def over_spans(self) -> Family:
         """The family's models of extractive question answering, whose linear all families call the same, too."""
         return replace(self.over_tokens(), head={"classifier": "qa_outputs"})
+
+    def headless(self) -> Family:
+        """The family's bare encoders."""
+        return replace(self.over_tokens(), head={})
 
 
 BERT = Family(

@@ -33,6 +33,7 @@ from bitpress.artifact import (
     read_artifact,
     write_artifact,
 )
+from bitpress.artifact.model_config import has_pooler
 
 QUERY = "layers.0.attention.query.weight"
 TOKENIZER = b'{"version": "1.0", "model": {"type": "WordPiece", "vocab": {}}}'
@@ -75,7 +76,7 @@ def ternary_names(model: dict[str, Any]) -> list[str]:
         "ffn.output",
     ]
     layers = [f"layers.{n}.{part}.weight" for n in range(model["num_hidden_layers"]) for part in parts]
-    return ["embeddings.word.weight", *layers, *(["pooler.dense.weight"] if model.get("head") != "tokens" else [])]
+    return ["embeddings.word.weight", *layers, *(["pooler.dense.weight"] if has_pooler(model) else [])]
 
 
 def make_config(
@@ -118,6 +119,14 @@ def make_spans_config() -> ArtifactConfig:
     )
     task = TaskSpec("question_answering", "f1", True, SpanSpec(96, 48, 20, -1.5))
     return make_config(task=task, model=model)
+
+
+def make_embedding_config(activations: ActivationSpec | None = None) -> ArtifactConfig:
+    """An encoder of sentences, which has neither pooler nor classifier."""
+    model = hf_config(architectures=["BertModel"], head="mean", id2label=..., label2id=..., problem_type=...)
+    return make_config(
+        activations=activations, task=TaskSpec("embedding", "spearman", False, normalize=True), model=model
+    )
 
 
 def make_mixed_config(activations: ActivationSpec | None = None) -> ArtifactConfig:

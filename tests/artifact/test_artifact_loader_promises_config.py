@@ -13,7 +13,10 @@ from artifact_samples import (
     QUERY,
     edit_config,
     edit_header,
+    hf_config,
     join_container,
+    make_config,
+    make_embedding_config,
     make_spans_config,
     make_tokens_config,
     quantization,
@@ -22,7 +25,7 @@ from artifact_samples import (
     write_sample,
 )
 
-from bitpress.artifact import read_artifact
+from bitpress.artifact import TaskSpec, read_artifact
 from bitpress.artifact.model_config import LIMITS, MAX_LABELS
 
 # ---- config.json: the quantization part ------------------------------------------------------------------------------
@@ -114,7 +117,11 @@ def test_unknown_activation_quantizer(artifact: Path, key: str, value: Any, matc
 @pytest.mark.parametrize(
     ("key", "value", "match"),
     [
-        ("kind", "tagging", "allowed are classification, regression, token_classification, question_answering"),
+        (
+            "kind",
+            "tagging",
+            "allowed are classification, regression, multilabel, token_classification, question_answering, embedding",
+        ),
         ("kind", "regression", "the model has 3 labels; regression has exactly 1"),
         ("metric", "", "metric is ''"),
         ("pair", 1, "pair is 1"),
@@ -201,7 +208,7 @@ def test_unsupported_head(artifact: Path, head: Any) -> None:
 def test_head_disagrees_with_task(artifact: Path, tmp_path: Path) -> None:
     task = {"kind": "token_classification"}
     edit_config(artifact, lambda d: quantization(d)["task"].update(task))
-    refused(artifact, "kind is 'token_classification' but head is 'linear'; 'tokens' goes with 'token_classification'")
+    refused(artifact, "kind is 'token_classification' but head is 'linear'; 'token_classification' goes with tokens")
     write_sample(tmp_path / "tokens", make_tokens_config())
     read_artifact(tmp_path / "tokens")
     edit_config(tmp_path / "tokens", lambda d: quantization(d)["task"].update(pair=True))
@@ -243,6 +250,38 @@ def test_spans_disagree_with_task(artifact: Path, tmp_path: Path) -> None:
     task = {"kind": "question_answering", "pair": True, "spans": spans}
     edit_config(tmp_path / "tokens", lambda d: quantization(d)["task"].update(task))
     refused(tmp_path / "tokens", "kind is 'question_answering' but the model has 3 labels, not two outputs")
+
+
+def test_an_encoder_of_sentences(tmp_path: Path) -> None:
+    write_sample(tmp_path / "a", make_embedding_config())
+    assert read_artifact(tmp_path / "a").config.task.normalize
+    assert read_artifact(tmp_path / "a").config.labels == []
+    for change, match in (
+        ({"pair": True}, "pair is true; embedding reads one text"),
+        ({"normalize": 1}, "normalize is 1; true or false is expected"),
+        ({"kind": "classification"}, r"task has the unknown key 'normalize'"),
+    ):
+        write_sample(tmp_path / "b", make_embedding_config())
+        edit_config(tmp_path / "b", lambda d, change=change: quantization(d)["task"].update(change))
+        refused(tmp_path / "b", match)
+    edit_config(tmp_path / "a", lambda d: d.update(head="tokens"))
+    refused(tmp_path / "a", "kind is 'embedding' but head is 'tokens'; 'embedding' goes with mean, cls, max")
+
+
+def test_labels_that_go_together(tmp_path: Path) -> None:
+    task = TaskSpec("multilabel", "micro_f1", False, threshold=0.3)
+    config = make_config(task=task, model=hf_config(problem_type="multi_label_classification"))
+    write_sample(tmp_path / "a", config)
+    assert read_artifact(tmp_path / "a").config.task == task
+    for change, match in (
+        ({"threshold": 1}, "threshold is 1; a number between 0 and 1 is expected"),
+        ({"threshold": "half"}, "threshold is 'half'; a number between 0 and 1"),
+    ):
+        edit_config(tmp_path / "a", lambda d, change=change: quantization(d)["task"].update(change))
+        refused(tmp_path / "a", match)
+    write_sample(tmp_path / "b", config)
+    edit_config(tmp_path / "b", lambda d: d.pop("problem_type"))
+    refused(tmp_path / "b", "kind is 'multilabel' but problem_type is None; make them agree")
 
 
 def test_classifier_of_tokens_has_no_pooler(tmp_path: Path) -> None:

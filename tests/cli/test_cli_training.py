@@ -73,7 +73,7 @@ def test_finetune_passes_everything_on(monkeypatch: pytest.MonkeyPatch) -> None:
     data = ("--train", "a.tsv", "--dev", "b.tsv", "--out", "teacher")
     columns = ("--text-column", "t", "--pair-column", "p", "--label-column", "l")
     code, out, err = run(
-        *("finetune", "encoder", "--task", "glue/rte", *data, *columns),
+        *("finetune", "encoder", "--task", "glue/rte", "--pooling", "cls", *data, *columns),
         *("--set", "epochs=2", "--set", "optimizer=bertadam", "--seed", 7, "--quiet", "--json"),
     )
     assert (code, json.loads(out)) == (0, FINETUNED)
@@ -83,6 +83,7 @@ def test_finetune_passes_everything_on(monkeypatch: pytest.MonkeyPatch) -> None:
     assert options.pop("columns").__dict__ == {"text_column": "t", "pair_column": "p", "label_column": "l"}
     assert options == {
         "task": "glue/rte",
+        "pooling": "cls",
         "train": Path("a.tsv"),
         "dev": Path("b.tsv"),
         "out": Path("teacher"),

@@ -63,6 +63,8 @@ def make_artifact(
     pair: bool = False,
     regression: bool = False,
     tokens: bool = False,
+    vectors: bool = False,
+    label_sets: bool = False,
     spans: SpanSpec | None = None,
     seed: int = 0,
 ) -> Path:
@@ -80,6 +82,10 @@ def make_artifact(
 
     rng = np.random.default_rng(seed)
     model = hf_config(regression, tokens=tokens, spans=spans is not None)
+    if vectors:
+        model = {key: value for key, value in model.items() if "label" not in key} | {"head": "mean"}
+    if label_sets:
+        model["problem_type"] = "multi_label_classification"
     specs: dict[str, TensorSpec] = {}
     tensors: dict[str, Any] = {}
     for name, shape in expected_tensors(model).items():
@@ -95,6 +101,10 @@ def make_artifact(
     task = TaskSpec(*(("token_classification", "entity_f1") if tokens else kind), pair)
     if spans is not None:
         task = TaskSpec("question_answering", "f1", True, spans)
+    if vectors:
+        task = TaskSpec("embedding", "spearman", False, normalize=True)
+    if label_sets:
+        task = TaskSpec("multilabel", "micro_f1", False, threshold=0.55)
     config = ArtifactConfig(model, "ternarybert", ActivationSpec(), task, 32, specs)
     write_artifact(path, config, tensors, {}, {"tokenizer.json": tokenizer_json()}, "# tiny\n", {})
     return path

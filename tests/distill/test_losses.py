@@ -20,6 +20,7 @@ from bitpress.distill import (
     regression_loss,
     soft_cross_entropy,
 )
+from bitpress.distill.losses import REDUCTIONS, soft_binary_cross_entropy, vector_loss
 from bitpress.encoder.model import EncoderOutput
 from bitpress.errors import RecipeError
 
@@ -275,3 +276,33 @@ def test_cosine_of_the_last_hidden_states(padding: str) -> None:
     found = hidden_cosine_loss(student, teacher, MASK, padding=padding)
     assert float(found) == pytest.approx(sum(expected) / len(expected), rel=1e-5)
     assert float(hidden_cosine_loss(teacher, teacher, MASK, padding=padding)) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_vectors_of_the_same_width_are_compared_and_always_their_cosines():
+    torch.manual_seed(5)
+    student, teacher = torch.randn(6, 4), 3 * torch.randn(6, 4)
+    cosines = [torch.tensor([[a @ b / a.norm() / b.norm() for b in x] for a in x]) for x in (student, teacher)]
+    similarities = ((cosines[0] - cosines[1]) ** 2).mean()
+    relative = torch.stack([((s - t) ** 2).sum() / (t**2).sum() for s, t in zip(student, teacher, strict=True)]).mean()
+    torch.testing.assert_close(vector_loss(student, teacher), relative + similarities)
+    narrow = torch.randn(6, 3)
+    own = torch.tensor([[a @ b / a.norm() / b.norm() for b in narrow] for a in narrow])
+    torch.testing.assert_close(vector_loss(narrow, teacher), ((own - cosines[1]) ** 2).mean())
+    assert float(vector_loss(teacher, teacher)) == pytest.approx(0, abs=1e-12)
+    assert bool(torch.isfinite(vector_loss(student, torch.zeros(6, 4))))
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_soft_labels_that_go_together(reduction):
+    torch.manual_seed(6)
+    student, teacher = torch.randn(5, 3, dtype=torch.float64), torch.randn(5, 3, dtype=torch.float64)
+    p, q = torch.sigmoid(teacher / 2), torch.sigmoid(student / 2)
+    products = -(p * q.log() + (1 - p) * (1 - q).log())
+    expected = products.sum(-1).mean() if reduction == "batch" else products.mean()
+    torch.testing.assert_close(soft_binary_cross_entropy(student, teacher, 2.0, reduction=reduction), expected)
+
+
+def test_unknown_kind_of_answer():
+    output = EncoderOutput(torch.zeros(2, 3))
+    with pytest.raises(ValueError, match="answer is 'words'; allowed: class, labels, vector"):
+        distillation_loss(output, output, weights=LossWeights(0, 0, 1), answer="words")

@@ -170,10 +170,8 @@ def test_regression_is_one_label(make_checkpoint):
 
 def test_a_multi_label_checkpoint_is_an_encoder_to_start_from(make_checkpoint):
     directory, _ = make_checkpoint(num_labels=3, problem_type="multi_label_classification")
-    assert (
-        "problem_type is 'multi_label_classification'; bitpress runs 'single_label_classification', 'regression'"
-        in (refusal(directory))
-    )
+    assert load_classifier(directory).config.is_multilabel
+    assert load_classifier(directory, id2label=["a", "b", "c"]).config.is_multilabel
     assert load_classifier(directory, num_labels=2).config.problem_type is None
 
 
@@ -314,7 +312,7 @@ def test_an_index_without_a_map(make_checkpoint, index):
             {"position_embedding_type": "rotary"},
             "position_embedding_type is 'rotary'; bitpress runs 'absolute', 'relative_key', 'relative_key_query'",
         ),
-        ({"problem_type": "ranking"}, "problem_type is 'ranking'; bitpress runs 'single_label_classification', 'regr"),
+        ({"problem_type": "ranking"}, "problem_type is 'ranking'; bitpress runs 'single_label_classification', 'mult"),
         ({"problem_type": "regression"}, "problem_type is 'regression' with 2 label(s)"),
         ({"hidden_size": "24"}, "hidden_size is '24'; it must be a positive integer"),
         ({"num_hidden_layers": 0}, "num_hidden_layers is 0; it must be a positive integer"),

@@ -75,16 +75,16 @@ def test_artifacts_say_tokens(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["SequenceClassification", "TokenClassification"])
 def test_heads_of_other_kinds_start_fresh(kind: str, tmp_path: Path) -> None:
     make(tmp_path / "other", getattr(transformers, f"BertFor{kind}"), num_labels=2)
-    model = load_classifier(tmp_path / "other", id2label=["start", "end"], over_spans=True, seed=3)
+    model = load_classifier(tmp_path / "other", id2label=["start", "end"], head="spans", seed=3)
     assert model.fresh_tensors == ("classifier.weight", "classifier.bias")
     save_classifier(model, tmp_path / "spans")
     assert "head" in json.loads((tmp_path / "spans" / "config.json").read_text())
     assert load_classifier(tmp_path / "spans").fresh_tensors == ()
-    tokens = load_classifier(tmp_path / "spans", num_labels=2, over_tokens=True)
+    tokens = load_classifier(tmp_path / "spans", num_labels=2, head="tokens")
     assert tokens.fresh_tensors == ("classifier.weight", "classifier.bias")
-    texts = load_classifier(tmp_path / "spans", num_labels=2, over_tokens=False)
+    texts = load_classifier(tmp_path / "spans", num_labels=2, head="texts")
     assert {name.split(".")[0] for name in texts.fresh_tensors} == {"pooler", "classifier"}
-    same = load_classifier(tmp_path / "spans", id2label=["a", "b"], over_spans=True)
+    same = load_classifier(tmp_path / "spans", id2label=["a", "b"], head="spans")
     assert torch.equal(same.classifier.weight, model.classifier.weight)
 
 

@@ -70,12 +70,12 @@ def test_what_is_saved_is_a_token_classifier_there_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize("num_labels", [2, 1])
 def test_from_texts_to_tokens_and_back_the_head_starts_fresh(num_labels: int, tmp_path: Path) -> None:
     make(tmp_path / "texts", transformers.BertForSequenceClassification, num_labels=num_labels)
-    model = load_classifier(tmp_path / "texts", id2label=["O", "B-a"], over_tokens=True, seed=4)
+    model = load_classifier(tmp_path / "texts", id2label=["O", "B-a"], head="tokens", seed=4)
     assert model.fresh_tensors == ("classifier.weight", "classifier.bias")
     assert model.config.problem_type is None
     assert load_classifier(tmp_path / "texts").config.head == "linear"
     save_classifier(model, tmp_path / "tokens")
-    back = load_classifier(tmp_path / "tokens", num_labels=1, problem_type="regression", over_tokens=False)
+    back = load_classifier(tmp_path / "tokens", num_labels=1, problem_type="regression", head="texts")
     assert {name.split(".")[0] for name in back.fresh_tensors} == {"pooler", "classifier"}
     assert (back.config.head, back.config.is_regression) == ("linear", True)
     assert torch.equal(back.layers[1].ffn.output.weight, model.layers[1].ffn.output.weight)
@@ -83,7 +83,7 @@ def test_from_texts_to_tokens_and_back_the_head_starts_fresh(num_labels: int, tm
 
 def test_a_pooler_is_not_needed_and_not_read(tmp_path: Path) -> None:
     make(tmp_path / "encoder", transformers.BertModel)
-    model = load_classifier(tmp_path / "encoder", num_labels=3, over_tokens=True)
+    model = load_classifier(tmp_path / "encoder", num_labels=3, head="tokens")
     assert model.fresh_tensors == ("classifier.weight", "classifier.bias")
     assert [tuple(p.shape) for p in head_parameters(model)] == [(3, 24), (3,)]
 

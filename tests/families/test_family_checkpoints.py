@@ -184,7 +184,7 @@ def test_heads_of_other_tasks_are_ignored(case: str, tmp_path: Path) -> None:
     for task in ("MaskedLM", "QuestionAnswering"):
         other = getattr(transformers, f"{CASES[case][0]}For{task}").from_pretrained(tmp_path / "model")
         other.save_pretrained(tmp_path / task)
-        found = load_classifier(tmp_path / task, num_labels=2, over_tokens=False)
+        found = load_classifier(tmp_path / task, num_labels=2, head="texts")
         assert {name.split(".")[0] for name in found.fresh_tensors} == {"pooler", "classifier"}
         with torch.no_grad():
             assert torch.equal(found.encode(*inputs)[0], model.encode(*inputs)[0])

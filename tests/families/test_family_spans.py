@@ -59,7 +59,7 @@ def test_logits_there_and_back(case: str, tmp_path: Path) -> None:
 def test_a_head_of_another_kind_starts_fresh(case: str, tmp_path: Path) -> None:
     for kind in ("SequenceClassification", "TokenClassification"):
         make_checkpoint(case, tmp_path / kind, kind=kind, num_labels=2)
-        spans = load_classifier(tmp_path / kind, num_labels=2, over_spans=True)
+        spans = load_classifier(tmp_path / kind, num_labels=2, head="spans")
         assert spans.fresh_tensors == ("classifier.weight", "classifier.bias")
 
 

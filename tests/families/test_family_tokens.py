@@ -45,10 +45,10 @@ def test_logits_there_and_back(case: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_a_head_of_the_other_kind_starts_fresh(case: str, tmp_path: Path) -> None:
     make_checkpoint(case, tmp_path / "texts", num_labels=3)
-    tokens = load_classifier(tmp_path / "texts", num_labels=3, over_tokens=True)
+    tokens = load_classifier(tmp_path / "texts", num_labels=3, head="tokens")
     assert tokens.fresh_tensors == ("classifier.weight", "classifier.bias")
     make_checkpoint(case, tmp_path / "tokens", kind=KIND, num_labels=3)
-    texts = load_classifier(tmp_path / "tokens", num_labels=3, over_tokens=False)
+    texts = load_classifier(tmp_path / "tokens", num_labels=3, head="texts")
     assert set(texts.fresh_tensors) == {
         f"{part}.{leaf}" for part in ("pooler.dense", "classifier") for leaf in ("weight", "bias")
     }

@@ -28,9 +28,9 @@ from bitpress.encoder import EncoderConfig, load_classifier
 from bitpress.errors import RecipeError, TrainingError
 from bitpress.quantize import apply_policy, encode_weights
 from bitpress.recipes.compress import _Inputs
-from bitpress.recipes.inputs import TeacherTask
 from bitpress.recipes.runner import compress, post_training_artifact
 from bitpress.recipes.schema import load_recipe
+from bitpress.recipes.teacher_task import TeacherTask
 from bitpress.train import EncodedDataset
 from bitpress.train.loop import _Stage
 

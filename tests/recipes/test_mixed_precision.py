@@ -45,7 +45,8 @@ def press(tiny: Any, out: Path, recipe: str = "q-bert", train: Path | None = Non
 
 def encoded(tiny: Any) -> EncodedDataset:
     """A few training texts as the teacher reads them."""
-    from bitpress.recipes.inputs import read_split, teacher_task, tokenize
+    from bitpress.recipes.inputs import read_split, tokenize
+    from bitpress.recipes.teacher_task import teacher_task
     from bitpress.runtime.tokenization import Tokenizer
 
     task = teacher_task(tiny.teacher)
@@ -206,7 +207,7 @@ def test_the_engine_measures_the_times_once_a_run(tiny: Any, report_of: Any, tmp
 
 
 @pytest.mark.parametrize(
-    "head", [{"over_tokens": True}, {"num_labels": 1, "problem_type": "regression"}], ids=["tokens", "regression"]
+    "head", [{"head": "tokens"}, {"num_labels": 1, "problem_type": "regression"}], ids=["tokens", "regression"]
 )
 def test_times_of_every_kind_of_head(tiny: Any, head: dict[str, Any]) -> None:
     recipe = load_recipe("q-bert", {"bits": "2/4", "budget": "1000ms", "tokens": 16})

@@ -110,7 +110,7 @@ def test_batches_pad_labels_and_the_loss_leaves_them_out(ner: Ner) -> None:
 
 def test_distillation_compares_logits_of_labelled_words_only(ner: Ner) -> None:
     teacher = load_classifier(ner.teacher)
-    student = load_classifier(ner.encoder, id2label=LABELS, over_tokens=True)
+    student = load_classifier(ner.encoder, id2label=LABELS, head="tokens")
     data = read_dataset(ner.dev, get_task("ner"), label_names=LABELS)
     batch = collate(tokenize(Tokenizer.from_directory(ner.teacher), data, 64, 0), np.arange(5))
     distill = Distillation(attention_scores=0, hidden_states=0, logits=1, labels=0.5)

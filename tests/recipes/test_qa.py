@@ -148,7 +148,7 @@ def test_the_loss_of_windows_leaves_padding_out(qa: Qa) -> None:
 
 def test_distillation_compares_distributions_over_positions(qa: Qa) -> None:
     teacher = load_classifier(qa.teacher)
-    student = load_classifier(qa.encoder, id2label=["start", "end"], over_spans=True)
+    student = load_classifier(qa.encoder, id2label=["start", "end"], head="spans")
     _, encoded = data_of(qa)
     batch = collate(encoded, np.arange(5))
     distill = Distillation(attention_scores=0, hidden_states=0, logits=1, labels=0.5)

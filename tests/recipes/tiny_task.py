@@ -117,5 +117,39 @@ def write_scores(path: Path, rows: int, seed: int) -> Path:
     return path
 
 
+def write_similar(path: Path, rows: int, seed: int, scored: bool = True) -> Path:
+    """Pairs of sentences that are near, 5 of 5, where both say good or both say bad, else far, 0; or, not ``scored``,
+    pairs that share their one telling word."""
+    rng = np.random.default_rng(seed)
+    lines = ["sentence1\tsentence2\tscore" if scored else "anchor\tpositive"]
+
+    def sentence(word: str) -> str:
+        return f"{rng.choice(FILLER)} {word} {' '.join(rng.choice(FILLER, rng.integers(1, 4)))}"
+
+    for _ in range(rows):
+        one, two = rng.integers(2, size=2)
+        words = [str(rng.choice(GOOD if good else BAD)) for good in (one, two)]
+        if scored:
+            lines.append(f"{sentence(words[0])}\t{sentence(words[1])}\t{5.0 if one == two else 0.0}")
+        else:
+            lines.append(f"{sentence(words[0])}\t{sentence(words[0])}")
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def write_label_sets(path: Path, rows: int, seed: int) -> Path:
+    """Sentences labelled "good" where a good word is in them, and "bad" where a bad one is: none, one or both."""
+    rng = np.random.default_rng(seed)
+    lines = []
+    for _ in range(rows):
+        words = [str(word) for word in rng.choice(FILLER, rng.integers(2, 6))]
+        labels = [name for name in ("good", "bad") if rng.integers(2)]
+        for name in labels:
+            words.insert(int(rng.integers(len(words) + 1)), str(rng.choice(GOOD if name == "good" else BAD)))
+        lines.append(json.dumps({"text": " ".join(words), "labels": labels}))
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
 FAST = {"epochs": 10, "learning_rate": 3e-3, "batch_tokens": 256, "evaluate_every": 20}
 FAST_COMPRESS = {"epochs": 4, "learning_rate": 2e-3, "batch_tokens": 256, "evaluate_every": 20}

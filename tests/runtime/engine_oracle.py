@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from bitpress.artifact import Outliers, elastic_entries
 from bitpress.artifact.codec import pack_ternary
+from bitpress.families import POOLED_HEADS, POOLINGS
 from bitpress.runtime.engine import Engine, EngineConfig, PackedTensor
 
 Array = NDArray[Any]
@@ -109,7 +110,7 @@ def packed_ternary(codes: Array, scale: Array, packing: str) -> PackedTensor:
 
 def linear_names(layers: int, head: str = "linear") -> list[str]:
     parts = [f"attention.{part}" for part in ("query", "key", "value", "output")] + ["ffn.intermediate", "ffn.output"]
-    pooler = [] if head == "tokens" else ["pooler.dense"]
+    pooler = ["pooler.dense"] if head in POOLED_HEADS else []
     return [f"layers.{i}.{part}" for i in range(layers) for part in parts] + pooler
 
 
@@ -138,7 +139,8 @@ def tiny_model(
     Sizes are odd on purpose: no multiple of a vector or a byte. Weights are such that attention is far from uniform."""
     rng = np.random.default_rng(seed)
     engine_config = EngineConfig(
-        *(vocab, positions, 2, hidden, layers, heads, intermediate, labels),
+        *(vocab, positions, 2, hidden, layers, heads, intermediate),
+        hidden if config.get("head") in POOLINGS else labels,
         **({"layer_norm_eps": 1e-12, "head_size": head_size} | config),
     )
     attention = engine_config.attention_size
@@ -187,7 +189,9 @@ def tiny_model(
     for i in range(layers):
         norm(f"layers.{i}.attention.norm")
         norm(f"layers.{i}.ffn.norm")
-    model.dense["classifier.weight"], model.dense["classifier.bias"] = normal(0.3, labels, hidden), normal(0.1, labels)
+    if engine_config.head not in POOLINGS:
+        model.dense["classifier.weight"] = normal(0.3, labels, hidden)
+        model.dense["classifier.bias"] = normal(0.1, labels)
     if engine_config.activation_range == "static":
         _choose_ranges(model, rng)
     if engine_config.attention == "softmax":
@@ -269,7 +273,11 @@ def head_size(model: TinyModel) -> int:
 
 
 def classify(model: TinyModel, hidden: Array, lengths: Sequence[int]) -> Array:
-    """Logits of the last hidden states [N, H]: [B, C], or with head "tokens" [N, C]."""
+    """Logits of the last hidden states [N, H]: [B, C], or with head "tokens" [N, C]; vectors [B, H] where they are
+    pooled."""
+    if model.config.head in POOLINGS:
+        pool = {"mean": lambda x: x.mean(0), "cls": lambda x: x[0], "max": lambda x: x.max(0)}[model.config.head]
+        return np.array([pool(part.astype(np.float64)) for part in np.split(hidden, np.cumsum(lengths)[:-1])])
     if model.config.head == "tokens":
         return _class_scores(model, hidden)
     first = hidden[np.cumsum([0, *lengths[:-1]])]
@@ -408,7 +416,7 @@ def _choose_ranges(model: TinyModel, rng: np.random.Generator) -> None:
         _choose_range(model, f"layers.{i}.ffn.activation", -0.17, 2.5, rng)
         top = F32(0.6) / F32(highest_code(model.config))
         model.ranges[f"layers.{i}.attention.probabilities"] = float(top), 0.0
-    if model.config.head != "tokens":
+    if model.config.head in POOLED_HEADS:
         _choose_range(model, "pooler.input", -1.9, 2.0, rng)
 
 

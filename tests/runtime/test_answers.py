@@ -16,7 +16,7 @@ from tokenizers import models, pre_tokenizers, processors
 from bitpress.artifact.schema import ActivationSpec, ArtifactConfig, SpanSpec, TaskSpec
 from bitpress.data import Dataset
 from bitpress.errors import DataError
-from bitpress.runtime import pipeline
+from bitpress.runtime import forward
 from bitpress.runtime.answers import N_BEST, NO_SPAN, Answer, as_answers, find_answers
 from bitpress.runtime.pipeline import Model
 from bitpress.runtime.tokenization import Tokenizer
@@ -180,7 +180,7 @@ def test_long_contexts_in_any_batch_and_chunk(batch_size: int, monkeypatch: pyte
     whole = model()(asked, batch_size=batch_size)
     assert [found["answer"] for found in whole] == ["Ada Lovelace", "Ada", "Ada Lovelace", ""]
     assert whole[0]["start"] == LONG.index("Ada")
-    monkeypatch.setattr(pipeline, "CHUNK_TEXTS", 2)
+    monkeypatch.setattr(forward, "CHUNK_TEXTS", 2)
     assert model()(asked, batch_size=batch_size) == whole
 
 

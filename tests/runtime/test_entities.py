@@ -12,7 +12,7 @@ from tokenizers import models, pre_tokenizers, processors
 
 from bitpress.artifact.schema import ActivationSpec, ArtifactConfig, TaskSpec
 from bitpress.data import Dataset
-from bitpress.runtime import pipeline
+from bitpress.runtime import forward
 from bitpress.runtime.entities import find_entities
 from bitpress.runtime.pipeline import Model
 from bitpress.runtime.tokenization import Tokenizer
@@ -93,7 +93,7 @@ def test_texts_of_any_length_in_any_batch(batch_size: int) -> None:
 def test_chunks_keep_the_order(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = ["in " * (i % 4) + "London" for i in range(9)]
     whole = model()(texts)
-    monkeypatch.setattr(pipeline, "CHUNK_TEXTS", 2)
+    monkeypatch.setattr(forward, "CHUNK_TEXTS", 2)
     assert model()(texts) == whole
     assert [of_text[0]["start"] for of_text in whole] == [3 * (i % 4) for i in range(9)]
 

@@ -16,7 +16,8 @@ from tokenizers import models, pre_tokenizers, processors
 from bitpress.artifact.schema import ActivationSpec, ArtifactConfig, TaskSpec
 from bitpress.data import Dataset, compute_metrics, get_task
 from bitpress.errors import DataError
-from bitpress.runtime.pipeline import Model, softmax
+from bitpress.runtime.pipeline import Model
+from bitpress.runtime.predictions import softmax
 from bitpress.runtime.tokenization import Tokenizer
 
 VOCABULARY = {"[CLS]": 0, "[SEP]": 1, "[UNK]": 2, **{f"w{i}": i + 3 for i in range(50)}}
@@ -94,7 +95,7 @@ def test_logits_come_back_in_the_order_given(n: int, batch_size: int) -> None:
 
 @pytest.mark.parametrize("n", [4, 5, 9])
 def test_long_lists_are_tokenized_chunk_by_chunk(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bitpress.runtime.pipeline.CHUNK_TEXTS", 4)
+    monkeypatch.setattr("bitpress.runtime.forward.CHUNK_TEXTS", 4)
     loaded, given = model(), texts(n)
     for text, row in zip(given, loaded.logits(given), strict=True):
         np.testing.assert_array_equal(row, expected(text))

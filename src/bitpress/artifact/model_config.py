@@ -9,7 +9,7 @@ from typing import Any
 
 from bitpress.artifact.strict_json import shown
 from bitpress.errors import ArtifactError
-from bitpress.families import FAMILIES, HEADS
+from bitpress.families import FAMILIES, HEADS, POOLED_HEADS, POOLINGS
 
 # Bounds far above any BERT (large: 1,024 hidden, 24 layers). Any tensor then has at most 2^22 · 2^14 = 2^36 elements,
 # so sizes in bytes fit 64 bits with room to spare, in Python and in the engine.
@@ -67,10 +67,10 @@ def check_model(model: Mapping[str, Any], where: str = "config.json") -> None:
         if model.get(key):  # absent, null, false and {} all say that this is not used
             raise ArtifactError(f"{where}: {key} is {shown(model[key])}; only plain encoders can be run: leave it out")
     problem = model.get("problem_type")
-    if problem not in (None, "single_label_classification", "regression"):
+    if problem not in (None, "single_label_classification", "multi_label_classification", "regression"):
         raise ArtifactError(
-            f"{where}: problem_type is {shown(problem)}; allowed are null, 'single_label_classification' "
-            "and 'regression'"
+            f"{where}: problem_type is {shown(problem)}; allowed are null, 'single_label_classification', "
+            "'multi_label_classification' and 'regression'"
         )
     labels_of(model, where)
 
@@ -93,8 +93,14 @@ def _check_heads(model: Mapping[str, Any], where: str) -> None:
 
 
 def has_pooler(model: Mapping[str, Any]) -> bool:
-    """Whether the classifier reads a pooler; otherwise every token. Argument as `head_size`."""
-    return bool(model.get("head", "linear") != "tokens")
+    """Whether a classifier reads a pooler; otherwise one reads every token, or there is none. Argument as
+    `head_size`."""
+    return model.get("head", "linear") in POOLED_HEADS
+
+
+def gives_vectors(model: Mapping[str, Any]) -> bool:
+    """Whether a text's answer is its pooled last hidden states, without a classifier. Argument as `head_size`."""
+    return model.get("head", "linear") in POOLINGS
 
 
 def embedding_size(model: Mapping[str, Any]) -> int:
@@ -122,10 +128,13 @@ def attention_size(model: Mapping[str, Any]) -> int:
 
 def labels_of(model: Mapping[str, Any], where: str = "config.json") -> list[str]:
     """Label names by class id, as transformers derives them: from id2label, else num_labels (default 2) × LABEL_i.
+    Where there is no classifier, none.
 
     Raises:
         ArtifactError: ids that are not 0 … C−1, names that are not distinct short strings, another num_labels.
     """
+    if gives_vectors(model):
+        return []
     count = model.get("num_labels")
     if count is not None:
         check_int(count, 1, MAX_LABELS, f"{where}: num_labels")
@@ -182,7 +191,8 @@ def expected_tensors(model: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     classes = len(labels_of(model))
     if has_pooler(model):
         shapes |= {"pooler.dense.weight": (h, h), "pooler.dense.bias": (h,)}
-    shapes |= {"classifier.weight": (classes, h), "classifier.bias": (classes,)}
+    if not gives_vectors(model):
+        shapes |= {"classifier.weight": (classes, h), "classifier.bias": (classes,)}
     return shapes
 
 

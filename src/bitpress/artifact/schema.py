@@ -21,7 +21,7 @@ from bitpress.artifact.model_config import (
     embedding_size,
     enters_a_product,
     expected_tensors,
-    has_pooler,
+    gives_vectors,
     head_size,
     is_number,
     labels_of,
@@ -29,6 +29,7 @@ from bitpress.artifact.model_config import (
 from bitpress.artifact.strict_json import shown
 from bitpress.artifact.tensor_spec import TensorSpec, parse_spec, spec_document
 from bitpress.errors import ArtifactError
+from bitpress.families import POOLED_HEADS, POOLINGS
 
 __all__ = [
     "ActivationSpec",
@@ -49,8 +50,19 @@ VERSION = 1
 UNIFORM_BITS = (8, 4)
 RANGES = ("token", "static")
 ATTENTIONS = ("bool", "all", "softmax")
-TOKEN_KINDS = ("token_classification", "question_answering")  # those that go with head "tokens"
-TASK_KINDS = ("classification", "regression", *TOKEN_KINDS)
+# With the heads that each goes with.
+TASK_KINDS = {
+    "classification": POOLED_HEADS,
+    "regression": POOLED_HEADS,
+    "multilabel": POOLED_HEADS,
+    "token_classification": ("tokens",),
+    "question_answering": ("tokens",),
+    "embedding": POOLINGS,
+}
+# What a kind of task has to say besides `kind`, `metric` and `pair`.
+_TASK_KEYS = {"multilabel": ("threshold",), "question_answering": ("spans",), "embedding": ("normalize",)}
+# The problem_type that transformers has for a kind; of others it is single_label_classification.
+_PROBLEM_TYPES = {"regression": "regression", "multilabel": "multi_label_classification"}
 MAX_CLIP = 1e6  # clips in use are near 2.5; the bound keeps (2·clip)/255 and its products far from overflow
 MAX_SPAN = 1 << 16  # tokens; no model has as many positions
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _./+-]{0,99}")
@@ -105,13 +117,18 @@ class SpanSpec:
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """``kind`` is one of ``TASK_KINDS``; ``metric`` is the one the recipe selected by; ``pair``: two texts; ``spans``:
-    of "question_answering", and of nothing else."""
+    """``kind``, one of ``TASK_KINDS``; ``metric`` is the one the recipe selected by; ``pair``: two texts.
+
+    ``spans``: of "question_answering", and of nothing else. ``normalize``, of "embedding": vectors are divided by their
+    length. ``threshold``, of "multilabel": the probability from which on a text has a label.
+    """
 
     kind: str
     metric: str
     pair: bool
     spans: SpanSpec | None = None
+    normalize: bool = False
+    threshold: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -134,6 +151,11 @@ class ArtifactConfig:
     def num_labels(self) -> int:
         """C, the width of the classifier; 1 for regression."""
         return len(self.labels)
+
+    @property
+    def answer_size(self) -> int:
+        """Columns of an answer: C, or H where there is no classifier."""
+        return self.hidden_size if gives_vectors(self.model) else self.num_labels
 
     @property
     def hidden_size(self) -> int:
@@ -194,7 +216,7 @@ class ArtifactConfig:
     def head(self) -> str:
         """What the classifier reads: of the pooler's linear "linear", its tanh, "relu", relu of that (TinyBERT),
         "dense_relu", its relu (DistilBERT), or "dense_gelu", its gelu (ELECTRA); or "tokens", every token's last hidden
-        state."""
+        state. Or, without a classifier, what of the last hidden states a text's vector is: "mean", "cls" or "max"."""
         return str(self.model.get("head", "linear"))
 
     @property
@@ -255,8 +277,8 @@ def config_document(config: ArtifactConfig) -> dict[str, Any]:
 
 def task_document(task: TaskSpec) -> dict[str, Any]:
     """The object ``task`` of config.json."""
-    document: dict[str, Any] = {"kind": task.kind, "metric": task.metric, "pair": task.pair}
-    return document if task.spans is None else document | {"spans": asdict(task.spans)}
+    further = _TASK_KEYS.get(task.kind, ())
+    return {key: value for key, value in asdict(task).items() if key in ("kind", "metric", "pair", *further)}
 
 
 def expected_entries(config: ArtifactConfig) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -301,28 +323,35 @@ def _parse_activations(value: Any, here: str) -> ActivationSpec:
 
 
 def _parse_task(value: Any, model: Mapping[str, Any], here: str) -> TaskSpec:
-    is_spans = isinstance(value, dict) and value.get("kind") == "question_answering"
-    _check_keys(value, {"kind", "metric", "pair", *(("spans",) if is_spans else ())}, here)
-    kind = _check_enum(value["kind"], TASK_KINDS, f"{here}.kind")
+    kind = _check_enum(value.get("kind") if isinstance(value, dict) else None, tuple(TASK_KINDS), f"{here}.kind")
+    _check_keys(value, {"kind", "metric", "pair", *_TASK_KEYS.get(kind, ())}, here)
     _check_bool(value["pair"], f"{here}.pair")
     count = len(labels_of(model))
     if kind == "regression" and count != 1:
         raise ArtifactError(f"{here}.kind is 'regression' but the model has {count} labels; regression has exactly 1")
-    if (kind in TOKEN_KINDS) == has_pooler(model):
-        head = shown(model.get("head", "linear"))
-        kinds = " and ".join(map(repr, TOKEN_KINDS))
-        raise ArtifactError(f"{here}.kind is {shown(kind)} but head is {head}; 'tokens' goes with {kinds}")
-    if kind == "token_classification" and value["pair"]:
-        raise ArtifactError(f"{here}.pair is true; token classification reads one text")
-    if is_spans and not value["pair"]:
+    if model.get("head", "linear") not in TASK_KINDS[kind]:
+        raise ArtifactError(
+            f"{here}.kind is {shown(kind)} but head is {shown(model.get('head', 'linear'))}; {shown(kind)} goes with "
+            f"{', '.join(TASK_KINDS[kind])}"
+        )
+    if kind in ("token_classification", "embedding") and value["pair"]:
+        raise ArtifactError(f"{here}.pair is true; {kind.replace('_', ' ')} reads one text")
+    if kind == "question_answering" and not value["pair"]:
         raise ArtifactError(f"{here}.pair is false; question answering reads a question and a context")
-    if is_spans and count != 2:
+    if kind == "question_answering" and count != 2:
         raise ArtifactError(f"{here}.kind is 'question_answering' but the model has {count} labels, not two outputs")
     problem = model.get("problem_type")
-    if problem is not None and (problem == "regression") != (kind == "regression"):
+    expected = _PROBLEM_TYPES.get(kind, "single_label_classification")
+    if (problem or expected) != expected or (kind == "multilabel" and problem is None):
         raise ArtifactError(f"{here}.kind is {shown(kind)} but problem_type is {shown(problem)}; make them agree")
-    spans = _parse_spans(value["spans"], f"{here}.spans") if is_spans else None
-    return TaskSpec(kind, _name(value["metric"], f"{here}.metric"), value["pair"], spans)
+    metric = _name(value["metric"], f"{here}.metric")
+    threshold = value.get("threshold", 0.5)
+    if not is_number(threshold) or not 0 < threshold < 1:
+        raise ArtifactError(f"{here}.threshold is {shown(threshold)}; a number between 0 and 1 is expected")
+    normalize = value.get("normalize", False)
+    _check_bool(normalize, f"{here}.normalize")
+    spans = _parse_spans(value["spans"], f"{here}.spans") if "spans" in value else None
+    return TaskSpec(kind, metric, value["pair"], spans, normalize, float(threshold))
 
 
 def _parse_spans(value: Any, here: str) -> SpanSpec:

@@ -16,6 +16,7 @@ from typing import Any
 
 from bitpress.artifact import ArtifactConfig, read_artifact
 from bitpress.bench.latency import Cell, make_batches
+from bitpress.families import POOLED_HEADS, POOLINGS
 from bitpress.runtime.engine import PROFILED_LINEARS, Engine, available_isas, machine_limits
 from bitpress.runtime.tokenization import Tokenizer
 
@@ -75,16 +76,17 @@ def multiply_adds(config: ArtifactConfig, cell: Cell) -> dict[str, int]:
     values aside."""
     tokens, layers = cell.batch * cell.length, config.num_hidden_layers
     h, a, i = config.hidden_size, config.attention_size, config.intermediate_size
-    pooled = config.head != "tokens"
-    read = 1 if pooled else cell.length  # of each text in the last layer
+    pooled = config.head in POOLED_HEADS
+    read = 1 if pooled or config.head == "cls" else cell.length  # of each text in the last layer
     after_attention = (layers - 1) * tokens + cell.batch * read
+    head = {"head": cell.batch * read * h * (h * pooled + config.num_labels)}
     return {
         "query_key_value": ((3 * layers - 1) * tokens + cell.batch * read) * h * a,
         "attention": cell.batch * 2 * cell.length * ((layers - 1) * cell.length + read) * a,
         "attention_output": after_attention * h * a,
         "ffn_up": after_attention * h * i,
         "ffn_down": after_attention * h * i,
-        "head": cell.batch * read * h * (h * pooled + config.num_labels),
+        **({} if config.head in POOLINGS else head),
     }
 
 

@@ -39,6 +39,7 @@ from pathlib import Path  # noqa: E402
 from typing import Any, TextIO  # noqa: E402
 
 from bitpress.bench.models import model_kind  # noqa: E402
+from bitpress.sentence_model import read_sentence_model  # noqa: E402
 
 Batch = dict[str, list[list[int]]]  # "ids" and "type_ids": B sequences of token ids, unpadded
 Predictor = Callable[[list[str]], Any]  # from texts to an answer each
@@ -67,8 +68,8 @@ def load_artifact(path: Path, threads: int) -> LoadedModel:
 
 
 def load_checkpoint(path: Path, threads: int) -> LoadedModel:
-    """``transformers`` on a checkpoint, a classifier of texts or tokens or a model of question answering: fp32, eval,
-    inference mode, scaled-dot-product attention.
+    """``transformers`` on a checkpoint, a classifier of texts or tokens, a model of question answering or an encoder of
+    sentences: fp32, eval, inference mode, scaled-dot-product attention.
 
     The attention mask is given only where a batch is ragged: without it torch may choose its faster attention.
     """
@@ -79,11 +80,14 @@ def load_checkpoint(path: Path, threads: int) -> LoadedModel:
     config = transformers.AutoConfig.from_pretrained(path, local_files_only=True)
     names = " ".join(config.architectures or ())
     asks = "ForQuestionAnswering" in names
+    sentences = read_sentence_model(path)
     kind: Any = transformers.AutoModelForSequenceClassification
     if asks:
         kind = transformers.AutoModelForQuestionAnswering
     elif "ForTokenClassification" in names:
         kind = transformers.AutoModelForTokenClassification
+    elif sentences is not None:
+        kind = transformers.AutoModel
     model = kind.from_pretrained(path, dtype=torch.float32, attn_implementation="sdpa", local_files_only=True).eval()
     # RoBERTa counts positions from what is not padding; DistilBERT and others take no token types.
     pad = model.config.pad_token_id or 0
@@ -99,7 +103,17 @@ def load_checkpoint(path: Path, threads: int) -> LoadedModel:
             inputs["attention_mask"] = (torch.arange(longest) < torch.tensor(lengths)[:, None]).long()
         with torch.inference_mode():
             output = model(**inputs)
-            return torch.stack([output.start_logits, output.end_logits], -1).numpy() if asks else output.logits.numpy()
+            if asks:
+                return torch.stack([output.start_logits, output.end_logits], -1).numpy()
+            if sentences is None:
+                return output.logits.numpy()
+            hidden = output.last_hidden_state
+            if sentences.pooling == "cls":
+                return hidden[:, 0].numpy()
+            real = (torch.arange(longest) < torch.tensor(lengths)[:, None])[:, :, None]
+            if sentences.pooling == "max":
+                return hidden.masked_fill(~real, -torch.inf).amax(dim=1).numpy()
+            return ((hidden * real).sum(dim=1) / real.sum(dim=1)).numpy()
 
     info = {"engine": f"PyTorch {torch.__version__} fp32", "isa": torch.backends.cpu.get_cpu_capability().lower()}
     return LoadedModel(forward, info)

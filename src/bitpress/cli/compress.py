@@ -49,11 +49,16 @@ def compress(
         ),
     ] = None,
     task: Annotated[
-        str | None, typer.Option(help="Layout and metric, such as glue/sst2.", show_default="the teacher's own")
+        str | None,
+        typer.Option(
+            help="Layout and metric, such as glue/sst2; embedding makes one of a bare encoder.",
+            show_default="the teacher's own",
+        ),
     ] = None,
     text_column: options.TextColumn = None,
     pair_column: options.PairColumn = None,
     label_column: options.LabelColumn = None,
+    pooling: options.Pooling = None,
     epochs: options.Epochs = None,
     learning_rate: options.LearningRate = None,
     batch_size: options.BatchSize = None,
@@ -76,13 +81,16 @@ def compress(
     if student is not None:
         overrides["student.init"] = student
     if dev is None:
+        from bitpress.data import EMBEDDING, get_task
+
+        is_of_data = task is not None and get_task(task).kind != EMBEDDING  # that one says what head there is, too
         about_data = {
-            **{"--train": train, "--max-drop": max_drop, "--task": task},
+            **{"--train": train, "--max-drop": max_drop, "--task": task if is_of_data else None},
             **{"--text-column": text_column, "--pair-column": pair_column, "--label-column": label_column},
         }
         if given := [option for option, value in about_data.items() if value is not None]:
             raise BitpressError(f"{given[0]} is given without --dev; give both")
-        _pack(teacher, recipe, out, overrides, as_json)
+        _pack(teacher, recipe, out, task, pooling, overrides, as_json)
         return
     from bitpress.recipes.runner import compress as run
 
@@ -96,6 +104,7 @@ def compress(
             out=out,
             columns=columns,
             task=task,
+            pooling=pooling,
             overrides=overrides,
             max_drop=max_drop,
             seed=seed,
@@ -110,11 +119,19 @@ def compress(
         raise typer.Exit(EXIT_DROP_EXCEEDED)
 
 
-def _pack(teacher: Path, recipe: str, out: Path, overrides: dict[str, Any], as_json: bool) -> None:
+def _pack(
+    teacher: Path,
+    recipe: str,
+    out: Path,
+    task: str | None,
+    pooling: str | None,
+    overrides: dict[str, Any],
+    as_json: bool,
+) -> None:
     from bitpress.recipes.runner import pack
 
     with only_results_on_stdout():
-        result = pack(teacher, recipe=recipe, out=out, overrides=overrides).as_dict()
+        result = pack(teacher, recipe=recipe, out=out, task=task, pooling=pooling, overrides=overrides).as_dict()
     if as_json:
         emit_json(result)
         return

@@ -10,7 +10,7 @@ import typer
 from bitpress.bench.models import model_kind
 from bitpress.cli import options
 from bitpress.cli.output import emit_json, format_metric, only_results_on_stdout, print_table
-from bitpress.errors import DataError
+from bitpress.errors import BitpressError, DataError
 
 
 def evaluate(
@@ -25,18 +25,21 @@ def evaluate(
     text_column: options.TextColumn = None,
     pair_column: options.PairColumn = None,
     label_column: options.LabelColumn = None,
+    pooling: options.Pooling = None,
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:
     """Measure the metric of a model on labelled text."""
     with only_results_on_stdout():
         if model_kind(model) == "artifact":
+            if pooling is not None:
+                raise BitpressError("--pooling is given, but an artifact has its own; leave it out")
             result = evaluate_artifact(model, data, task, text_column, pair_column, label_column, threads)
         else:
             from bitpress.recipes.runner import evaluate_checkpoint
 
             columns = options.data_options(text_column, pair_column, label_column)
-            result = evaluate_checkpoint(model, data, columns=columns, task=task)
+            result = evaluate_checkpoint(model, data, columns=columns, task=task, pooling=pooling)
     if as_json:
         emit_json(result)
         return
@@ -67,7 +70,7 @@ def evaluate_artifact(
     """
     import bitpress
     from bitpress.data import get_task, read_dataset
-    from bitpress.runtime.pipeline import evaluation_task
+    from bitpress.runtime.evaluation import evaluation_task
 
     model = bitpress.load(path, threads=threads)
     task = evaluation_task(model.config) if task_name is None else get_task(task_name)

@@ -19,12 +19,14 @@ def finetune(
     task: Annotated[
         str,
         typer.Option(
-            help="classification, regression, ner (entities), qa (questions), or a GLUE task such as glue/sst2."
+            help="classification, regression, multilabel, ner (entities), qa (questions), embedding, or a GLUE task "
+            "such as glue/sst2."
         ),
     ] = "classification",
     text_column: options.TextColumn = None,
     pair_column: options.PairColumn = None,
     label_column: options.LabelColumn = None,
+    pooling: options.Pooling = None,
     epochs: options.Epochs = None,
     learning_rate: options.LearningRate = None,
     batch_size: options.BatchSize = None,
@@ -49,6 +51,7 @@ def finetune(
             dev=dev,
             out=out,
             columns=columns,
+            pooling=pooling,
             overrides=overrides,
             seed=seed,
             quiet=quiet,

@@ -55,7 +55,7 @@ def _print(path: Path, description: dict[str, Any]) -> None:
             "all": ", signs; a query attends to every key",
             "softmax": ", elastic bits; a query attends where softmax passes a learned threshold (BiT)",
         }[activations["attention"]]
-    answers = "one number" if task["kind"] == "regression" else ", ".join(task["labels"])
+    answers = {"regression": "one number", "embedding": "a vector"}.get(task["kind"]) or ", ".join(task["labels"])
     paper = description["paper_accounting"]
     summary = [
         ["recipe", description["recipe"]],

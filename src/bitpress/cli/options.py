@@ -43,7 +43,18 @@ TextColumn = Annotated[
 ]
 PairColumn = Annotated[str | None, typer.Option(help="Column of the second text of a pair.", show_default=False)]
 LabelColumn = Annotated[
-    str | None, typer.Option(help="Column of the label; of CoNLL columns a number.", show_default="by common names")
+    str | None,
+    typer.Option(
+        help="Column of the label, or a,b,c of 0 and 1 a label; of CoNLL columns a number.",
+        show_default="by common names",
+    ),
+]
+Pooling = Annotated[
+    str | None,
+    typer.Option(
+        help="Of sentence embeddings (--task embedding): mean, cls or max.",
+        show_default="as modules.json says, else mean",
+    ),
 ]
 
 

@@ -1,12 +1,13 @@
-"""``bitpress predict``: texts in, labels, entities or answers out, by the engine."""
+"""``bitpress predict``: texts in, labels, entities, answers or vectors out, by the engine."""
 
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +15,9 @@ from bitpress.bench.models import require_artifact
 from bitpress.cli import options
 from bitpress.cli.output import emit_json, note
 from bitpress.errors import BitpressError, DataError
+
+if TYPE_CHECKING:
+    from bitpress.runtime.pipeline import Model
 
 Text = str | tuple[str, str]  # a text, or a text and the second text of its pair
 
@@ -33,16 +37,28 @@ def predict(
     ] = None,
     text_column: options.TextColumn = None,
     pair_column: options.PairColumn = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="File to write vectors to, float32 of texts x columns as numpy saves them: .npy."),
+    ] = None,
     threads: options.Threads = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a text, one a line.")] = False,
 ) -> None:
-    """Classify texts, find the entities in them, or answer questions: arguments, a file, or the lines of stdin. A
-    question is a TEXT and its context the --pair."""
+    """Classify texts, find the entities in them, answer questions, or make vectors of texts: arguments, a file, or the
+    lines of stdin. A question is a TEXT and its context the --pair."""
     items = _texts(texts, pair, input_file, text_column, pair_column)
     require_artifact(model, "predict")
     import bitpress
 
     loaded = bitpress.load(model, threads=threads)
+    is_embedding = loaded.task.kind == "embedding"
+    if out is not None and not is_embedding:
+        raise BitpressError(f"--out is given, but {model} gives no vectors; leave it out")
+    if is_embedding and out is None and not as_json:
+        raise BitpressError(f"{model} gives vectors; give --out FILE.npy, or --json")
+    if out is not None:
+        _write_vectors(loaded, items, model, out)
+        return
     asked: Iterator[tuple[str | None, Text]] = ((None, item) for item in items)
     if loaded.task.spans is not None and input_file is not None:
         from bitpress.data.questions import iter_questions, may_hold_questions
@@ -58,6 +74,27 @@ def predict(
             else:
                 print(_lines(result))
         sys.stdout.flush()
+
+
+def _write_vectors(loaded: Model, items: Iterator[Text], model: Path, out: Path) -> None:
+    """All vectors to one file, which appears when it is complete."""
+    import numpy as np
+
+    texts: list[str] = []
+    for item in items:
+        _check_shape(item, False, model)
+        assert isinstance(item, str), "checked just now"
+        texts.append(item)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        vectors = loaded.encode(texts, batch_size=BATCH)
+    for warning in caught:
+        note(f"note: {warning.message}")
+    partial = out.with_name(f".{out.name}.tmp")
+    with partial.open("wb") as file:
+        np.save(file, vectors)
+    partial.replace(out)
+    note(f"{len(vectors):,} vectors of {vectors.shape[1]} columns in {out}")
 
 
 def _texts(
@@ -104,7 +141,8 @@ def _check_shape(item: Text, wants_pair: bool, model: Path) -> None:
 def _lines(result: dict[str, Any]) -> str:
     """``positive  0.987  a film that lingers``, tabs between; a regression has no label. Of entities first the text,
     then a line each: ``  person  0.991  0  12  Ada Lovelace``. Of an answer ``Ada  0.931  0  3  Who wrote it?``, where
-    there is none ``(no answer)``."""
+    there is none ``(no answer)``. Of labels that go together all that were found, ``-`` for none: ``angry 0.912, late
+    0.634  where is my order``."""
     if "entities" in result:
         found = (
             f"  {one['entity']}\t{one['score']:.3f}\t{one['start']}\t{one['end']}\t{one['text']}"
@@ -114,9 +152,16 @@ def _lines(result: dict[str, Any]) -> str:
     if "answer" in result:
         place = f"{result['score']:.3f}\t{result['start']}\t{result['end']}"
         return f"{result['answer'] or '(no answer)'}\t{place}\t{result['question']}{_cut(result)}"
+    if "labels" in result:
+        labels = ", ".join(f"{label} {result['scores'][label]:.3f}" for label in result["labels"]) or "-"
+        return f"{labels}\t{_text(result)}"
     label = "" if result["label"] is None else f"{result['label']}\t"
+    return f"{label}{result['score']:.3f}\t{_text(result)}"
+
+
+def _text(result: dict[str, Any]) -> str:
     pair = f"\t{result['pair']}" if "pair" in result else ""
-    return f"{label}{result['score']:.3f}\t{result['text']}{pair}{_cut(result)}"
+    return f"{result['text']}{pair}{_cut(result)}"
 
 
 def _cut(result: dict[str, Any]) -> str:

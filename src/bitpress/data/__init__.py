@@ -7,9 +7,19 @@ from bitpress.data.dataset import Dataset
 from bitpress.data.metrics import compute_metrics, majority_baseline
 from bitpress.data.readers import SOURCE_ROW, VARIANT, iter_texts, read_dataset
 from bitpress.data.scores import headline, score, summarize
-from bitpress.data.tasks import QUESTION_ANSWERING, TASK_NAMES, TOKEN_CLASSIFICATION, Task, get_task
+from bitpress.data.tasks import (
+    EMBEDDING,
+    MULTILABEL,
+    QUESTION_ANSWERING,
+    TASK_NAMES,
+    TOKEN_CLASSIFICATION,
+    Task,
+    get_task,
+)
 
 __all__ = [
+    "EMBEDDING",
+    "MULTILABEL",
     "QUESTION_ANSWERING",
     "SOURCE_ROW",
     "TASK_NAMES",

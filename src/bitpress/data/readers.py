@@ -19,9 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bitpress.data.dataset import Dataset
+from bitpress.data.label_sets import read_label_sets
 from bitpress.data.questions import read_questions
 from bitpress.data.saved import is_saved, read_saved_table
 from bitpress.data.tables import (
+    MAX_CLASSES,
     Table,
     check_characters,
     field_value,
@@ -33,7 +35,7 @@ from bitpress.data.tables import (
     require_column,
 )
 from bitpress.data.tagged import read_tagged
-from bitpress.data.tasks import QUESTION_ANSWERING, TOKEN_CLASSIFICATION, Task
+from bitpress.data.tasks import EMBEDDING, MULTILABEL, QUESTION_ANSWERING, TOKEN_CLASSIFICATION, Task
 from bitpress.errors import DataError
 
 # Names that text, second text and label go by in published datasets, most specific first.
@@ -54,6 +56,8 @@ PAIR_COLUMNS = (
     ("question", "answer"),
     ("query", "passage"),
     ("query", "document"),
+    ("anchor", "positive"),
+    ("query", "positive"),
     ("#1 string", "#2 string"),
 )
 TEXT_COLUMNS = (
@@ -66,12 +70,12 @@ LABEL_COLUMNS = {
         *("polarity", "rating", "score"),
     ),
     "regression": ("score", "label", "labels", "target", "similarity", "rating", "value"),
+    "embedding": ("score", "similarity", "similarity_score", "label", "labels", "target", "rating", "value"),
 }
 
 # What `bitpress augment` writes beside a row: the row it comes from, and which of its variants it is (0: that row).
 SOURCE_ROW, VARIANT = "source_row", "variant"
 
-MAX_CLASSES = 1000
 MAX_LABEL_LENGTH = 200
 
 
@@ -93,7 +97,9 @@ def read_dataset(
     (as numbers where all are). ``require_labels=False`` does not read the label column at all. Raises DataError.
 
     Files of token classification: :func:`bitpress.data.tagged.read_tagged`, of question answering
-    :func:`bitpress.data.questions.read_questions`.
+    :func:`bitpress.data.questions.read_questions`, of labels that go together
+    :func:`bitpress.data.label_sets.read_label_sets`. Of embedding a file has pairs of texts with scores or without, or,
+    where there is no second column of text, texts alone.
     """
     if task.kind == TOKEN_CLASSIFICATION:
         if pair_column is not None:
@@ -105,20 +111,25 @@ def read_dataset(
     own_text = (text_column or task.text_column) if task.text_column is not None else None
     table, fingerprint = _load_table(path, task.columns, own_text)
     text, pair = _find_texts(table, task, text_column, pair_column)
-    label = _find_label(table, task, label_column) if require_labels else None
+    columns_of_text = [text] if pair is None else [text, pair]
+    if task.kind == MULTILABEL:
+        sets, names = read_label_sets(table, columns_of_text, label_column, label_names, require_labels)
+        return Dataset(*_texts(table, text, pair), sets, names, str(path), fingerprint, _originals(table))
+    is_asked = require_labels and not (task.kind == EMBEDDING and pair is None)
+    label = _find_label(table, task, label_column) if is_asked else None
     if label is not None and label in (text, pair):
         raise DataError("one column cannot be both text and label", path, table.header_line, table.columns[label])
-    texts = [_text(table, line, values, text) for line, values in table.rows]
-    pairs = None if pair is None else [_text(table, line, values, pair) for line, values in table.rows]
+    texts, pairs = _texts(table, text, pair)
     labels: NDArray[Any] | None = None
     names = list(label_names or task.labels or ())
-    if label is not None and task.kind == "regression":
+    if label is not None and task.kind in ("regression", EMBEDDING):
         labels = np.array([_target(table, line, values, label) for line, values in table.rows], dtype=np.float32)
     elif label is not None:
         raw = [_label(table, line, values, label) for line, values in table.rows]
         names = names or _label_names(table, raw, label)
         labels = _class_indices(table, raw, label, names, task)
-    return Dataset(texts, pairs, labels, names, str(path), fingerprint, _originals(table))
+    apart = task.kind == EMBEDDING
+    return Dataset(texts, pairs, labels, names, str(path), fingerprint, _originals(table), apart=apart)
 
 
 def _load_table(path: str | Path, names: tuple[str, ...] = (), text_column: str | None = None) -> tuple[Table, str]:
@@ -222,19 +233,28 @@ def _no_text_message(table: Table) -> str:
     )
 
 
-def _find_label(table: Table, task: Task, asked: str | None) -> int:
+def _find_label(table: Table, task: Task, asked: str | None) -> int | None:
+    """Position of the label; None where the pairs of an embedding task have no score."""
     if asked is not None:
         return require_column(table, asked, "--label-column")
     for name in (*([task.label_column] if task.label_column else []), *LABEL_COLUMNS[task.kind]):
         index = find_column(table, name)
         if index is not None:
             return index
+    if task.kind == EMBEDDING:
+        return None
     raise DataError(
         f"no column with the label was found among {listed(table.columns)}; name it with --label-column",
         table.path,
         table.header_line or 1,
         task.label_column,
     )
+
+
+def _texts(table: Table, text: int, pair: int | None) -> tuple[list[str], list[str] | None]:
+    """Of every row the text, and the second one where there is one."""
+    texts = [_text(table, line, values, text) for line, values in table.rows]
+    return texts, None if pair is None else [_text(table, line, values, pair) for line, values in table.rows]
 
 
 def _text(table: Table, line: int, values: list[Any], index: int, allow_empty: bool = False) -> str:

@@ -20,6 +20,8 @@ from bitpress.errors import DataError
 
 FORMATS = {".csv": "csv", ".tsv": "tsv", ".txt": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
 
+MAX_CLASSES = 1000  # of one column; more are hardly classes
+
 # NUL ends strings in C; a lone surrogate is either a byte that is not UTF-8 (decoded with surrogateescape) or a
 # broken \u escape in JSON. Neither can be tokenized.
 _BAD_CHARACTER = re.compile("[\0\ud800-\udfff]")

@@ -1,8 +1,8 @@
 """What a task is: which columns hold text and label, which metric counts, how many tokens a text may have.
 
 The GLUE tasks (Wang et al. 2019, arXiv:1804.07461, table 1) know all of it. The plain tasks ``classification``,
-``regression``, ``ner`` (named entities) and ``qa`` (answers in a context) find their columns by common names, or are
-told by ``--text-column`` and its kin.
+``regression``, ``multilabel``, ``ner`` (named entities), ``qa`` (answers in a context) and ``embedding`` find their
+columns by common names, or are told by ``--text-column`` and its kin.
 """
 
 from __future__ import annotations
@@ -15,6 +15,10 @@ from bitpress.errors import DataError
 TOKEN_CLASSIFICATION = "token_classification"
 # The kind of tasks whose answers are parts of a context.
 QUESTION_ANSWERING = "question_answering"
+# The kind of tasks whose texts have none, some or all of the labels.
+MULTILABEL = "multilabel"
+# The kind of tasks that ask for a vector of each text; a row of data is two texts on their own, maybe with a score.
+EMBEDDING = "embedding"
 
 
 @dataclass(frozen=True)
@@ -24,11 +28,13 @@ class Task:
     ``text_column``, ``pair_column`` and ``label_column`` are the names in the task's own layout; None means: find it
     by common names. ``metric`` is the headline among ``metrics``. ``labels`` are the class names in index order where
     the task fixes them. ``header`` is False where the task has files without a header line; ``columns`` then names
-    their columns in order (the last ones may be absent from a row if nothing is read from them).
+    their columns in order (the last ones may be absent from a row if nothing is read from them). ``threshold``, of
+    MULTILABEL, is the probability from which on a label is predicted.
     """
 
     name: str
-    kind: str  # "classification" | "regression" | TOKEN_CLASSIFICATION | QUESTION_ANSWERING
+    # "classification" | "regression" | MULTILABEL | TOKEN_CLASSIFICATION | QUESTION_ANSWERING | EMBEDDING
+    kind: str
     metric: str
     metrics: tuple[str, ...]
     text_column: str | None = None
@@ -38,6 +44,7 @@ class Task:
     labels: tuple[str, ...] | None = None
     header: bool = True
     columns: tuple[str, ...] = ()
+    threshold: float = 0.5
 
 
 # Under this key of config.json a teacher that bitpress fine-tuned says what it was trained for; transformers keeps it.
@@ -48,6 +55,8 @@ _TASKS = {
     for task in (
         Task("classification", "classification", "accuracy", ("accuracy", "f1", "matthews")),
         Task("regression", "regression", "pearson", ("pearson", "spearman")),
+        Task("multilabel", MULTILABEL, "micro_f1", ("micro_f1", "macro_f1")),
+        Task("embedding", EMBEDDING, "spearman", ("spearman", "pearson")),
         Task("ner", TOKEN_CLASSIFICATION, "entity_f1", ("entity_f1", "entity_precision", "entity_recall")),
         # The length of Devlin et al. 2018 and all who followed.
         Task("qa", QUESTION_ANSWERING, "f1", ("f1", "exact_match"), max_length=384),

@@ -4,9 +4,10 @@
 
 Shapes: B texts, T tokens (padded), H hidden size, h heads, d features of a head, L layers, C labels. Of a classifier of
 tokens logits and labels are those of the words of the B texts, so as many rows as there are words; of question
-answering those of 2·B choices among T positions (:func:`bitpress.encoder.position_logits`). The teacher's tensors carry
-no gradient. A padded position has no meaning, so by default (padding="exclude") it has no weight; padding="include" is
-the published mean over every position.
+answering those of 2·B choices among T positions (:func:`bitpress.encoder.position_logits`); of sentence embeddings
+logits are vectors, [B, H], or [2B, H] of pairs of texts. The teacher's tensors carry no gradient. A padded position has
+no meaning, so by default (padding="exclude") it has no weight; padding="include" is the published mean over every
+position.
 """
 
 from __future__ import annotations
@@ -21,11 +22,15 @@ from torch import Tensor
 
 from bitpress.distill.directions import hidden_direction_loss, similarity_direction_loss
 from bitpress.distill.padding import excludes
+from bitpress.encoder.losses import pair_loss, task_loss
 from bitpress.encoder.model import EncoderOutput
 from bitpress.errors import RecipeError
 
 REDUCTIONS = ("batch", "batch_and_class")
 HIDDEN_DISTANCES = ("mse", "direction", "cosine")
+# What the logits of a model are: of one class among several (of one label: a value), of labels that go together, or a
+# vector.
+ANSWERS = ("class", "labels", "vector")
 
 # A score at or below this is a masked one and counts as 0 on either side: the published rule. Real scores are tens.
 MASKED_SCORE = -100.0
@@ -74,6 +79,7 @@ def distillation_loss(
     temperature: float = 1.0,
     reduction: str = "batch",
     padding: str = "exclude",
+    answer: str = "class",
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The weighted sum of the terms.
 
@@ -84,11 +90,13 @@ def distillation_loss(
         weights: factors; None: those of TernaryBERT.
         labels: int64 [B] class ids, where labels have weight; cross-entropy. A model with one label regresses on the
             teacher's value and takes none, as published; where the teacher's value has no weight it regresses on them,
-            fp32 [B].
+            fp32 [B]. Of "labels" fp32 [B, C], of "vector" scores of pairs, fp32 [B], or None (:func:`pair_loss`).
         hidden_distance: "mse" (:func:`hidden_state_loss`), "direction" (:func:`hidden_direction_loss`) or "cosine"
             (:func:`hidden_cosine_loss`).
         temperature, reduction: of :func:`soft_cross_entropy`.
         padding: "exclude" or "include".
+        answer: what logits are, one of ``ANSWERS``. Predictions are compared by :func:`soft_cross_entropy`,
+            :func:`soft_binary_cross_entropy` or :func:`vector_loss`.
 
     Returns:
         The total (a scalar with gradient) and every term before its factor, and "total", as detached 0-d tensors: they
@@ -101,7 +109,9 @@ def distillation_loss(
     weights = LossWeights() if weights is None else weights
     if hidden_distance not in HIDDEN_DISTANCES:
         raise RecipeError(f"hidden_distance is {hidden_distance!r}; allowed: {', '.join(HIDDEN_DISTANCES)}")
-    regresses = student.logits.shape[-1] == 1
+    if answer not in ANSWERS:
+        raise ValueError(f"answer is {answer!r}; allowed: {', '.join(ANSWERS)}")
+    regresses = answer == "class" and student.logits.shape[-1] == 1
     terms: dict[str, tuple[float, Tensor]] = {}
     if teacher is None:
         if weights.needs_teacher:
@@ -120,22 +130,25 @@ def distillation_loss(
         loss = distances[hidden_distance](student.hidden_states, teacher.hidden_states, mask, padding=padding)
         terms["hidden"] = (weights.hidden, loss)
     if weights.prediction:
-        if student.logits.shape != teacher.logits.shape:
+        if student.logits.shape != teacher.logits.shape and answer != "vector":
             raise ValueError(
                 f"logits {tuple(student.logits.shape)} of the student, {tuple(teacher.logits.shape)} of the teacher"
             )
         if regresses:
             loss = regression_loss(student.logits, teacher.logits)
+        elif answer == "vector":
+            loss = vector_loss(student.logits, teacher.logits)
         else:
-            loss = soft_cross_entropy(student.logits, teacher.logits, temperature, reduction=reduction)
+            soft = soft_cross_entropy if answer == "class" else soft_binary_cross_entropy
+            loss = soft(student.logits, teacher.logits, temperature, reduction=reduction)
         terms["prediction"] = (weights.prediction, loss)
     if weights.labels and not (regresses and weights.prediction):
-        if labels is None:
+        if answer == "vector":
+            loss = pair_loss(student.logits, labels)
+        elif labels is None:
             raise ValueError("labels have weight, but none are given")
-        if regresses:
-            loss = regression_loss(student.logits, labels.to(student.logits.dtype).unsqueeze(1))
         else:
-            loss = F.cross_entropy(student.logits, labels)
+            loss = task_loss(student.logits, labels, regresses)
         terms["labels"] = (weights.labels, loss)
     total = torch.stack([factor * loss for factor, loss in terms.values()]).sum()
     scalars = {name: loss.detach() for name, (_, loss) in terms.items()}
@@ -209,18 +222,52 @@ def soft_cross_entropy(student: Tensor, teacher: Tensor, temperature: float = 1.
     Raises:
         RecipeError: another reduction, or a temperature not above 0.
     """
-    if reduction not in REDUCTIONS:
-        raise RecipeError(f"reduction is {reduction!r}; allowed: {', '.join(REDUCTIONS)}")
-    if not temperature > 0:
-        raise RecipeError(f"temperature is {temperature!r}; allowed: a number above 0")
+    _check_softening(temperature, reduction)
     targets = (teacher.detach() / temperature).softmax(dim=-1)
     products = targets * (student / temperature).log_softmax(dim=-1)
     return -(products.sum(dim=-1).mean() if reduction == "batch" else products.mean())
 
 
+def soft_binary_cross_entropy(student: Tensor, teacher: Tensor, temperature: float = 1.0, *, reduction: str) -> Tensor:
+    """−Σ_c [p_c · log σ(z_S / τ)_c + (1 − p_c) · log(1 − σ(z_S / τ)_c)] with p = σ(z_T / τ), of labels that go
+    together, logits [B, C]; arguments and errors as :func:`soft_cross_entropy`."""
+    _check_softening(temperature, reduction)
+    targets = torch.sigmoid(teacher.detach() / temperature)
+    losses = F.binary_cross_entropy_with_logits(student / temperature, targets, reduction="none")
+    return losses.sum(dim=-1).mean() if reduction == "batch" else losses.mean()
+
+
+def vector_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """How far vectors, and how far the cosines between all texts of the batch, are from the teacher's:
+
+        mean over texts of ‖v_S − v_T‖² / ‖v_T‖²  +  mean over pairs of texts of (cos_S − cos_T)²
+
+    The first is 2 − 2·cos(v_S, v_T) of vectors of length 1 (Reimers & Gurevych 2020, arXiv 2004.09813, §2, compare
+    vectors by their mean square); the second is what similarity search reads (Passalis & Tefas 2018, arXiv 1803.10837).
+    Vectors of different widths are compared by the second alone.
+
+    Args:
+        student, teacher: [B, H].
+    """
+    teacher = teacher.detach()
+    ours, theirs = F.normalize(student, dim=-1), F.normalize(teacher, dim=-1)
+    similarities = F.mse_loss(ours @ ours.T, theirs @ theirs.T)
+    if student.shape != teacher.shape:
+        return similarities
+    lengths = teacher.square().sum(dim=-1).clamp(min=1e-24)  # 1e-12 squared, where F.normalize stops, too
+    return ((student - teacher).square().sum(dim=-1) / lengths).mean() + similarities
+
+
 def regression_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean (z_S − z_T)² over logits [B, 1]; the teacher's may be the data's own values."""
     return F.mse_loss(student, teacher.detach())
+
+
+def _check_softening(temperature: float, reduction: str) -> None:
+    if reduction not in REDUCTIONS:
+        raise RecipeError(f"reduction is {reduction!r}; allowed: {', '.join(REDUCTIONS)}")
+    if not temperature > 0:
+        raise RecipeError(f"temperature is {temperature!r}; allowed: a number above 0")
 
 
 class _MeanSquare(torch.autograd.Function):

@@ -1,5 +1,5 @@
-"""Reading and writing Hugging Face checkpoint directories of classifiers of texts or tokens and of models that
-answer questions, of every family in `FAMILIES`.
+"""Reading and writing Hugging Face checkpoint directories of classifiers of texts or tokens, of models that answer
+questions and of encoders of sentences, of every family in `FAMILIES`.
 
 Read: ``config.json`` with ``model.safetensors`` or ``pytorch_model.bin`` (unpickled with ``weights_only=True``, so a
 file cannot run code), either of them whole or in shards under an index. Nothing is fetched: a path is a directory.
@@ -8,6 +8,7 @@ Written: ``config.json``, ``model.safetensors`` in fp32 and the tokenizer's file
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pickle
@@ -25,6 +26,8 @@ from bitpress.encoder.config import PROBLEM_TYPES, EncoderConfig, reads
 from bitpress.encoder.model import SequenceClassifier, fresh_parameter
 from bitpress.encoder.names import from_hf_name, has_tensor, is_ignored, to_hf_name
 from bitpress.errors import UnsupportedModelError
+from bitpress.families import POOLINGS
+from bitpress.sentence_model import read_sentence_model, sentence_files
 
 # In the order of preference, which is that of transformers.
 WEIGHT_FILES = (
@@ -49,13 +52,37 @@ class _Stored(NamedTuple):
     file: Path
 
 
-def load_config(path: str | Path) -> EncoderConfig:
-    """The configuration in directory ``path``.
+def load_config(path: str | Path, pooling: str | None = None) -> EncoderConfig:
+    """The configuration in directory ``path``. One of sentence-transformers is an encoder of sentences, unless its
+    config.json names a head.
+
+    Args:
+        pooling: makes the checkpoint's encoder one of sentences that pools so, whatever head it has; it normalizes
+            vectors unless the directory says that it does not.
 
     Raises:
         UnsupportedModelError: there is none, it is not JSON, or it describes a model that bitpress does not run.
     """
-    return EncoderConfig.from_hf(_read_config(path))
+    raw = _read_config(path)
+    if _names_head(raw) and pooling is None:
+        return EncoderConfig.from_hf(raw)
+    sentences = read_sentence_model(path)
+    if sentences is None and pooling is None:
+        return EncoderConfig.from_hf(raw)
+    pooling = pooling or (sentences.pooling if sentences else None)
+    config = EncoderConfig.from_hf({**raw, "head": pooling, "problem_type": None})
+    return dataclasses.replace(config, normalizes=sentences.normalizes if sentences else True)
+
+
+def has_head(path: str | Path) -> bool:
+    """Whether the checkpoint in ``path`` says that it has the head of a task that classifies or answers."""
+    return _names_head(_read_config(path))
+
+
+def _names_head(config: Mapping[str, Any]) -> bool:
+    names = config.get("architectures")
+    endings = ("Classification", "QuestionAnswering", "MultipleChoice")
+    return isinstance(names, list) and any(str(name).endswith(endings) for name in names)
 
 
 def load_classifier(
@@ -64,11 +91,11 @@ def load_classifier(
     num_labels: int | None = None,
     id2label: Mapping[int, str] | Sequence[str] | None = None,
     problem_type: str | None = None,
-    over_tokens: bool | None = None,
-    over_spans: bool = False,
+    head: str | None = None,
     seed: int = 0,
 ) -> SequenceClassifier:
-    """Load a classifier, or a bare encoder with a fresh head, from a Hugging Face directory. fp32, CPU, eval mode.
+    """Load a classifier, an encoder of sentences, or a bare encoder with a fresh head, from a Hugging Face directory.
+    fp32, CPU, eval mode.
 
     Labels that are given replace those of the checkpoint; the head's weights stay while the number of labels does. A
     pooler or classifier that the file lacks, or a classifier of another size, starts fresh from ``seed``
@@ -76,16 +103,15 @@ def load_classifier(
     the file are ignored, and so is its pooler where the head reads tokens.
 
     Args:
-        over_tokens: whether the classifier shall read tokens, or texts; None: what the checkpoint's does. One of texts
-            does not become one of tokens, nor the reverse: it starts fresh.
-        over_spans: the head shall be that of question answering, which is neither.
+        head: what it shall read, "texts", "tokens" or "spans" (tokens, as question answering does); or, of an encoder
+            of sentences, one of ``POOLINGS``, as for :func:`load_config`. None: what the checkpoint's does. A
+            classifier that reads something else starts fresh.
 
     Raises:
         UnsupportedModelError: the model is of another kind, or the file lacks a tensor, holds one of another shape or
             one that this encoder has no place for; the text names tensor, file, found and expected.
     """
-    wanted = "spans" if over_spans else None if over_tokens is None else "tokens" if over_tokens else "texts"
-    config, is_replaced = _with_head(path, num_labels, id2label, problem_type, wanted)
+    config, is_replaced = _with_head(path, num_labels, id2label, problem_type, head)
     files = _weight_files(Path(path))
     found = _read_tensors(files, config)
     if is_replaced:
@@ -130,10 +156,11 @@ def save_encoder(
     path: str | Path,
     tokenizer_from: str | Path | None = None,
     extra: Mapping[str, Tensor] | None = None,
+    files: Mapping[str, bytes] | None = None,
 ) -> None:
     """Write embeddings and layers of ``model``, without its pooler and head, as a Hugging Face directory that
     ``AutoModel`` and :func:`load_classifier` load; ``extra`` tensors, which both ignore, go into the same file under
-    their own names. Otherwise as :func:`save_classifier`.
+    their own names, and ``files`` into the directory. Otherwise as :func:`save_classifier`.
     """
     family = model.config.family
     body = {
@@ -141,27 +168,40 @@ def save_encoder(
         for name, tensor in _hf_tensors(model, lambda name: not name.startswith(("pooler.", "classifier."))).items()
     }
     config = model.config.to_hf() | {"architectures": [f"{family.name}Model"]}
-    for key in ("id2label", "label2id", "problem_type", *(("head",) if model.config.classifies_tokens else ())):
+    of_texts = not (model.config.classifies_tokens or model.config.gives_vectors)
+    for key in ("id2label", "label2id", "problem_type", *(() if of_texts else ("head",))):
         config.pop(key, None)
-    _write(path, body | dict(extra or {}), config, tokenizer_from)
+    _write(path, body | dict(extra or {}), config, tokenizer_from, files)
 
 
-def save_classifier(model: SequenceClassifier, path: str | Path, tokenizer_from: str | Path | None = None) -> None:
+def save_classifier(
+    model: SequenceClassifier,
+    path: str | Path,
+    tokenizer_from: str | Path | None = None,
+    max_length: int | None = None,
+) -> None:
     """Write ``model`` as a Hugging Face directory that ``AutoModelForSequenceClassification``, or of a classifier of
     tokens ``AutoModelForTokenClassification``, or ``AutoModelForQuestionAnswering``, loads with equal logits.
 
     Weights are the latent fp32 parameters, without quantizers. Everything is written and synced beside ``path`` first;
     a new directory then appears by one rename, in an existing one each file is replaced whole, ``config.json`` last.
-    The same model gives the same bytes. (`transformers` 5 reads relative position checkpoints without their relative
-    part; bitpress and `transformers` 4 read them fully.)
+    The same model gives the same bytes. An encoder of sentences gets the files by which sentence-transformers loads it
+    with equal vectors (:func:`bitpress.sentence_model.sentence_files`). (`transformers` 5 reads relative position
+    checkpoints without their relative part; bitpress and `transformers` 4 read them fully.)
 
     Args:
         tokenizer_from: a directory whose tokenizer files are copied; None: no tokenizer is written.
+        max_length: tokens a text, for sentence-transformers; None: as many as the model has positions.
 
     Raises:
         UnsupportedModelError: ``tokenizer_from`` holds no tokenizer, or ``path`` is a file.
     """
-    _write(path, _hf_tensors(model), model.config.to_hf(), tokenizer_from)
+    config = model.config
+    if not config.gives_vectors:
+        _write(path, _hf_tensors(model), config.to_hf(), tokenizer_from)
+        return
+    files = sentence_files(config.head, config.normalizes, config.hidden_size, max_length)
+    save_encoder(model, path, tokenizer_from, files=files)
 
 
 def _hf_tensors(model: SequenceClassifier, wanted: Callable[[str], bool] = lambda _: True) -> dict[str, Tensor]:
@@ -185,7 +225,11 @@ def _unused_rows(name: str, config: EncoderConfig) -> int:
 
 
 def _write(
-    path: str | Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any], tokenizer_from: str | Path | None
+    path: str | Path,
+    tensors: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    tokenizer_from: str | Path | None,
+    files: Mapping[str, bytes] | None = None,
 ) -> None:
     target = Path(path).resolve()
     if target.exists() and not target.is_dir():
@@ -200,6 +244,9 @@ def _write(
         save_file(dict(tensors), staging / "model.safetensors", metadata={"format": "pt"})
         text = json.dumps(dict(config), indent=2, ensure_ascii=False)
         (staging / "config.json").write_text(text + "\n", encoding="utf-8")
+        for name, content in (files or {}).items():
+            (staging / name).parent.mkdir(exist_ok=True)
+            (staging / name).write_bytes(content)
         _publish(staging, target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -212,9 +259,11 @@ def _with_head(
     problem_type: str | None,
     wanted: str | None,
 ) -> tuple[EncoderConfig, bool]:
-    """The checkpoint's configuration with the head asked for, and whether that reads another thing (``wanted``: texts,
-    tokens or spans) than the checkpoint's. A head that is replaced is not judged first: a multi-label classifier is a
-    fine encoder to start another task from."""
+    """The checkpoint's configuration with the head asked for (``wanted``, as :func:`load_classifier` takes it), and
+    whether that is of another kind than the checkpoint's. A head that is replaced is not judged first: a multi-label
+    classifier is a fine encoder to start another task from."""
+    if wanted in POOLINGS:
+        return load_config(path, wanted), False
     if num_labels is None and id2label is None and problem_type is None and wanted is None:
         return load_config(path), False
     raw = _read_config(path)
@@ -346,14 +395,16 @@ def _copy_tokenizer(source: Path, target: Path) -> None:
 
 def _publish(staging: Path, target: Path) -> None:
     """Move the finished files of ``staging`` to ``target``; a reader sees whole files only."""
-    for file in staging.iterdir():
+    for file in staging.rglob("*"):
         _sync(file)
     _sync(staging)
     if not target.exists():
         os.rename(staging, target)
     else:
-        for file in sorted(staging.iterdir(), key=lambda file: (file.name == "config.json", file.name)):
-            os.replace(file, target / file.name)
+        names = [str(file.relative_to(staging)) for file in staging.rglob("*") if file.is_file()]
+        for name in sorted(names, key=lambda name: (name == "config.json", name)):
+            (target / name).parent.mkdir(exist_ok=True)
+            os.replace(staging / name, target / name)
         _sync(target)
     _sync(target.parent)
 

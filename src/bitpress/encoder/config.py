@@ -8,11 +8,12 @@ from typing import Any, NoReturn
 
 from bitpress.encoder.activations import ACTIVATIONS
 from bitpress.errors import UnsupportedModelError
-from bitpress.families import BERT, FAMILIES, POOLED_HEADS, TOKEN_HEADS, Family
+from bitpress.families import BERT, FAMILIES, POOLED_HEADS, POOLINGS, TOKEN_HEADS, Family
 
-# What the names of Hugging Face's classes end in, by form of head that reads tokens.
+# What the names of Hugging Face's classes end in, by form of head; of those that read texts ForSequenceClassification.
 _TOKEN_CLASSES = {"tokens": "ForTokenClassification", "spans": "ForQuestionAnswering"}
-PROBLEM_TYPES = ("single_label_classification", "regression")
+_CLASSES = {**_TOKEN_CLASSES, **dict.fromkeys(POOLINGS, "Model")}
+PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 
 # True of the source file only (its path, its dtype where bitpress computes and saves fp32, its head), or written anew
 # from other values (label2id is the inverse of id2label). Kept, they could be wrong in what bitpress writes.
@@ -42,8 +43,9 @@ _PROBABILITIES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classi
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """Shape, head and labels of a classifier. Names and defaults are those of Hugging Face's BertConfig, whatever the
-    family; only positions and token types that a text can have are counted.
+    """Shape, head and labels of a classifier, or of an encoder of sentences, which has no labels. Names and defaults
+    are those of Hugging Face's BertConfig, whatever the family; only positions and token types that a text can have are
+    counted.
 
     Build it with :meth:`from_hf`, which checks every value; ``extra`` keeps the keys that bitpress does not read, so
     that a checkpoint passes through without losing them.
@@ -58,8 +60,10 @@ class EncoderConfig:
     attention_head_size: int | None = None  # None: hidden_size / num_attention_heads; given where heads were taken away
     intermediate_size: int = 3072
     hidden_act: str = "gelu"
-    # POOLED_HEADS or TOKEN_HEADS; a key of Hugging Face in no family, where `architectures` says what reads tokens
+    # POOLED_HEADS, TOKEN_HEADS or POOLINGS; a key of Hugging Face in no family, where `architectures` says what reads
+    # tokens, and the files of sentence-transformers what is pooled
     head: str = "linear"
+    normalizes: bool = False  # vectors are divided by their length: by who uses them, not in the forward pass
     hidden_dropout_prob: float = 0.1
     attention_probs_dropout_prob: float = 0.1
     classifier_dropout: float | None = None  # None: hidden_dropout_prob
@@ -79,6 +83,8 @@ class EncoderConfig:
         family = FAMILIES[self.model_type]
         if self.answers_questions:
             return family.over_spans()
+        if self.gives_vectors:
+            return family.headless()
         return family.over_tokens() if self.classifies_tokens else family
 
     @property
@@ -120,9 +126,24 @@ class EncoderConfig:
         return self.head == "spans"
 
     @property
+    def gives_vectors(self) -> bool:
+        """True where the answer to a text is its pooled last hidden states, [H]: a sentence embedding."""
+        return self.head in POOLINGS
+
+    @property
+    def answer_size(self) -> int:
+        """Columns of an answer: C, or H of a sentence embedding."""
+        return self.hidden_size if self.gives_vectors else self.num_labels
+
+    @property
+    def is_multilabel(self) -> bool:
+        """True where every label is a question of its own: a text may have none, some or all of them."""
+        return self.problem_type == "multi_label_classification"
+
+    @property
     def is_regression(self) -> bool:
         """True where the single output is a value: `problem_type` says so, or says nothing and there is one label."""
-        if self.classifies_tokens:
+        if self.classifies_tokens or self.gives_vectors:
             return False
         return self.problem_type == "regression" or (self.problem_type is None and self.num_labels == 1)
 
@@ -144,6 +165,8 @@ class EncoderConfig:
         values = {**family.defaults, **known, "id2label": _read_id2label(config)}
         if "head" not in known and (head := _named_head(config)) is not None:
             values["head"] = head
+        if values.get("head") in POOLINGS:
+            values |= {"id2label": {}, "problem_type": None}
         loaded = cls(model_type=family.model_type, **values, extra=extra)
         if loaded.embedding_size == loaded.hidden_size:
             loaded = replace(loaded, embedding_size=None)  # then a student of another hidden size has no projection
@@ -170,15 +193,18 @@ class EncoderConfig:
 
     def _document(self, values: dict[str, Any], default_head: str | None = None) -> dict[str, Any]:
         """``values`` and what every config.json has; keys sorted."""
-        values["id2label"] = {str(index): label for index, label in self.id2label.items()}
-        values["label2id"] = self.label2id
-        for name in ("problem_type", "attention_head_size"):
-            if getattr(self, name) is not None:
-                values[name] = getattr(self, name)
+        kind = _CLASSES.get(self.head, "ForSequenceClassification")
+        values |= {"model_type": self.model_type, "architectures": [f"{self.family.name}{kind}"], "dtype": "float32"}
+        if self.attention_head_size is not None:
+            values["attention_head_size"] = self.attention_head_size
         if self.head != (default_head or self.family.default_head):  # as transformers has it, it goes without saying
             values["head"] = self.head
-        kind = _TOKEN_CLASSES.get(self.head, "ForSequenceClassification")
-        values |= {"model_type": self.model_type, "architectures": [f"{self.family.name}{kind}"], "dtype": "float32"}
+        if self.gives_vectors:
+            return dict(sorted((self.extra | values).items()))
+        values["id2label"] = {str(index): label for index, label in self.id2label.items()}
+        values["label2id"] = self.label2id
+        if self.problem_type is not None:
+            values["problem_type"] = self.problem_type
         return dict(sorted((self.extra | values).items()))
 
     def with_labels(
@@ -192,7 +218,7 @@ class EncoderConfig:
         their number fits, otherwise they become LABEL_0, LABEL_1, …
 
         Where the number of labels changes, or what the head reads, so may the kind of problem: then `problem_type` is
-        as given, or None.
+        as given, or None. An encoder of sentences has no labels.
 
         Raises:
             UnsupportedModelError: the values contradict each other.
@@ -207,8 +233,10 @@ class EncoderConfig:
         elif num_labels is not None and num_labels != self.num_labels:
             labels = _read_id2label({"num_labels": num_labels})
         else:
-            labels = dict(self.id2label)
+            labels = dict(self.id2label) or _read_id2label({})
         head = head or self.head
+        if head in POOLINGS:
+            labels, problem_type = {}, None
         is_same_kind = reads(head) == reads(self.head) and len(labels) == self.num_labels
         if problem_type is None and is_same_kind:
             problem_type = self.problem_type
@@ -251,8 +279,8 @@ def _named_head(config: Mapping[str, Any]) -> str | None:
 
 
 def reads(head: str) -> str:
-    """What kind of head it is, whose weights mean nothing to another: "tokens", "spans", or "texts"."""
-    return head if head in TOKEN_HEADS else "texts"
+    """What kind of head it is, whose weights mean nothing to another: one of TOKEN_HEADS or POOLINGS, or "texts"."""
+    return "texts" if head in POOLED_HEADS else head
 
 
 def _read_id2label(config: Mapping[str, Any]) -> dict[int, str]:
@@ -318,7 +346,7 @@ def _check_values(config: EncoderConfig) -> None:
     if pad is not None and not (isinstance(pad, int) and 0 <= pad < config.vocab_size):
         refuse("pad_token_id", f"null or an id below vocab_size {config.vocab_size}")
     _check_choice(config, "hidden_act", tuple(ACTIVATIONS))
-    _check_choice(config, "head", (*POOLED_HEADS, *TOKEN_HEADS))
+    _check_choice(config, "head", (*POOLED_HEADS, *TOKEN_HEADS, *POOLINGS))
     _check_choice(config, "position_embedding_type", config.family.position_types)
     if config.problem_type is not None:
         _check_choice(config, "problem_type", PROBLEM_TYPES)

@@ -1,5 +1,6 @@
-"""An encoder with a classification head over texts or tokens, or with one of question answering, as bitpress trains it:
-BERT (Devlin et al. 2018, arXiv 1810.04805), and what the families of :mod:`bitpress.families` do otherwise.
+"""An encoder with a classification head over texts or tokens, with one of question answering, or one of sentences, as
+bitpress trains it: BERT (Devlin et al. 2018, arXiv 1810.04805), and what the families of :mod:`bitpress.families` do
+otherwise.
 
 Shapes throughout: B texts, T tokens (padded), E embedding size (H but in ELECTRA), H hidden size, I intermediate size,
 h heads of width d, A = h·d (which is H but where heads were taken away), L layers, C labels. Attribute names are the
@@ -32,7 +33,7 @@ MASKED = torch.finfo(torch.float32).min
 class EncoderOutput:
     """What one forward pass returns; the tuples are empty unless ``collect`` was asked for."""
 
-    logits: Tensor  # [B, C]; of a head that reads tokens [B, T, C]
+    logits: Tensor  # [B, C]; of a head that reads tokens [B, T, C]; of sentence embeddings [B, H], the vectors
     hidden_states: tuple[Tensor, ...] = ()  # L + 1 of [B, T, H]: embedding output, then each layer's output
     attention_scores: tuple[Tensor, ...] = ()  # L of [B, h, T, T]: masked, before softmax
     projections: tuple[tuple[Tensor, Tensor, Tensor], ...] = ()  # L × query, key, value [B, h, T, d], not quantized
@@ -245,7 +246,8 @@ class Pooler(nn.Module):
 
 class SequenceClassifier(nn.Module):
     """BERT encoder and classifier over one or two texts, or with head "tokens" or "spans" over the tokens of a text. A
-    classifier of texts reads the pooler, and one label means regression; one of tokens has no pooler.
+    classifier of texts reads the pooler, and one label means regression; one of tokens has no pooler. With a head of
+    ``POOLINGS`` there is neither: the answer is the pooled last hidden states, before any normalization.
 
     Fresh parameters are those of :func:`fresh_parameter`, a function of ``seed`` and the tensor's name only;
     ``fresh_tensors`` names the parameters that no checkpoint filled.
@@ -257,8 +259,8 @@ class SequenceClassifier(nn.Module):
         with torch.device("meta"):  # skips torch's own initialisation, which would be thrown away
             self.embeddings = Embeddings(config)
             self.layers = nn.ModuleList(Layer(config, f"layers.{i}") for i in range(config.num_hidden_layers))
-            self.pooler = None if config.classifies_tokens else Pooler(config)
-            self.classifier = Linear(config.hidden_size, config.num_labels)
+            self.pooler = Pooler(config) if config.head in POOLED_HEADS else None
+            self.classifier = None if config.gives_vectors else Linear(config.hidden_size, config.num_labels)
         self.classifier_dropout = (
             config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
         )
@@ -290,9 +292,13 @@ class SequenceClassifier(nn.Module):
             UnsupportedModelError: more tokens than the model has positions.
         """
         hidden, hidden_states, attention = self.encode(input_ids, attention_mask, token_type_ids, collect)
-        features = hidden if self.pooler is None else self.pooler(hidden)
+        if self.classifier is None:
+            answer = pool(hidden, attention_mask, self.config.head)
+        else:
+            features = hidden if self.pooler is None else self.pooler(hidden)
+            answer = self.classifier(dropout(features, self.classifier_dropout, self.training))
         return EncoderOutput(
-            self.classifier(dropout(features, self.classifier_dropout, self.training)),
+            answer,
             tuple(hidden_states),
             tuple(states.scores for states in attention),
             tuple(states.projections for states in attention),
@@ -360,6 +366,22 @@ class SequenceClassifier(nn.Module):
             elif isinstance(module, FeedForward):
                 module.dropout = probability
         self.classifier_dropout = probability
+
+
+def pool(hidden: Tensor, mask: Tensor | None, pooling: str) -> Tensor:
+    """Last hidden states [B, T, H] of padded texts, their mask [B, T] (None: no padding) → vectors [B, H], as the
+    pooling module of sentence-transformers makes them (Reimers & Gurevych 2019, arXiv 1908.10084, §3).
+
+    pooling: one of ``bitpress.families.POOLINGS``.
+    """
+    if pooling == "cls":
+        return hidden[:, 0]
+    if mask is None:
+        mask = torch.ones(hidden.shape[:2], device=hidden.device)
+    if pooling == "max":
+        return hidden.masked_fill(~mask.to(torch.bool)[:, :, None], -torch.inf).amax(dim=1)
+    weights = mask.to(hidden.dtype)[:, :, None]
+    return (hidden * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
 
 
 def head_parameters(model: SequenceClassifier) -> list[nn.Parameter]:

@@ -18,7 +18,15 @@ from typing import Any
 import numpy as np
 
 from bitpress.augment import MaskedWords, Sentence, Variation, WordVectors, replaceable, stop_words, variants
-from bitpress.data import QUESTION_ANSWERING, SOURCE_ROW, TOKEN_CLASSIFICATION, VARIANT, Dataset, get_task
+from bitpress.data import (
+    EMBEDDING,
+    QUESTION_ANSWERING,
+    SOURCE_ROW,
+    TOKEN_CLASSIFICATION,
+    VARIANT,
+    Dataset,
+    get_task,
+)
 from bitpress.encoder import MaskedLanguageHead, load_classifier, load_extra_tensors
 from bitpress.encoder.masked_lm import PREFIX
 from bitpress.errors import DataError, RecipeError
@@ -88,6 +96,8 @@ def augment(
         raise RecipeError(f"task {task!r} has tagged words; augment writes variants of texts and pairs only")
     if known.kind == QUESTION_ANSWERING:
         raise RecipeError(f"task {task!r} has answers in contexts; augment writes variants of texts and pairs only")
+    if known.kind == EMBEDDING:
+        raise RecipeError(f"task {task!r}: a variant of a text may mean something else; augment needs another task")
     data = read_split(train, known, columns, None)
     splitter = Tokenizer.from_directory(words_from)
     settings = {
@@ -203,9 +213,11 @@ def _column_names(data: Dataset) -> list[str]:
     return [*texts, "label"]
 
 
-def _label(data: Dataset, row: int) -> str | float:
+def _label(data: Dataset, row: int) -> str | float | list[str]:
     assert data.labels is not None, "read_split requires labels"
     value = data.labels[row]
+    if value.ndim:  # of labels that go together
+        return [data.label_names[i] for i in value.nonzero()[0]]
     return data.label_names[int(value)] if data.label_names else float(value)
 
 

@@ -17,9 +17,9 @@ from bitpress.encoder import SequenceClassifier
 from bitpress.errors import RecipeError
 from bitpress.freeze import freeze
 from bitpress.quantize import Policy, apply_policy
-from bitpress.recipes.inputs import kind_of
 from bitpress.recipes.schema import Recipe
 from bitpress.recipes.student import start_from_random_tokens
+from bitpress.recipes.teacher_task import kind_of
 from bitpress.runtime.engine import PROFILED_LINEARS, Engine
 from bitpress.sensitivity import Block
 from bitpress.sensitivity.report_file import write_json

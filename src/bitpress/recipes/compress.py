@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,9 @@ from rich.console import Console
 import bitpress
 from bitpress.artifact import WEIGHTS_DIGEST_KEY, SpanSpec, check_destination, describe, replace_file
 from bitpress.artifact.strict_json import dump_object
-from bitpress.data import Dataset, headline, summarize
+from bitpress.data import EMBEDDING, Dataset, headline, summarize
 from bitpress.data.squad_metrics import THRESHOLD
-from bitpress.encoder import SequenceClassifier, load_classifier
+from bitpress.encoder import EncoderConfig, SequenceClassifier, load_classifier
 from bitpress.errors import TrainingError
 from bitpress.freeze import check_freezable, freeze, round_side_data
 from bitpress.recipes.announce import print_policy
@@ -33,13 +34,12 @@ from bitpress.recipes.evaluation import (
 )
 from bitpress.recipes.inputs import (
     DataOptions,
-    TeacherTask,
+    check_pairs,
     check_same_form,
     check_tokenizer,
     file_digest,
     read_split,
     resolve_max_length,
-    teacher_task,
     tokenize,
     unread_note,
     weights_digest,
@@ -50,6 +50,7 @@ from bitpress.recipes.replay import is_binarized, replay_logits, replayable, sig
 from bitpress.recipes.run_directory import WEIGHTS, RunDirectory
 from bitpress.recipes.schema import Recipe, Stage, load_recipe
 from bitpress.recipes.student import enter_stage, init_directory, init_projections, make_student, narrow_student
+from bitpress.recipes.teacher_task import TeacherTask, teacher_task
 from bitpress.recipes.teaching import Teaching, plan_teaching
 from bitpress.runtime.pipeline import load
 from bitpress.runtime.tokenization import Tokenizer
@@ -127,6 +128,7 @@ def compress(
     out: str | Path,
     columns: DataOptions | None = None,
     task: str | None = None,
+    pooling: str | None = None,
     overrides: Mapping[str, Any] | None = None,
     max_drop: float | None = None,
     seed: int = 0,
@@ -140,24 +142,26 @@ def compress(
 
     Args:
         teacher: Hugging Face directory of a fine-tuned BERT classifier (of texts or tokens), regressor or model of
-            question answering.
+            question answering, or of an encoder of sentences.
         recipe: a name of ``list_recipes()`` or a YAML file; ``overrides``: see ``load_recipe``.
-        train: labelled training text; may be absent where the recipe trains nothing.
+        train: labelled training text; may be absent where the recipe trains nothing. Of sentence embeddings single
+            texts will do, unless the recipe has a use for pairs.
         task: layout and metric of the data; None: what the teacher was fine-tuned for.
+        pooling: see :func:`bitpress.recipes.teacher_task.teacher_task`.
         max_drop: points that the artifact may lose before ``within_max_drop`` is False; writes the artifact anyway.
 
     Raises:
         DataError, UnsupportedModelError, RecipeError, TrainingError, ArtifactError: nothing is written then.
     """
     console = Console(stderr=True)
-    inputs = _read_inputs(teacher, load_recipe(recipe, overrides, seed), train, dev, columns, task)
-    teacher_model = load_classifier(teacher, id2label=_labels(inputs))
+    inputs = _read_inputs(teacher, load_recipe(recipe, overrides, seed), train, dev, columns, task, pooling)
+    teacher_model = load_classifier(teacher, id2label=_labels(inputs), head=inputs.known.pooling)
     if teacher_model.fresh_tensors:
         raise TrainingError(
             f"{teacher} is not fine-tuned: its checkpoint lacks {', '.join(sorted(teacher_model.fresh_tensors))}. "
             "Fine-tune it first: bitpress finetune ENCODER --train … --dev … --out teacher/"
         )
-    student = make_student(inputs.recipe.student, teacher, _labels(inputs), seed)
+    student = make_student(inputs.recipe.student, teacher, _labels(inputs), seed, inputs.known.pooling)
     for stage in inputs.recipe.stages:
         if stage.distill is not None and stage.distill.teacher == "teacher":
             plan_teaching(stage.distill, student.config, teacher_model.config)
@@ -240,6 +244,7 @@ def _read_inputs(
     dev: str | Path,
     columns: DataOptions | None,
     task: str | None,
+    pooling: str | None,
 ) -> _Inputs:
     if train is None and recipe.trains:
         raise TrainingError(f"recipe {recipe.name!r} trains the student; give labelled text to train on with --train")
@@ -248,12 +253,15 @@ def _read_inputs(
             f"bits is {recipe.bits}, which is divided by a sensitivity that is measured on labelled text; give it with "
             "--train, or a finished measurement with --set sensitivity=DIR"
         )
-    known = teacher_task(teacher, task)
+    known = teacher_task(teacher, task, pooling)
     train_set = None if train is None else read_split(train, known.task, columns, known.label_names)
     own_names = known.label_names or (train_set.label_names if train_set else None)
     dev_set = read_split(dev, known.task, columns, own_names or None)
-    if train_set is not None:
+    check_pairs(dev_set)
+    if train_set is not None and known.task.kind != EMBEDDING:
         check_same_form(train_set, dev_set)
+    elif train_set is not None and recipe.uses_labels:
+        check_pairs(train_set)
     config = known.config
     labelled, source = (dev_set, dev) if train_set is None else (train_set, train)
     if known.task.kind != "regression" and len(labelled.label_names) != config.num_labels:
@@ -279,8 +287,8 @@ def _read_inputs(
 
 
 def _labels(inputs: _Inputs) -> list[str] | None:
-    """Names for the head: the data's where the teacher has none of its own; None for regression."""
-    return inputs.label_names if inputs.known.task.kind != "regression" else None
+    """Names for the head: the data's where the teacher has none of its own; None where labels have none."""
+    return inputs.label_names or None
 
 
 def _settings(inputs: _Inputs, columns: DataOptions | None, seed: int) -> dict[str, Any]:
@@ -303,6 +311,7 @@ def _settings(inputs: _Inputs, columns: DataOptions | None, seed: int) -> dict[s
         "dev_sha256": inputs.dev_set.fingerprint,
         "columns": dataclasses.asdict(columns or DataOptions()),
         "max_length": inputs.max_length,
+        "head": inputs.known.config.head,
     }
 
 
@@ -324,7 +333,7 @@ def _run_stage(
         train=inputs.training(stage.distill.data),
         loss_fn=teaching,
         evaluate=evaluation(inputs.known.task, inputs.dev, inputs.dev_set),
-        metric=headline(inputs.known.task, student.config.num_labels),
+        metric=headline(inputs.known.task, inputs.dev_set, student.config.num_labels),
         probe=attention_probe(inputs.dev) if stage.quantize.activations.scheme in ("binary", "elastic") else None,
         schedule=schedule,
         run_dir=run.path,
@@ -413,28 +422,36 @@ def engine_vs_student(logits: np.ndarray, student: SequenceClassifier, dev: Enco
         the windows whose likeliest start or end is another token), ``max_logit_difference``; of a binarized student
         ``sign_flips``, what torch's roundings decide otherwise.
     """
+    dev = dev.apart()
     checked = np.unique(np.linspace(0, len(dev) - 1, min(len(dev), CHECKED_TEXTS)).astype(np.int64))
     exact = replayable(student)
     of_tokens = student.config.classifies_tokens
     rows = dev.tokens(checked) if of_tokens else checked
     expected = replay_logits(student, dev, checked) if exact else logits_of(student, dev.select(checked))
     found = logits[rows]
-
-    def predictions(outputs: np.ndarray) -> np.ndarray:
-        if not student.config.answers_questions:
-            return outputs.argmax(axis=1, keepdims=True)
-        parts = np.split(outputs, np.cumsum(dev.lengths[checked])[:-1])
-        return np.array([part.argmax(axis=0) for part in parts])
-
+    said = functools.partial(_predictions, config=student.config, lengths=dev.lengths[checked])
     return {
         "arithmetic": "engine" if exact else "torch",
         "n": len(rows),
         "unit": "tokens" if of_tokens else "texts",
         "identical_logits": int((found == expected).all(axis=1).sum()),
-        "different_predictions": int((predictions(found) != predictions(expected)).any(axis=1).sum()),
+        "different_predictions": int((said(found) != said(expected)).any(axis=1).sum()),
         "max_logit_difference": float(np.abs(found - expected).max()),
         **({"sign_flips": sign_flips(student, dev, checked)} if is_binarized(student) else {}),
     }
+
+
+def _predictions(logits: np.ndarray, config: EncoderConfig, lengths: np.ndarray) -> np.ndarray:
+    """What is said of each row of logits, [n, any number of columns]: the class, or of labels that go together each;
+    of the windows of questions, of ``lengths`` tokens, the likeliest start and end; of regression and vectors, which
+    say no such thing, always 0."""
+    if config.gives_vectors:
+        return np.zeros((len(logits), 1), np.int64)
+    if config.is_multilabel:
+        return logits >= 0
+    if config.answers_questions:
+        return np.array([part.argmax(axis=0) for part in np.split(logits, np.cumsum(lengths)[:-1])])
+    return logits.argmax(axis=1, keepdims=True)
 
 
 def _announce(console: Console, inputs: _Inputs, score: dict[str, Any], quiet: bool) -> None:

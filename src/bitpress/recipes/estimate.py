@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from bitpress.encoder import SequenceClassifier
+from bitpress.errors import TrainingError
 from bitpress.freeze import freeze, round_side_data
-from bitpress.recipes.inputs import teacher_task
 from bitpress.recipes.mixed_precision import Division
 from bitpress.recipes.schema import Recipe, load_recipe
 from bitpress.recipes.student import enter_stage, make_student, narrow_student, start_from_random_tokens
+from bitpress.recipes.teacher_task import teacher_task
 from bitpress.runtime.tokenization import Tokenizer
 from bitpress.sensitivity import load_sensitivity
 
@@ -33,10 +34,28 @@ def post_training_artifact(
     pack_untrained(teacher, load_recipe(recipe, overrides), out)
 
 
-def pack_untrained(teacher: str | Path, parsed: Recipe, out: str | Path) -> SequenceClassifier:
-    """:func:`post_training_artifact`, of a recipe that is read; the fake-quantized student that was packed."""
-    known = teacher_task(teacher)
-    model = make_student(parsed.student, teacher, None, seed=0)
+def pack_untrained(
+    teacher: str | Path,
+    parsed: Recipe,
+    out: str | Path,
+    *,
+    task: str | None = None,
+    pooling: str | None = None,
+    is_complete: bool = False,
+) -> SequenceClassifier:
+    """:func:`post_training_artifact`, of a recipe that is read; the fake-quantized student that was packed.
+
+    Args:
+        task, pooling: see :func:`bitpress.recipes.teacher_task.teacher_task`.
+        is_complete: refuse a teacher that lacks its head, with a TrainingError.
+    """
+    known = teacher_task(teacher, task, pooling)
+    model = make_student(parsed.student, teacher, None, 0, known.pooling)
+    if is_complete and model.fresh_tensors:
+        raise TrainingError(
+            f"{teacher} lacks {', '.join(sorted(model.fresh_tensors))}, so it answers nothing yet. Fine-tune it first "
+            "(bitpress finetune), or make sentence embeddings of it with --task embedding"
+        )
     narrow_student(model, parsed.student.width, None)
     for number in range(len(parsed.stages)):
         if parsed.widths and number == parsed.allocated_stage:

@@ -21,13 +21,14 @@ from bitpress.encoder import load_classifier
 from bitpress.errors import TrainingError
 from bitpress.recipes.inputs import (
     DataOptions,
+    check_pairs,
     check_tokenizer,
     read_split,
     some_questions,
-    teacher_task,
     tokenize,
     unread_words,
 )
+from bitpress.recipes.teacher_task import teacher_task
 from bitpress.runtime.answers import as_answers, find_answers
 from bitpress.runtime.tokenization import Tokenizer
 from bitpress.train import EncodedDataset, collate
@@ -41,7 +42,9 @@ TRAINING_QUESTIONS = 1000
 
 def logits_of(model: nn.Module, dataset: EncodedDataset) -> np.ndarray:
     """Logits float32 in the order of ``dataset``, without gradients: [N, C], or of a head that reads tokens of all of
-    them, [sum of lengths, C]. The mode of the model is the caller's."""
+    them, [sum of lengths, C]; of N pairs of texts on their own [2N, C], those of a pair one after the other. The mode
+    of the model is the caller's."""
+    dataset = dataset.apart()
     lengths = dataset.lengths
     order = np.argsort(lengths, kind="stable")
     logits: np.ndarray | None = None
@@ -130,8 +133,12 @@ def evaluate_checkpoint(
     *,
     columns: DataOptions | None = None,
     task: str | None = None,
+    pooling: str | None = None,
 ) -> dict[str, Any]:
     """Score a Hugging Face checkpoint (in fp32, by torch) on labelled text.
+
+    Args:
+        task, pooling: see :func:`bitpress.recipes.teacher_task.teacher_task`.
 
     Returns:
         ``metric``, ``value``, ``n``, ``metrics``, ``majority``; fractions or correlations. Of token classification
@@ -142,9 +149,10 @@ def evaluate_checkpoint(
     Raises:
         DataError, UnsupportedModelError, TrainingError: data, checkpoint and task do not fit.
     """
-    known = teacher_task(path, task)
+    known = teacher_task(path, task, pooling)
     config = known.config
     dataset = read_split(dataset_path, known.task, columns, known.label_names)
+    check_pairs(dataset)
     if known.task.kind != "regression" and len(dataset.label_names) > config.num_labels:
         raise TrainingError(
             f"{dataset_path} has {len(dataset.label_names)} labels ({', '.join(dataset.label_names[:8])}), "
@@ -156,7 +164,8 @@ def evaluate_checkpoint(
     spans = known.spans
     if spans is not None and TASK_KEY not in config.extra and not all(dataset.answers or ()):
         spans = dataclasses.replace(spans, no_answer_threshold=0.0)
-    result = scored(known.task, logits_of(load_classifier(path), encoded), encoded, dataset, spans)
+    model = load_classifier(path, head=known.pooling)
+    result = scored(known.task, logits_of(model, encoded), encoded, dataset, spans)
     if encoded.windows is not None:
         return result | {"cut_questions": encoded.windows.cut}
     return result if dataset.words is None else result | {"unread_words": unread_words(dataset, encoded)}

@@ -1,20 +1,18 @@
-"""From files to what training reads: labelled data, tokens, and what a checkpoint says about its own task."""
+"""From files to what training reads: labelled data and tokens."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from bitpress.artifact import SpanSpec, TaskSpec
-from bitpress.data import QUESTION_ANSWERING, TOKEN_CLASSIFICATION, Dataset, Task, get_task, read_dataset
+from bitpress.artifact import SpanSpec
+from bitpress.data import TOKEN_CLASSIFICATION, Dataset, Task, read_dataset
 from bitpress.data.tag_schemes import check_tag_names
-from bitpress.data.tasks import TASK_KEY, plain_task
-from bitpress.encoder import EncoderConfig, load_config
+from bitpress.encoder import EncoderConfig
 from bitpress.errors import DataError, TrainingError
 from bitpress.runtime.tokenization import Tokenizer
 from bitpress.runtime.windows import NOWHERE, Window, WindowTable, windows
@@ -70,11 +68,22 @@ def check_same_form(train_set: Dataset, dev_set: Dataset) -> None:
         )
 
 
+def check_pairs(dataset: Dataset) -> None:
+    """DataError where texts that stand on their own come without a second one, which alone says how near they are."""
+    if dataset.apart and dataset.pairs is None:
+        raise DataError(
+            "has single texts, and how near vectors are to each other is learned and measured on pairs; give two "
+            "columns of text, or name them with --text-column and --pair-column",
+            dataset.path,
+        )
+
+
 def tokenize(
     tokenizer: Tokenizer, dataset: Dataset, max_length: int, pad_id: int, spans: SpanSpec | None = None
 ) -> EncodedDataset:
     """Token ids of every text (and pair), special tokens included, cut to ``max_length``; where words have labels, the
-    first token of each has its word's. Of questions the windows (:func:`bitpress.runtime.windows.windows`).
+    first token of each has its word's. Scores of pairs become cosines (:func:`as_cosines`). Of questions the windows
+    (:func:`bitpress.runtime.windows.windows`).
 
     Args:
         spans: of questions, how their contexts are read; None: as by default.
@@ -84,8 +93,13 @@ def tokenize(
     """
     if dataset.answers is not None:
         return _tokenize_questions(tokenizer, dataset, max_length, pad_id, spans or SpanSpec())
-    encodings = tokenizer.encode(dataset.texts, dataset.pairs, max_length, dataset.words)
+    texts, pairs = (dataset.sentences, None) if dataset.apart else (dataset.texts, dataset.pairs)
+    encodings = tokenizer.encode(texts, pairs, max_length, dataset.words)
     ids, type_ids = [encoding.ids for encoding in encodings], [encoding.type_ids for encoding in encodings]
+    if dataset.apart:
+        encoded = EncodedDataset.from_sequences(ids, type_ids, None, pad_id=pad_id)
+        scores = None if dataset.labels is None else as_cosines(dataset.labels)
+        return encoded if dataset.pairs is None else encoded.in_pairs(scores)
     if dataset.words is None:
         return EncodedDataset.from_sequences(ids, type_ids, dataset.labels, pad_id=pad_id)
     words = [encoding.words or [] for encoding in encodings]
@@ -152,6 +166,15 @@ def some_questions(dataset: Dataset, encoded: EncodedDataset, count: int) -> tup
     return picked, replace(part, windows=replace(part.windows, questions=renumbered))
 
 
+def as_cosines(scores: np.ndarray) -> np.ndarray:
+    """Scores of pairs, float32 [N], as the cosines that vectors are to have: as they are where all lie within −1..1,
+    otherwise linearly, the lowest 0 and the highest 1."""
+    low, high = float(scores.min()), float(scores.max())
+    if low >= -1 and high <= 1:
+        return scores
+    return np.asarray((scores - low) / ((high - low) or 1.0), np.float32)
+
+
 def unread_words(dataset: Dataset, encoded: EncodedDataset) -> int:
     """Words of token classification that have no token: beyond ``max_length``, or of characters that the tokenizer
     drops. They are no part of training, and count as O in scores."""
@@ -210,60 +233,6 @@ def check_tokenizer(tokenizer: Tokenizer, config: EncoderConfig, path: str | Pat
             f"{path}: the tokenizer has {tokenizer.vocabulary_size} tokens, the word embedding {config.vocab_size} "
             "rows; tokenizer and weights must belong to the same model"
         )
-
-
-@dataclass(frozen=True)
-class TeacherTask:
-    """What a fine-tuned checkpoint is for. ``label_names`` is None where its names are the generic LABEL_0, LABEL_1."""
-
-    task: Task
-    max_length: int
-    label_names: list[str] | None
-    config: EncoderConfig
-    spans: SpanSpec | None = None  # of question answering
-
-    def artifact_task(self, metric: str, pair: bool, spans: SpanSpec | None = None) -> TaskSpec:
-        """What an artifact says of the task; ``spans`` in place of the checkpoint's."""
-        return TaskSpec(self.task.kind, metric, pair, spans or self.spans)
-
-
-def kind_of(config: EncoderConfig) -> str:
-    """The kind of task (``Task.kind``) that a model of this head answers."""
-    if config.answers_questions:
-        return QUESTION_ANSWERING
-    if config.classifies_tokens:
-        return TOKEN_CLASSIFICATION
-    return "regression" if config.is_regression else "classification"
-
-
-def teacher_task(path: str | Path, task_name: str | None = None) -> TeacherTask:
-    """The task of the checkpoint in ``path``: ``task_name``, or what bitpress wrote in it, or what its head implies.
-
-    Raises:
-        TrainingError: ``task_name`` is of another kind (classification, regression, token classification, question
-            answering) than the head.
-        UnsupportedModelError: ``path`` is no checkpoint that bitpress runs.
-    """
-    config = load_config(path)
-    own: dict[str, Any] = config.extra.get(TASK_KEY) or {}
-    kind = kind_of(config)
-    named = task_name or own.get("task")
-    task = plain_task(kind) if named is None else get_task(named)
-    if task.kind != kind:
-        raise TrainingError(
-            f"task {task.name!r} is {task.kind}, but {path} has a {kind} head with {config.num_labels} label(s)"
-        )
-    names = [config.id2label[index] for index in range(config.num_labels)]
-    generic = names == [f"LABEL_{index}" for index in range(len(names))]
-    length = resolve_max_length(own.get("max_length") if task_name is None else None, task.max_length, config)
-    spans = _spans(own.get("spans")) if kind == QUESTION_ANSWERING else None
-    return TeacherTask(task, length, None if generic or task.kind == "regression" else names, config, spans)
-
-
-def _spans(own: Any) -> SpanSpec:
-    """What ``bitpress finetune`` left in a checkpoint about questions; of one that it did not write, the defaults."""
-    known = {field.name for field in fields(SpanSpec)}
-    return SpanSpec(**{key: value for key, value in own.items() if key in known} if isinstance(own, dict) else {})
 
 
 def file_digest(path: str | Path) -> str:

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
 from bitpress.data import Dataset, Task, headline, score
-from bitpress.encoder import position_labels, position_logits, task_loss
+from bitpress.encoder import SequenceClassifier, model_loss
 from bitpress.errors import TrainingError
 from bitpress.recipes.evaluation import answers, logits_of
 from bitpress.sensitivity import Block, BlockDrop, SensitivityReport, group_wise, measure_drop, rank_agreement
@@ -23,22 +22,19 @@ from bitpress.train import EncodedDataset
 FILE = "measured.json"
 
 
-def scores_of(model: nn.Module, task: Task, dev: EncodedDataset, dev_set: Dataset) -> dict[str, float]:
-    """The metrics of ``task`` and "loss", the mean over texts, or words that are classified, or windows."""
-    assert dev.labels is not None, "read_split requires labels"
+def scores_of(model: SequenceClassifier, task: Task, dev: EncodedDataset, dev_set: Dataset) -> dict[str, float]:
+    """The metrics of ``task`` and "loss", the mean over texts, or pairs, words that are classified, or windows."""
     logits = logits_of(model, dev)
-    outputs, labels = torch.from_numpy(logits).double(), torch.from_numpy(dev.labels)
-    if dev.windows is None:
-        loss = task_loss(outputs, labels, task.kind == "regression")
-    else:
-        padded = pad_sequence(list(outputs.split(dev.lengths.tolist())), batch_first=True)
-        real = torch.arange(padded.shape[1]) < torch.from_numpy(dev.lengths)[:, None]
-        loss = task_loss(position_logits(padded, real), position_labels(labels), False)
+    outputs, lengths = torch.from_numpy(logits).double(), torch.from_numpy(dev.lengths)
+    if dev.windows is not None:
+        outputs = pad_sequence(list(outputs.split(dev.lengths.tolist())), batch_first=True)
+    labels = None if dev.labels is None else torch.from_numpy(dev.labels)
+    loss = model_loss(model.config, outputs, labels, torch.arange(int(lengths.max())) < lengths[:, None])
     return {**score(task, answers(logits, dev, dev_set), dev_set), "loss": float(loss)}
 
 
 def measure_drops(
-    model: nn.Module,
+    model: SequenceClassifier,
     task: Task,
     num_labels: int,
     dev: EncodedDataset,
@@ -62,7 +58,7 @@ def measure_drops(
     Raises:
         TrainingError: the file is of other dev data or groups.
     """
-    metric = headline(task, num_labels)
+    metric = headline(task, dev_set, num_labels)
     path = directory / FILE
     of = {"dev_sha256": dev.digest(), "groups": groups, "metric": metric, "weights_sha256": report.weights_sha256}
     drops, baseline = _read(path, of)
@@ -77,7 +73,7 @@ def measure_drops(
                 model,
                 block,
                 number,
-                lambda model: scores_of(model, task, dev, dev_set),
+                lambda _: scores_of(model, task, dev, dev_set),
                 baseline,
                 metric,
                 group_wise(number, groups),

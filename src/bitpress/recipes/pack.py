@@ -47,18 +47,28 @@ class PackResult:
 
 
 def pack(
-    teacher: str | Path, *, recipe: str | Path = "int8", out: str | Path, overrides: Mapping[str, Any] | None = None
+    teacher: str | Path,
+    *,
+    recipe: str | Path = "int8",
+    out: str | Path,
+    task: str | None = None,
+    pooling: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
 ) -> PackResult:
     """Quantize ``teacher`` by a recipe that trains nothing and write the artifact to ``out``. Nothing is measured on
     text, since there is none: :func:`bitpress.compress` does that, with labelled data.
 
+    Args:
+        task, pooling: as for ``compress``.
+
     Raises:
-        TrainingError: the recipe trains, or divides bits by a sensitivity that is to be measured.
+        TrainingError: the recipe trains, or divides bits by a sensitivity that is to be measured, or the teacher has no
+            head.
         RecipeError, UnsupportedModelError, ArtifactError: as for ``compress``.
     """
     parsed = load_recipe(recipe, overrides)
     _check_needs_no_text(parsed)
-    student = pack_untrained(teacher, parsed, out)
+    student = pack_untrained(teacher, parsed, out, task=task, pooling=pooling, is_complete=True)
     with Engine.from_artifact(read_artifact(out)) as engine:
         check = _compare(student, engine)
     same = {"same": check["identical_logits"], "n": check["n"], "unit": check["unit"]}

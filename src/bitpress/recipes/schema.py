@@ -161,6 +161,12 @@ class Recipe(BaseModel):
         return self.student.width < 1 or any(stage.schedule is not None for stage in self.stages)
 
     @property
+    def uses_labels(self) -> bool:
+        """Whether training data needs labels, or the teacher alone says what is learned."""
+        measures = self.student.width < 1 or (bool(self.widths) and self.allocation.sensitivity is None)
+        return measures or any(stage.distill is not None and stage.distill.labels > 0 for stage in self.stages)
+
+    @property
     def widths(self) -> tuple[int, ...]:
         """The numbers of bits that are divided among blocks, ascending; none where every block has the same."""
         return parse_widths(self.bits) if isinstance(self.bits, str) else ()

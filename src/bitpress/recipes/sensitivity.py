@@ -27,17 +27,17 @@ from bitpress.errors import RecipeError, TrainingError
 from bitpress.quantize.uniform_weights import BITS
 from bitpress.recipes.inputs import (
     DataOptions,
-    TeacherTask,
+    check_pairs,
     check_same_form,
     check_tokenizer,
     read_split,
-    teacher_task,
     tokenize,
     weights_digest,
 )
 from bitpress.recipes.measured_sensitivity import measure_drops
 from bitpress.recipes.progress import progress_bar
 from bitpress.recipes.run_directory import RunDirectory
+from bitpress.recipes.teacher_task import TeacherTask, teacher_task
 from bitpress.runtime.tokenization import Tokenizer
 from bitpress.sensitivity import (
     Block,
@@ -217,6 +217,7 @@ class _Inputs:
         train_set = read_split(train, known.task, columns, known.label_names)
         names = known.label_names or train_set.label_names or None
         dev_set = None if dev is None else read_split(dev, known.task, columns, names)
+        check_pairs(train_set)
         if dev_set is not None:
             check_same_form(train_set, dev_set)
         if known.task.kind != "regression" and len(train_set.label_names) != config.num_labels:

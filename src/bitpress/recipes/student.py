@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from bitpress.distill import HiddenProjections
 from bitpress.encoder import SequenceClassifier, load_classifier, load_extra_tensors, model_loss
+from bitpress.encoder.config import reads
 from bitpress.errors import TrainingError
 from bitpress.quantize import AppliedPolicy, Policy, apply_policy, split_ternary
 from bitpress.recipes.schema import Stage, StudentChanges
@@ -24,7 +26,11 @@ _BATCH = 32
 
 
 def make_student(
-    changes: StudentChanges, teacher: str | Path, labels: Sequence[str] | None, seed: int
+    changes: StudentChanges,
+    teacher: str | Path,
+    labels: Sequence[str] | None,
+    seed: int,
+    pooling: str | None = None,
 ) -> SequenceClassifier:
     """The student as it starts, but for its width, which takes data to decide; in eval mode.
 
@@ -32,13 +38,14 @@ def make_student(
         teacher: the directory of a fine-tuned checkpoint.
         labels: names for the head; None: those of the checkpoint.
         seed: of weights that start fresh.
+        pooling: of an encoder of sentences, one of ``POOLINGS``, else None.
 
     Raises:
         RecipeError: ``changes.init`` is neither a directory nor a shape, or ``changes.layers`` are not the teacher's.
         TrainingError: the directory's model reads other tokens than the teacher.
         UnsupportedModelError: one of the directories is no checkpoint that bitpress runs.
     """
-    model = load_classifier(teacher, id2label=labels)
+    model = load_classifier(teacher, id2label=labels, head=pooling)
     if changes.layers is not None:
         half = max(1, model.config.num_hidden_layers // 2)
         model = from_layers(model, half if changes.layers == "half" else changes.layers)
@@ -48,12 +55,12 @@ def make_student(
         config = model.config
         model = load_classifier(
             changes.init,
-            id2label=config.id2label,
-            problem_type="regression" if config.is_regression else None,
-            over_tokens=config.classifies_tokens,
-            over_spans=config.answers_questions,
+            id2label=config.id2label or None,
+            problem_type=config.problem_type if config.is_regression or config.is_multilabel else None,
+            head=reads(config.head),
             seed=seed,
         )
+        model.config = replace(model.config, normalizes=config.normalizes)
         _check_same_tokens(changes.init, model, teacher, config.vocab_size)
     changes.apply(model)
     return model
@@ -128,6 +135,5 @@ def _measured(train: EncodedDataset) -> Iterator[Batch]:
 
 
 def _task_loss(model: SequenceClassifier, batch: Batch) -> Tensor:
-    assert batch.labels is not None, "training data has labels"
     logits = model(batch.input_ids, batch.attention_mask, batch.token_type_ids).logits
     return model_loss(model.config, logits, batch.labels, batch.attention_mask)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bitpress.distill import (
@@ -82,6 +83,9 @@ class Teaching:
             rows = labels != UNLABELLED
             output, labels = replace(output, logits=output.logits[rows]), labels[rows]
             target = None if target is None else replace(target, logits=target.logits[rows])
+        if self.student.config.normalizes:  # vectors are compared as they are used
+            output = replace(output, logits=F.normalize(output.logits, dim=-1))
+            target = None if target is None else replace(target, logits=F.normalize(target.logits, dim=-1))
         if self.matching is not None:
             assert target is not None, "only layers that are compared are matched"
             output, target = self.matching(output, target, self.projections)
@@ -95,6 +99,7 @@ class Teaching:
             temperature=self.distill.temperature,
             reduction=self.distill.reduction,
             padding=self.distill.padding,
+            answer=_answer(self.student.config),
         )
 
     @property
@@ -165,6 +170,11 @@ def plan_teaching(
             "in the teacher; use shared or per_state, or hidden_states=0"
         )
     return TeachingPlan(weights, states, None if projection == "none" or not weights.hidden else projection)
+
+
+def _answer(config: EncoderConfig) -> str:
+    """What the logits of such a model are, as :func:`distillation_loss` takes it."""
+    return "vector" if config.gives_vectors else "labels" if config.is_multilabel else "class"
 
 
 def _same_shapes(one: HiddenProjections | None, other: HiddenProjections) -> bool:

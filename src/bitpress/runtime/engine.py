@@ -48,7 +48,7 @@ MAX_THREADS = 256  # ThreadTeam::kMaxThreads
 
 # The enums of bitpress.h. transformers computes gelu_new and gelu_pytorch_tanh by the same formula.
 HIDDEN_ACTS = {"gelu": 0, "gelu_new": 1, "gelu_pytorch_tanh": 1, "relu": 2, "silu": 3, "swish": 3}
-_HEADS = {"linear": 0, "relu": 1, "dense_relu": 2, "dense_gelu": 3, "tokens": 4}
+_HEADS = {"linear": 0, "relu": 1, "dense_relu": 2, "dense_gelu": 3, "tokens": 4, "mean": 5, "cls": 6, "max": 7}
 FUNCTIONS = HIDDEN_ACTS | {"tanh": 4, "exp": 5}
 _RANGES = {"fp32": 0, "token": 1, "static": 2, "binary": 3}
 _ATTENTIONS = {"bool": 0, "all": 1, "softmax": 2}
@@ -71,7 +71,7 @@ class EngineConfig:
 
     ``head_size``: columns of an attention head, or None for H / heads; ``embedding_size``: columns of the embeddings,
     or None for H, where no projection follows them. ``hidden_act`` is a transformers name; ``head``: what the
-    classifier reads (`bitpress.artifact.ArtifactConfig.head`);
+    classifier reads (`bitpress.artifact.ArtifactConfig.head`), where there is none with ``num_labels`` H;
     ``activation_range``: "fp32", "token" or "static" (codes of ``activation_bits``, 8 or 4), or "binary";
     ``activation_clip``: c of clamp(x, −c, c) before quantization, or None. ``attention``, with "binary": which keys a
     query attends to, "bool" (BiBERT: scores ≥ 0), "all" or "softmax" (BiT: probabilities of at least half their scale;
@@ -109,7 +109,7 @@ class EngineConfig:
             num_layers=config.num_hidden_layers,
             num_heads=config.num_attention_heads,
             intermediate_size=config.intermediate_size,
-            num_labels=config.num_labels,
+            num_labels=config.answer_size,
             hidden_act=config.hidden_act,
             head=config.head,
             layer_norm_eps=config.layer_norm_eps,
@@ -252,7 +252,8 @@ class Engine:
         return self._threads
 
     def forward(self, ids: TokenIds, type_ids: TokenIds | None = None) -> Floats:
-        """Logits float32 [n, C]; with head "tokens" [N, C], of all tokens, one sequence after another.
+        """Logits float32 [n, C]; with head "tokens" [N, C], of all tokens, one sequence after another; without a
+        classifier vectors [n, H].
 
         Args:
             ids: n sequences of 1 to P token ids, special tokens included, without padding.

@@ -30,7 +30,7 @@ OPERATIONS = (
     "quantize",
     "waiting",
 )
-ABI_VERSION = 6  # BP_ABI_VERSION of native/include/bitpress.h
+ABI_VERSION = 7  # BP_ABI_VERSION of native/include/bitpress.h
 
 
 class Config(ctypes.Structure):

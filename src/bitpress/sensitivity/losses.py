@@ -24,9 +24,8 @@ Loss = Callable[[nn.Module, Batch], Tensor]
 
 
 def summed_loss(config: EncoderConfig) -> Loss:
-    """(model, batch) → the sum over the batch's texts of what a model of ``config`` learns by: cross-entropy, of token
-    classification summed over a text's words, of question answering the mean of start and end, or squared errors;
-    differentiable twice.
+    """(model, batch) → the sum over the batch's texts, or pairs of texts, of what a model of ``config`` learns by
+    (:func:`bitpress.encoder.model_loss`), of token classification summed over a text's words; differentiable twice.
 
     Padding is masked, so it is no part of the loss. Attention goes step by step (``collect``), because the fused one
     has no second derivative.
@@ -34,7 +33,7 @@ def summed_loss(config: EncoderConfig) -> Loss:
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
         logits: Tensor = model(batch.input_ids, batch.attention_mask, batch.token_type_ids, collect=True).logits
-        if batch.labels is None:
+        if batch.labels is None and not (config.gives_vectors and batch.is_paired):
             raise TrainingError("the data has no labels, without which there is no loss; give labelled text")
         return model_loss(config, logits, batch.labels, batch.attention_mask, reduction="sum")
 

@@ -31,13 +31,16 @@ class EncodedDataset:
 
     input_ids, type_ids  int32 [sum of lengths]
     offsets              int64 [N + 1]; example i is the slice offsets[i] : offsets[i + 1]
-    labels               int64 class ids or float32 targets [N], or None where the loss needs none
+    labels               int64 class ids, float32 targets [N] or float32 sets of labels [N, C], or None where the loss
+                         needs none
     pad_id               the token that fills short rows; masked out, so its value never matters to the result
     words                int32 [sum of lengths], where words have labels: of a token that begins a word the word's
                          number in its example, -1 of others. Then labels are int64 [sum of lengths], UNLABELLED where
                          no word begins. None: examples have labels
     windows              what questions the examples are windows of; then labels are int64 [N, 2], an answer's first and
                          last token. None: examples are texts
+    first_lengths        int64 [N], where an example is two texts on their own, one after the other: tokens of the first
+                         one. None: an example is one sequence
     """
 
     input_ids: np.ndarray
@@ -47,6 +50,7 @@ class EncodedDataset:
     pad_id: int = 0
     words: np.ndarray | None = None
     windows: WindowTable | None = None
+    first_lengths: np.ndarray | None = None
 
     @classmethod
     def from_sequences(
@@ -90,6 +94,19 @@ class EncodedDataset:
             words=flat_words,
         )
 
+    def in_pairs(self, labels: np.ndarray | None) -> EncodedDataset:
+        """Of 2N examples N, each the two texts that were neighbours, with labels of their own."""
+        return replace(self, offsets=self.offsets[::2], first_lengths=self.lengths[::2], labels=labels)
+
+    def apart(self) -> EncodedDataset:
+        """Every sequence an example, the two of a pair one after the other and without labels; where examples are no
+        pairs, itself."""
+        if self.first_lengths is None:
+            return self
+        offsets = np.empty(2 * len(self) + 1, np.int64)
+        offsets[::2], offsets[1::2] = self.offsets, self.offsets[:-1] + self.first_lengths
+        return replace(self, offsets=offsets, first_lengths=None, labels=None)
+
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
@@ -111,19 +128,19 @@ class EncodedDataset:
         rows = indices if self.words is None else tokens
         labels = None if self.labels is None else self.labels[rows]
         words = None if self.words is None else self.words[tokens]
+        firsts = None if self.first_lengths is None else self.first_lengths[indices]
         windows = None
         if self.windows is not None:
             windows = replace(
                 self.windows, questions=self.windows.questions[indices], places=self.windows.places[tokens]
             )
-        return EncodedDataset(
-            self.input_ids[tokens], self.type_ids[tokens], offsets, labels, self.pad_id, words, windows
-        )
+        ids, types = self.input_ids[tokens], self.type_ids[tokens]
+        return EncodedDataset(ids, types, offsets, labels, self.pad_id, words, windows, firsts)
 
     def digest(self) -> str:
         """sha256 over everything that training reads."""
         sha = hashlib.sha256(f"{self.pad_id}".encode())
-        for array in (self.input_ids, self.type_ids, self.offsets, self.labels, self.words):
+        for array in (self.input_ids, self.type_ids, self.offsets, self.labels, self.words, self.first_lengths):
             if array is not None:
                 sha.update(f"{array.dtype}{array.shape}".encode())
                 sha.update(np.ascontiguousarray(array).data)
@@ -149,9 +166,12 @@ class Batch:
 
     input_ids, token_type_ids  int64 [B, T]
     attention_mask             bool [B, T], True at real tokens
-    labels                     int64 or float32 [B]; where words have labels int64 [B, T], UNLABELLED where none begins;
-                               of windows int64 [B, 2], an answer's first and last token; or None
+    labels                     int64 or float32 [B], or float32 [B, C]; where words have labels int64 [B, T],
+                               UNLABELLED where none begins; of windows int64 [B, 2], an answer's first and last token;
+                               or None
     indices                    int64 [B] on the CPU: which examples of the dataset these are
+
+    Of examples that are pairs (``is_paired``) there are 2B sequences, the two of a pair one after the other.
     """
 
     input_ids: Tensor
@@ -159,13 +179,19 @@ class Batch:
     token_type_ids: Tensor
     labels: Tensor | None
     indices: Tensor
+    is_paired: bool = False
 
     def __len__(self) -> int:
-        return int(self.input_ids.shape[0])
+        return len(self.indices)
 
 
 def collate(dataset: EncodedDataset, indices: np.ndarray, device: torch.device | str = "cpu") -> Batch:
     """The examples ``indices`` (int64 [B]) as one padded batch on ``device``."""
+    if dataset.first_lengths is not None:
+        texts = (2 * np.asarray(indices, np.int64)[:, None] + np.arange(2)).ravel()
+        labels = None if dataset.labels is None else torch.from_numpy(dataset.labels[indices]).to(device)
+        own = torch.from_numpy(np.asarray(indices, dtype=np.int64))
+        return replace(collate(dataset.apart(), texts, device), labels=labels, indices=own, is_paired=True)
     starts = dataset.offsets[indices]
     lengths = dataset.offsets[indices + 1] - starts
     columns = np.arange(int(lengths.max()))

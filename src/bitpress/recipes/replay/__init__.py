@@ -19,7 +19,7 @@ from torch import Tensor
 from bitpress.encoder import SequenceClassifier
 from bitpress.encoder.layers import ActivationPoint, Linear
 from bitpress.quantize import ActivationQuantizer, LearnedRangeQuantizer, encode_weights
-from bitpress.recipes.replay.arithmetic import apply, float_linear, layer_norm
+from bitpress.recipes.replay.arithmetic import apply, float_linear, layer_norm, pooled
 from bitpress.recipes.replay.bits import BitReplay, is_binarized
 from bitpress.recipes.replay.values import ValueReplay
 from bitpress.train import Batch, EncodedDataset, collate
@@ -44,7 +44,7 @@ def replayable(student: SequenceClassifier) -> bool:
 
 def replay_logits(student: SequenceClassifier, dataset: EncodedDataset, indices: np.ndarray) -> np.ndarray:
     """Logits float32 of the examples ``indices`` (int64 [n]) of ``dataset``, as the engine must compute them: [n, C],
-    or of a classifier of tokens [tokens, C], one example after another.
+    or of a classifier of tokens [tokens, C], one example after another; of an encoder of sentences vectors [n, H].
 
     Equal to the engine's bit for bit but for a fused multiply-add that falls within 2⁻²⁹ of a rounding boundary: it is
     computed in fp64 and rounded twice.
@@ -55,11 +55,14 @@ def replay_logits(student: SequenceClassifier, dataset: EncodedDataset, indices:
     of_tokens = student.config.classifies_tokens
     lengths = dataset.lengths[indices]
     starts = np.cumsum(lengths) - lengths
-    logits = np.empty((int(lengths.sum()) if of_tokens else len(indices), student.config.num_labels), np.float32)
+    logits = np.empty((int(lengths.sum()) if of_tokens else len(indices), student.config.answer_size), np.float32)
     with torch.inference_mode():
         kind = _kind(student)
         for rows, batch in _equal_lengths(dataset, indices):
             hidden = _states(student, kind, batch)[-1]
+            if student.classifier is None:
+                logits[rows] = pooled(hidden, student.config.head).numpy()
+                continue
             if of_tokens:
                 features = hidden.flatten(0, 1)
                 rows = (starts[rows, None] + np.arange(hidden.shape[1])).ravel()

@@ -36,6 +36,18 @@ def layer_norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:
     return fma(centred / deviation, norm.weight, norm.bias)
 
 
+def pooled(hidden: Tensor, pooling: str) -> Tensor:
+    """Last hidden states [B, T, H] without padding → vectors [B, H]; a mean is added up token by token."""
+    if pooling == "cls":
+        return hidden[:, 0]
+    if pooling == "max":
+        return hidden.amax(dim=1)
+    total = hidden[:, 0].clone()
+    for t in range(1, hidden.shape[1]):
+        total += hidden[:, t]
+    return total / float(hidden.shape[1])
+
+
 def lane_sum(x: Tensor, squares: bool = False) -> Tensor:
     """Sum of x (or of its squares, fused) over the last dimension, kept as size 1, in the engine's order."""
     size = x.shape[-1]
