@@ -12,23 +12,15 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from family_models import CASES, POSITIONS, batch, make_checkpoint
+from family_models import CASES, batch, make_checkpoint
 from safetensors.torch import load_file, save_file
-from test_family_artifacts import FP32, POLICIES, pairs
 
-from bitpress.artifact import TaskSpec, read_artifact, verify
-from bitpress.encoder import SequenceClassifier, load_classifier, load_config, save_classifier
+from bitpress.encoder import load_classifier, load_config, save_classifier
 from bitpress.errors import UnsupportedModelError
 from bitpress.families import POOLINGS
-from bitpress.freeze import freeze
-from bitpress.quantize import Policy, apply_policy
-from bitpress.recipes.replay import replay_logits, replayable
-from bitpress.runtime.engine import Engine
 from bitpress.sentence_model import SentenceModel, read_sentence_model
-from bitpress.train import EncodedDataset
 
 TOLERANCE = 1e-5
-LENGTHS = [1, POSITIONS, 7, 2]
 MODULES = [("Transformer", ""), ("Pooling", "1_Pooling"), ("Normalize", "2_Normalize")]
 
 
@@ -88,54 +80,6 @@ def test_what_is_saved_is_loaded_again_and_by_transformers(case: str, tmp_path: 
         torch.testing.assert_close(pooled(hidden, mask, "mean"), expected, rtol=0, atol=TOLERANCE)
     before, after = load_file(tmp_path / "m" / "model.safetensors"), load_file(tmp_path / "out" / "model.safetensors")
     assert after.keys() == {name for name in before if not name.startswith("pooler.")}
-
-
-def frozen(model: SequenceClassifier, policy: Policy, out: Path) -> Engine:
-    freeze(
-        model,
-        policy,
-        out,
-        recipe="test",
-        packing="2bit",
-        task=TaskSpec("embedding", "spearman", False, normalize=True),
-        max_length=POSITIONS,
-        tokenizer_files={"tokenizer.json": b"{}"},
-        card="",
-        provenance={},
-    )
-    assert verify(out)["ok"]
-    return Engine.from_artifact(read_artifact(out))
-
-
-@pytest.mark.parametrize("pooling", POOLINGS)
-@pytest.mark.parametrize("case", CASES)
-def test_fp32_artifact(case: str, pooling: str, tmp_path: Path) -> None:
-    theirs = bare_checkpoint(case, tmp_path / "m")
-    model = load_classifier(tmp_path / "m", head=pooling)
-    apply_policy(model, FP32)
-    ids, types = pairs(LENGTHS)
-    types = [[0] * len(row) for row in types]
-    with torch.no_grad():
-        states = [theirs(input_ids=torch.tensor([row])).last_hidden_state for row in ids]
-    expected = torch.cat([pooled(state, torch.ones(state.shape[:2]), pooling) for state in states])
-    found = frozen(model, FP32, tmp_path / "a").forward(ids, types)
-    np.testing.assert_allclose(found, expected.numpy(), rtol=0, atol=TOLERANCE)
-
-
-@pytest.mark.parametrize("pooling", POOLINGS)
-@pytest.mark.parametrize("scheme", POLICIES)
-@pytest.mark.parametrize("case", CASES)
-def test_engine_and_student_agree_bit_for_bit(case: str, scheme: str, pooling: str, tmp_path: Path) -> None:
-    bare_checkpoint(case, tmp_path / "m")
-    model = load_classifier(tmp_path / "m", head=pooling)
-    apply_policy(model, POLICIES[scheme])
-    assert replayable(model)
-    ids, types = pairs(LENGTHS)
-    dataset = EncodedDataset.from_sequences(ids, types, None, pad_id=0)
-    expected = replay_logits(model, dataset, np.arange(len(ids)))
-    found = frozen(model, POLICIES[scheme], tmp_path / "a").forward(ids, types)
-    assert np.array_equal(found, expected)
-    assert np.ptp(found, axis=0).max() > 0.1  # texts are told apart
 
 
 @pytest.mark.parametrize("normalizes", [False, True])

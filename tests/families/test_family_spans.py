@@ -5,24 +5,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import transformers
-from family_models import CASES, POSITIONS, batch, make_checkpoint
+from family_models import CASES, batch, make_checkpoint
 from safetensors.torch import load_file
-from test_family_artifacts import POLICIES, pairs
 
-from bitpress.artifact import SpanSpec, TaskSpec, read_artifact, verify
 from bitpress.encoder import load_classifier, save_classifier
-from bitpress.freeze import freeze
-from bitpress.quantize import apply_policy
-from bitpress.recipes.replay import replay_logits
-from bitpress.runtime.engine import Engine
-from bitpress.train import EncodedDataset
 
 KIND = "QuestionAnswering"
-LENGTHS = [1, POSITIONS, 7, 2]
 
 
 def span_logits(model: transformers.PreTrainedModel, *batch: torch.Tensor) -> torch.Tensor:
@@ -61,31 +52,3 @@ def test_a_head_of_another_kind_starts_fresh(case: str, tmp_path: Path) -> None:
         make_checkpoint(case, tmp_path / kind, kind=kind, num_labels=2)
         spans = load_classifier(tmp_path / kind, num_labels=2, head="spans")
         assert spans.fresh_tensors == ("classifier.weight", "classifier.bias")
-
-
-@pytest.mark.parametrize("scheme", POLICIES)
-@pytest.mark.parametrize("case", CASES)
-def test_engine_and_student_agree_bit_for_bit(case: str, scheme: str, tmp_path: Path) -> None:
-    make_checkpoint(case, tmp_path / "model", kind=KIND)
-    model = load_classifier(tmp_path / "model")
-    apply_policy(model, POLICIES[scheme])
-    ids, types = pairs(LENGTHS)
-    dataset = EncodedDataset.from_sequences(ids, types, None, pad_id=0)
-    expected = replay_logits(model, dataset, np.arange(len(ids)))
-    freeze(
-        model,
-        POLICIES[scheme],
-        tmp_path / "artifact",
-        recipe="test",
-        packing="2bit",
-        task=TaskSpec("question_answering", "f1", True, SpanSpec()),
-        max_length=POSITIONS,
-        tokenizer_files={"tokenizer.json": b"{}"},
-        card="",
-        provenance={},
-    )
-    assert verify(tmp_path / "artifact")["ok"]
-    with Engine.from_artifact(read_artifact(tmp_path / "artifact")) as engine:
-        found = engine.forward(ids, types)
-    assert found.shape == (sum(LENGTHS), 2)
-    assert np.array_equal(found, expected)

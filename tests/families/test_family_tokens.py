@@ -1,26 +1,17 @@
-"""Classifiers of tokens of every family. Oracles: transformers for checkpoints, the replayed student for the engine."""
+"""Classifiers of tokens of every family. Oracles: transformers for checkpoints; the engine: test_family_matrix.py."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import transformers
-from family_models import CASES, POSITIONS, batch, make_checkpoint, transformers_logits
-from test_family_artifacts import POLICIES, pairs
+from family_models import CASES, batch, make_checkpoint, transformers_logits
 
-from bitpress.artifact import TaskSpec, read_artifact, verify
 from bitpress.encoder import load_classifier, save_classifier
-from bitpress.freeze import freeze
-from bitpress.quantize import apply_policy
-from bitpress.recipes.replay import replay_logits
-from bitpress.runtime.engine import Engine
-from bitpress.train import EncodedDataset
 
 KIND = "TokenClassification"
-LENGTHS = [1, POSITIONS, 7, 2]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -53,31 +44,3 @@ def test_a_head_of_the_other_kind_starts_fresh(case: str, tmp_path: Path) -> Non
         f"{part}.{leaf}" for part in ("pooler.dense", "classifier") for leaf in ("weight", "bias")
     }
     assert texts.config.head == texts.config.family.default_head
-
-
-@pytest.mark.parametrize("scheme", POLICIES)
-@pytest.mark.parametrize("case", CASES)
-def test_engine_and_student_agree_bit_for_bit(case: str, scheme: str, tmp_path: Path) -> None:
-    make_checkpoint(case, tmp_path / "model", kind=KIND, id2label={0: "O", 1: "B-x", 2: "I-x"})
-    model = load_classifier(tmp_path / "model")
-    apply_policy(model, POLICIES[scheme])
-    ids, types = pairs(LENGTHS)
-    dataset = EncodedDataset.from_sequences(ids, types, np.zeros(len(ids), np.int64), pad_id=0)
-    expected = replay_logits(model, dataset, np.arange(len(ids)))
-    freeze(
-        model,
-        POLICIES[scheme],
-        tmp_path / "artifact",
-        recipe="test",
-        packing="2bit",
-        task=TaskSpec("token_classification", "f1", False),
-        max_length=POSITIONS,
-        tokenizer_files={"tokenizer.json": b"{}"},
-        card="",
-        provenance={},
-    )
-    assert verify(tmp_path / "artifact")["ok"]
-    with Engine.from_artifact(read_artifact(tmp_path / "artifact")) as engine:
-        found = engine.forward(ids, types)
-    assert found.shape == (sum(LENGTHS), 3)
-    assert np.array_equal(found, expected)

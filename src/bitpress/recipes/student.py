@@ -120,7 +120,8 @@ def enter_stage(student: SequenceClassifier, stage: Stage) -> AppliedPolicy:
 def start_from_random_tokens(student: SequenceClassifier, policy: Policy) -> None:
     """Give ranges and learned scales that start from data any value, where bytes and speed matter only: in place."""
     if policy.activations.starts_from_data:
-        ids = torch.randint(student.config.vocab_size, (4, 32), generator=torch.Generator().manual_seed(0))
+        shape = (4, min(32, student.config.max_position_embeddings))
+        ids = torch.randint(student.config.vocab_size, shape, generator=torch.Generator().manual_seed(0))
         student.train()  # running ranges move in training mode only
         student(ids)
         student.eval()
