@@ -77,7 +77,13 @@ inline float SumLanes(F32 a) {
 // Of lanes without NaN, where the order is free.
 inline float ReduceMin(F32 a) { return _mm512_reduce_min_ps(a.v); }
 inline float ReduceMax(F32 a) { return _mm512_reduce_max_ps(a.v); }
-inline int32_t SumInts(I32 a) { return _mm512_reduce_add_epi32(a.v); }
+// Wraps around, as codes of NaN may make it; `_mm512_reduce_add_epi32` ends in additions of int.
+inline int32_t SumInts(I32 a) {
+  const __m256i by8 = _mm256_add_epi32(_mm512_castsi512_si256(a.v), _mm512_extracti64x4_epi64(a.v, 1));
+  const __m128i by4 = _mm_add_epi32(_mm256_castsi256_si128(by8), _mm256_extracti128_si256(by8, 1));
+  const __m128i by2 = _mm_add_epi32(by4, _mm_shuffle_epi32(by4, 0x4E));
+  return _mm_cvtsi128_si32(_mm_add_epi32(by2, _mm_shuffle_epi32(by2, 0xB1)));
+}
 
 }  // namespace
 }  // namespace bitpress::avx512vnni

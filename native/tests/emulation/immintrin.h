@@ -58,10 +58,9 @@ float Reduce(__m512 a, F f) {
   for (float lane : lanes.of) found = f(found, lane);
   return found;
 }
-template <class Lane>
-Lane Sum(__m512i a) {
-  Lane sum = 0;
-  for (Lane lane : Lanes<Lane, __m512i>(a).of) sum += lane;
+inline long long Sum(__m512i a) {
+  long long sum = 0;
+  for (long long lane : Lanes<long long, __m512i>(a).of) sum += lane;
   return sum;
 }
 inline __m256 HalfOf(__m512 a, int half) {
@@ -118,8 +117,7 @@ inline __m512i ShuffledQuarters(__m512i a, __m512i b, int control) {
 #define _mm_mask_storeu_epi8(p, mask, a) bitpress::emulation::MaskedStoreBytes(p, mask, a)
 #define _mm512_reduce_min_ps(a) bitpress::emulation::Reduce(a, [](float x, float y) { return y < x ? y : x; })
 #define _mm512_reduce_max_ps(a) bitpress::emulation::Reduce(a, [](float x, float y) { return y > x ? y : x; })
-#define _mm512_reduce_add_epi32(a) bitpress::emulation::Sum<int>(a)
-#define _mm512_reduce_add_epi64(a) bitpress::emulation::Sum<long long>(a)
+#define _mm512_reduce_add_epi64(a) bitpress::emulation::Sum(a)
 #define _mm512_mask_cmp_ps_mask(mask, a, b, op) static_cast<__mmask16>((mask) & _mm512_cmp_ps_mask(a, b, op))
 #define _mm512_extractf32x8_ps(a, half) bitpress::emulation::HalfOf(a, half)
 #define _mm512_cvtps_epi32(a) bitpress::emulation::ToInts(a)
