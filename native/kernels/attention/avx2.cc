@@ -2,6 +2,6 @@
 
 namespace bitpress::avx2 {
 
-void AttentionFloat(const AttentionHead& head, void* scratch) { Attend<Avx2Tile>(head, scratch); }
+void AttentionFloat(const AttentionHead& head, void* scratch) { Attend<Avx2Tile, F32x2>(head, scratch); }
 
 }  // namespace bitpress::avx2

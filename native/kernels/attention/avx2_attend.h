@@ -5,9 +5,8 @@
 // scores of six queries against all keys, softmax of each row, context.
 #pragma once
 
-#include "kernels/activation/polynomials.h"
+#include "kernels/attention/avx2_softmax.h"
 #include "kernels/attention/scratch.h"
-#include "kernels/simd/avx2_pair.h"
 #include "kernels/simd/avx2_tiles.h"
 #include "kernels/simd/avx2_transpose.h"
 
@@ -51,32 +50,7 @@ void PackValueFloats(const float* value, size_t stride, size_t tokens, size_t co
   }
 }
 
-// In place over n scores; the row has room to a multiple of 16 and what lies past n is overwritten.
-void Softmax(float* x, size_t n) {
-  const size_t padded = RoundUp(n, kLanes);
-  // -inf past the end: exp gives the +0 that the summation order wants there, and the maximum ignores it.
-  for (size_t j = n; j < padded; ++j) x[j] = -__builtin_inff();
-  F32x2 highest = F32x2::Load(x);
-  for (size_t j = kLanes; j < padded; j += kLanes) highest = Max(F32x2::Load(x + j), highest);
-  const F32x2 max = F32x2::Broadcast(ReduceMax(Max(highest.first, highest.second)));
-  F32x2 sums = {Zero(), Zero()};
-  size_t j = 0;
-  for (; j + 2 * kLanes <= padded; j += 2 * kLanes) {
-    const F32x4 e = Exp(F32x4::Load(x + j) - F32x4{max, max});
-    Store(x + j, e);
-    sums = sums + e.first;
-    sums = sums + e.second;
-  }
-  if (j < padded) {
-    const F32x2 e = Exp(F32x2::Load(x + j) - max);
-    Store(x + j, e);
-    sums = sums + e;
-  }
-  const F32x2 total = F32x2::Broadcast(SumLanes(sums.first, sums.second));
-  for (j = 0; j < padded; j += kLanes) Store(x + j, F32x2::Load(x + j) / total);
-}
-
-template <class Products, int R>
+template <class Products, class V, int R>
 void AttendFloat(const AttentionHead& head, const AttentionBuffers& b, size_t query) {
   const size_t tokens = head.tokens, d = head.head_size;
   const F32 root = {_mm256_sqrt_ps(_mm256_set1_ps(static_cast<float>(d)))};
@@ -91,7 +65,7 @@ void AttendFloat(const AttentionHead& head, const AttentionBuffers& b, size_t qu
     }
   }
   TimeSoftmax(head.clock, [&] {
-    for (int r = 0; r < R; ++r) Softmax(b.scores + r * b.score_stride, tokens);
+    for (int r = 0; r < R; ++r) Softmax<V>(b.scores + r * b.score_stride, tokens);
   });
   for (size_t column = 0; column < d; column += kTileColumns) {
     Tile<F32, R> tile;
@@ -105,8 +79,8 @@ void AttendFloat(const AttentionHead& head, const AttentionBuffers& b, size_t qu
   }
 }
 
-// Products::MultiplyFloat (avx2_tiles.h) for tiles of up to Products::kRows.
-template <class Products>
+// Products::MultiplyFloat (avx2_tiles.h) for tiles of up to Products::kRows. V: the vector of kLanes floats of softmax.
+template <class Products, class V>
 void Attend(const AttentionHead& head, void* scratch) {
   const size_t tokens = head.tokens, d = head.head_size;
   static_assert(kQueryRows % Products::kRows == 0, "whole tiles");
@@ -115,8 +89,9 @@ void Attend(const AttentionHead& head, void* scratch) {
 
   PackKeyPanels(head.key, head.stride, tokens, d, b.key_panels);
   PackValueFloats(head.value, head.stride, tokens, d, b.value_panels);
-  ForTiles<Products::kRows>(
-      head.queries, [&](size_t query, auto height) { AttendFloat<Products, decltype(height)::value>(head, b, query); });
+  ForTiles<Products::kRows>(head.queries, [&](size_t query, auto height) {
+    AttendFloat<Products, V, decltype(height)::value>(head, b, query);
+  });
 }
 
 }  // namespace

@@ -2,23 +2,19 @@
 // once: registers r and, from the upper half, a later one, which are brought in order before they are stored.
 #pragma once
 
-#include "kernels/integer_linear/layout.h"
+#include "kernels/integer_linear/unpack.h"
 #include "kernels/simd/avx512vnni.h"
 
 namespace bitpress::avx512vnni {
 namespace {
 
 struct UnpackTables {
-  __m512i low, high;  // of the low and the high two bits of a nibble; 3 and 4 bits: `low` of the whole nibble
+  __m512i low, high;  // NibbleTables
 
   explicit UnpackTables(const IntegerMatrix& w) {
-    int8_t low_fields[16], high_fields[16];
-    for (int nibble = 0; nibble < 16; ++nibble) {
-      low_fields[nibble] = w.table[w.bits == 2 ? nibble & 3 : nibble];
-      high_fields[nibble] = w.table[nibble >> 2];
-    }
-    low = Broadcast(low_fields);
-    high = Broadcast(high_fields);
+    const NibbleTables of(w);
+    low = Broadcast(of.low);
+    high = Broadcast(of.high);
   }
 
  private:
@@ -66,25 +62,6 @@ inline void UnpackBlock4(const uint8_t* block, const UnpackTables& tables, int8_
     StoreInOrder(_mm512_shuffle_epi8(tables.low, Nibbles(packed)),
                  _mm512_shuffle_epi8(tables.low, Nibbles(_mm512_srli_epi16(packed, 4))), panel + v * 4 * kVectorBytes,
                  2);
-  }
-}
-
-// Where the signed bytes of `blocks` blocks are: in `panel`, or where they were if they are not packed (8 bits).
-inline const int8_t* UnpackBlocks(const uint8_t* packed, unsigned bits, size_t blocks, const UnpackTables& tables,
-                                  int8_t* panel) {
-  constexpr size_t kUnpackedBytes = BlockBytes(8);
-  switch (bits) {
-    case 2:
-      for (size_t b = 0; b < blocks; ++b) UnpackBlock2(packed + b * BlockBytes(2), tables, panel + b * kUnpackedBytes);
-      return panel;
-    case 3:
-      for (size_t b = 0; b < blocks; ++b) UnpackBlock3(packed + b * BlockBytes(3), tables, panel + b * kUnpackedBytes);
-      return panel;
-    case 4:
-      for (size_t b = 0; b < blocks; ++b) UnpackBlock4(packed + b * BlockBytes(4), tables, panel + b * kUnpackedBytes);
-      return panel;
-    default:
-      return reinterpret_cast<const int8_t*>(packed);
   }
 }
 

@@ -3,25 +3,19 @@
 // A register of layout.h, 8 columns x 4 inputs, is two here: the bytes of four columns are what `sdot` takes.
 #pragma once
 
-#include "kernels/integer_linear/layout.h"
+#include "kernels/integer_linear/unpack.h"
 #include "kernels/simd/neon.h"
 
 namespace bitpress::neondot {
 
-constexpr size_t kUnpackedBytes = BlockBytes(8);
-
 // Table look-ups of four bits; two fields of two bits come out of a nibble by two tables.
 struct UnpackTables {
-  int8x16_t low, high;  // of the low and the high two bits of a nibble; 3 and 4 bits: `low` of the whole nibble
+  int8x16_t low, high;  // NibbleTables
 
   explicit UnpackTables(const IntegerMatrix& w) {
-    int8_t low_fields[16], high_fields[16];
-    for (int nibble = 0; nibble < 16; ++nibble) {
-      low_fields[nibble] = w.table[w.bits == 2 ? nibble & 3 : nibble];
-      high_fields[nibble] = w.table[nibble >> 2];
-    }
-    low = vld1q_s8(low_fields);
-    high = vld1q_s8(high_fields);
+    const NibbleTables of(w);
+    low = vld1q_s8(of.low);
+    high = vld1q_s8(of.high);
   }
 };
 
@@ -64,24 +58,6 @@ inline void UnpackBlock4(const uint8_t* block, const UnpackTables& tables, int8_
       StoreLookup(panel, 2 * v, half, tables.low, vandq_u8(packed, vdupq_n_u8(15)));
       StoreLookup(panel, 2 * v + 1, half, tables.low, vshrq_n_u8(packed, 4));
     }
-  }
-}
-
-// Where the signed bytes of `blocks` blocks are: in `panel`, or where they were if they are not packed (8 bits).
-inline const int8_t* UnpackBlocks(const uint8_t* packed, unsigned bits, size_t blocks, const UnpackTables& tables,
-                                  int8_t* panel) {
-  switch (bits) {
-    case 2:
-      for (size_t b = 0; b < blocks; ++b) UnpackBlock2(packed + b * BlockBytes(2), tables, panel + b * kUnpackedBytes);
-      return panel;
-    case 3:
-      for (size_t b = 0; b < blocks; ++b) UnpackBlock3(packed + b * BlockBytes(3), tables, panel + b * kUnpackedBytes);
-      return panel;
-    case 4:
-      for (size_t b = 0; b < blocks; ++b) UnpackBlock4(packed + b * BlockBytes(4), tables, panel + b * kUnpackedBytes);
-      return panel;
-    default:
-      return reinterpret_cast<const int8_t*>(packed);
   }
 }
 

@@ -1,19 +1,9 @@
 // Two passes over a row that stays in L1: its range, then 32 codes at a time.
+#include "kernels/quantize/all_rows.h"
 #include "kernels/quantize/avx2_range.h"
-#include "kernels/quantize/quantize.h"
 
 namespace bitpress::avx2 {
 namespace {
-
-void SearchRow(const float* x, size_t cols, RangeSearch& search) {
-  size_t i = 0;
-  for (; i + 2 * kFloats <= cols; i += 2 * kFloats) search.Add(Load(x + i), Load(x + i + kFloats));
-  for (; i < cols; i += kFloats) {
-    // The first element again in the lanes past the end: it changes no minimum or maximum.
-    const I32 mask = TailMask(cols - i);
-    search.Add(SelectMask(mask, LoadMasked(x + i, mask), F32::Broadcast(x[0])));
-  }
-}
 
 // 32 int32 in 0..255 to 32 bytes in order: the packs work within 128-bit lanes, the permutation undoes that.
 I32 PackBytes(I32 a, I32 b, I32 c, I32 d) {
@@ -48,47 +38,26 @@ int32_t CodeRow(const C& coder, const float* x, size_t cols, uint8_t* codes) {
   return SumInts(sums);
 }
 
-// One row with its codebook in every lane.
-int32_t CodeRow(const float* x, size_t cols, const QuantizeSpec& spec, const Codebook<F32>& book, uint8_t* codes,
-                size_t ldc) {
-  __builtin_memset(codes + cols, 0, ldc - cols);
-  if (__builtin_isnan(FirstLane(book.scale))) {
-    __builtin_memset(codes, 0, cols);
-    return 0;
+struct OneRow {
+  using RangeSearch = avx2::RangeSearch;
+  static int32_t CodeRow(const float* x, size_t cols, const QuantizeSpec& spec, const Codebook<F32>& book,
+                         uint8_t* codes) {
+    int32_t sum = 0;
+    WithCoder(spec, book, [&](const auto& coder) { sum = avx2::CodeRow(coder, x, cols, codes); });
+    return sum;
   }
-  int32_t sum = 0;
-  WithCoder(spec, book, [&](const auto& coder) { sum = CodeRow(coder, x, cols, codes); });
-  return sum;
-}
+};
 
 }  // namespace
 
 void QuantizeRows(const float* x, size_t ldx, size_t rows, size_t cols, const QuantizeSpec& spec, uint8_t* codes,
                   size_t ldc, float* scale, float* offset, int32_t* code_sum) {
-  for (size_t row = 0; row < rows; ++row) {
-    const float* xr = x + row * ldx;
-    RangeSearch search;
-    if (!spec.is_static) SearchRow(xr, cols, search);
-    const Codebook<F32> book = MakeCodebook(spec, search.Whole());
-    const int32_t sum = CodeRow(xr, cols, spec, book, codes + row * ldc, ldc);
-    if (code_sum) code_sum[row] = sum;
-    scale[row] = FirstLane(book.scale);
-    offset[row] = FirstLane(book.offset);
-  }
+  QuantizeAllRows<OneRow>(x, ldx, rows, cols, spec, codes, ldc, scale, offset, code_sum);
 }
 
 void QuantizeBlock(const float* x, size_t ldx, size_t rows, size_t cols, const QuantizeSpec& spec, uint8_t* codes,
                    size_t ldc, float* scale, float* offset) {
-  RangeSearch search;
-  if (!spec.is_static) {
-    for (size_t row = 0; row < rows; ++row) SearchRow(x + row * ldx, cols, search);
-  }
-  const Codebook<F32> book = MakeCodebook(spec, search.Whole());
-  for (size_t row = 0; row < rows; ++row) {
-    CodeRow(x + row * ldx, cols, spec, book, codes + row * ldc, ldc);
-  }
-  *scale = FirstLane(book.scale);
-  *offset = FirstLane(book.offset);
+  QuantizeWholeBlock<OneRow>(x, ldx, rows, cols, spec, codes, ldc, scale, offset);
 }
 
 }  // namespace bitpress::avx2

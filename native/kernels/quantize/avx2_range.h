@@ -19,6 +19,12 @@ struct RangeSearch {
     low = Min(y, Min(x, low));
     high = Max(y, Max(x, high));
   }
+  // The first element again in the lanes past the end: it changes no minimum or maximum.
+  void AddRow(const float* x, size_t cols) {
+    size_t i = 0;
+    for (; i + 2 * kFloats <= cols; i += 2 * kFloats) Add(Load(x + i), Load(x + i + kFloats));
+    for (; i < cols; i += kFloats) Add(FirstOf(cols - i, F32::LoadFirst(x + i, cols - i), F32::Broadcast(x[0])));
+  }
   // A mask of all ones, as float, is a NaN.
   Range<F32> Lanes() const { return {low, high, {nan}}; }
   // One range of all lanes, in every lane.

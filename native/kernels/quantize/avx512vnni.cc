@@ -1,6 +1,6 @@
 // Two passes over a row that stays in L1: its range, then 64 codes at a time.
+#include "kernels/quantize/all_rows.h"
 #include "kernels/quantize/avx512_range.h"
-#include "kernels/quantize/quantize.h"
 
 namespace bitpress::avx512vnni {
 namespace {
@@ -35,47 +35,26 @@ int32_t CodeRow(const C& coder, const float* x, size_t cols, uint8_t* codes) {
   return static_cast<int32_t>(_mm512_reduce_add_epi64(sums));
 }
 
-// One row with its codebook in every lane.
-int32_t CodeRow(const float* x, size_t cols, const QuantizeSpec& spec, const Codebook<F32>& book, uint8_t* codes,
-                size_t ldc) {
-  __builtin_memset(codes + cols, 0, ldc - cols);
-  if (__builtin_isnan(FirstLane(book.scale))) {
-    __builtin_memset(codes, 0, cols);
-    return 0;
+struct OneRow {
+  using RangeSearch = avx512vnni::RangeSearch;
+  static int32_t CodeRow(const float* x, size_t cols, const QuantizeSpec& spec, const Codebook<F32>& book,
+                         uint8_t* codes) {
+    int32_t sum = 0;
+    WithCoder(spec, book, [&](const auto& coder) { sum = avx512vnni::CodeRow(coder, x, cols, codes); });
+    return sum;
   }
-  int32_t sum = 0;
-  WithCoder(spec, book, [&](const auto& coder) { sum = CodeRow(coder, x, cols, codes); });
-  return sum;
-}
+};
 
 }  // namespace
 
 void QuantizeRows(const float* x, size_t ldx, size_t rows, size_t cols, const QuantizeSpec& spec, uint8_t* codes,
                   size_t ldc, float* scale, float* offset, int32_t* code_sum) {
-  for (size_t row = 0; row < rows; ++row) {
-    const float* xr = x + row * ldx;
-    RangeSearch search;
-    if (!spec.is_static) search.AddRow(xr, cols);
-    const Codebook<F32> book = MakeCodebook(spec, search.Whole());
-    const int32_t sum = CodeRow(xr, cols, spec, book, codes + row * ldc, ldc);
-    if (code_sum) code_sum[row] = sum;
-    scale[row] = FirstLane(book.scale);
-    offset[row] = FirstLane(book.offset);
-  }
+  QuantizeAllRows<OneRow>(x, ldx, rows, cols, spec, codes, ldc, scale, offset, code_sum);
 }
 
 void QuantizeBlock(const float* x, size_t ldx, size_t rows, size_t cols, const QuantizeSpec& spec, uint8_t* codes,
                    size_t ldc, float* scale, float* offset) {
-  RangeSearch search;
-  if (!spec.is_static) {
-    for (size_t row = 0; row < rows; ++row) search.AddRow(x + row * ldx, cols);
-  }
-  const Codebook<F32> book = MakeCodebook(spec, search.Whole());
-  for (size_t row = 0; row < rows; ++row) {
-    CodeRow(x + row * ldx, cols, spec, book, codes + row * ldc, ldc);
-  }
-  *scale = FirstLane(book.scale);
-  *offset = FirstLane(book.offset);
+  QuantizeWholeBlock<OneRow>(x, ldx, rows, cols, spec, codes, ldc, scale, offset);
 }
 
 }  // namespace bitpress::avx512vnni

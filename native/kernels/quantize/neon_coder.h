@@ -18,20 +18,19 @@ struct RangeSearch {
     low = Min(x, low);
     high = Max(x, high);
   }
+  // The first element again in the lanes past the end: it changes no minimum or maximum.
+  void AddRow(const float* x, size_t cols) {
+    ForSixteens(cols, [&](size_t i, size_t count) {
+      const F32x16 values = LoadFirst(x + i, count);
+      Add(count == kLanes ? values : SelectMask(TailMask(count), values, F32x16::Broadcast(x[0])));
+    });
+  }
   // One range of all lanes, in every lane.
   Range<F32> Whole() const {
     const float poison = vminvq_u32(number) == 0 ? __builtin_nanf("") : 0.0f;
     return {F32::Broadcast(ReduceMin(low)), F32::Broadcast(ReduceMax(high)), F32::Broadcast(poison)};
   }
 };
-
-inline void SearchRow(const float* x, size_t cols, RangeSearch& search) {
-  ForSixteens(cols, [&](size_t i, size_t count) {
-    // The first element again in the lanes past the end: it changes no minimum or maximum.
-    const F32x16 values = LoadFirst(x + i, count);
-    search.Add(count == kLanes ? values : SelectMask(TailMask(count), values, F32x16::Broadcast(x[0])));
-  });
-}
 
 // Codes by the formula of codebook.h.
 class Coder {

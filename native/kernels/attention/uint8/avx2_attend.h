@@ -8,10 +8,9 @@
 // sums are exact in any order, pairs are formed as it is cheapest: of neighbouring dimensions, of tokens t and t + 8.
 #pragma once
 
-#include "kernels/activation/polynomials.h"
+#include "kernels/attention/avx2_softmax.h"
 #include "kernels/attention/scratch.h"
 #include "kernels/quantize/avx2_range.h"
-#include "kernels/simd/avx2_pair.h"
 #include "kernels/simd/avx2_tiles.h"
 #include "kernels/simd/avx2_transpose.h"
 
@@ -25,8 +24,6 @@ static_assert(kLaneRows == kFloats && kAttentionPanel % kLaneRows == 0, "a row a
 I32 PairOf(I32 low, I32 high) { return {_mm256_or_si256(low.v, _mm256_slli_epi32(high.v, 16))}; }
 
 inline I32 PairsOf(Pair<I32> codes) { return PairOf(codes.first, codes.second); }
-
-F32 LoadFirst(const float* p, size_t n) { return n >= kFloats ? Load(p) : LoadMasked(p, TailMask(n)); }
 
 // Eight rows, one a lane: no search needs a reduction within a register, and scales are computed eight at a time.
 struct LaneRows {
@@ -44,7 +41,7 @@ LaneRows QuantizeLanes(const float* x, size_t stride, size_t rows, size_t d, con
     if (rows >= kLaneRows && d - i >= kFloats) {
       LoadTransposed8x8(x + i, stride, block);
     } else {
-      for (size_t r = 0; r < kLaneRows; ++r) block[r] = r < rows ? LoadFirst(x + r * stride + i, d - i) : Zero();
+      for (size_t r = 0; r < kLaneRows; ++r) block[r] = r < rows ? F32::LoadFirst(x + r * stride + i, d - i) : Zero();
       Transpose8x8(block);
     }
     for (size_t k = 0; k < 8; ++k) Store(lanes + (i + k) * kLaneRows, block[k]);
@@ -112,15 +109,7 @@ Codebook<F32> QuantizeValues(const AttentionHead& head, const QuantizeSpec& spec
   const size_t tokens = head.tokens, d = head.head_size, stride = head.stride;
   // Row by row: at the stride of a projection a column of rows falls into few sets of the cache.
   RangeSearch search;
-  for (size_t t = 0; t < tokens; ++t) {
-    const float* row = head.value + t * stride;
-    size_t c = 0;
-    for (; c + 2 * kFloats <= d; c += 2 * kFloats) search.Add(Load(row + c), Load(row + c + kFloats));
-    for (; c < d; c += kFloats) {
-      // The first element in the lanes past the end: it changes no minimum or maximum.
-      search.Add(SelectMask(TailMask(d - c), LoadFirst(row + c, d - c), F32::Broadcast(*row)));
-    }
-  }
+  for (size_t t = 0; t < tokens; ++t) search.AddRow(head.value + t * stride, d);
   const Codebook<F32> book = MakeCodebook(spec, search.Whole());
   const size_t panel_floats = b.score_stride / 2 * kTileColumns;
   const auto row_of = [&](size_t t) { return head.value + (t < tokens ? t : tokens - 1) * stride; };
@@ -135,7 +124,8 @@ Codebook<F32> QuantizeValues(const AttentionHead& head, const QuantizeSpec& spec
         StoreInt(entry + kFloats, PairOf(coder.Codes(Load(low + c + kFloats)), coder.Codes(Load(high + c + kFloats))));
       }
       for (; c < d; c += kFloats, entry += kFloats) {
-        StoreInt(entry, PairOf(coder.Codes(LoadFirst(low + c, d - c)), coder.Codes(LoadFirst(high + c, d - c))));
+        StoreInt(entry,
+                 PairOf(coder.Codes(F32::LoadFirst(low + c, d - c)), coder.Codes(F32::LoadFirst(high + c, d - c))));
       }
     }
   });
@@ -153,17 +143,6 @@ template <class V, int R>
     const V of_offset = V::Broadcast(b.query_offset[query + r]) * constant;
     Store(scores + r * b.score_stride + key, Fma(V::Broadcast(b.query_scale[query + r]), products, of_offset));
   }
-}
-
-// -inf past the end of a row: exp gives the +0 that the summation order wants there, the code 0, and the maximum
-// ignores it.
-template <class V>
-float PadAndFindMax(float* x, size_t n) {
-  const size_t padded = RoundUp(n, kLanes);
-  for (size_t j = n; j < padded; ++j) x[j] = -__builtin_inff();
-  V highest = V::Load(x);
-  for (size_t j = kLanes; j < padded; j += kLanes) highest = Max(V::Load(x + j), highest);
-  return ReduceMax(highest);
 }
 
 // The lanes of a row's sums, still to be added up.
