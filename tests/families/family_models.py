@@ -83,3 +83,19 @@ def transformers_logits(model: Any, ids: torch.Tensor, mask: torch.Tensor, types
     with torch.no_grad():
         logits: torch.Tensor = model(**inputs).logits
     return logits
+
+
+def span_logits(model: Any, *batch: torch.Tensor) -> torch.Tensor:
+    """[B, T, 2] of a transformers model, with token types where it tells them apart."""
+    ids, mask, types = batch
+    typed = {"token_type_ids": types} if getattr(model.config, "type_vocab_size", 1) > 1 else {}
+    with torch.no_grad():
+        output = model(input_ids=ids, attention_mask=mask, **typed)
+    return torch.stack([output.start_logits, output.end_logits], -1)
+
+
+def pooled(hidden: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tensor:
+    """Vectors [B, H] of hidden states [B, T, H] and mask [B, T], each text on its own."""
+    rows = [states[: int(real.sum())] for states, real in zip(hidden, mask, strict=True)]
+    functions = {"mean": lambda x: x.mean(0), "cls": lambda x: x[0], "max": lambda x: x.max(0).values}
+    return torch.stack([functions[pooling](row) for row in rows])

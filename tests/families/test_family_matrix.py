@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from family_models import CASES, POSITIONS, batch, make_checkpoint, transformers_logits
+from family_models import CASES, POSITIONS, batch, make_checkpoint, pooled, span_logits, transformers_logits
 
 from bitpress.artifact import SpanSpec, TaskSpec, read_artifact, verify
 from bitpress.encoder import load_classifier
@@ -103,17 +103,14 @@ def expected_rows(theirs: Any, head: str, ids: list[list[int]], types: list[list
     rows = []
     for text, of_text in zip(ids, types, strict=True):
         tokens, kinds = torch.tensor([text]), torch.tensor([of_text])
-        if head in ("mean", "cls", "max"):
+        mask = torch.ones_like(tokens)
+        if HEADS[head][2].kind == "embedding":
             with torch.no_grad():
-                states = theirs(input_ids=tokens).last_hidden_state[0]
-            rows.append({"mean": states.mean(0), "cls": states[0], "max": states.max(0).values}[head][None])
+                rows.append(pooled(theirs(input_ids=tokens).last_hidden_state, mask, head))
         elif head == "spans":
-            typed = {"token_type_ids": kinds} if getattr(theirs.config, "type_vocab_size", 1) > 1 else {}
-            with torch.no_grad():
-                output = theirs(input_ids=tokens, **typed)
-            rows.append(torch.stack([output.start_logits, output.end_logits], -1)[0])
+            rows.append(span_logits(theirs, tokens, mask, kinds)[0])
         else:
-            rows.append(transformers_logits(theirs, tokens, torch.ones_like(tokens), kinds).flatten(0, -2))
+            rows.append(transformers_logits(theirs, tokens, mask, kinds).flatten(0, -2))
     return torch.cat(rows).numpy()
 
 

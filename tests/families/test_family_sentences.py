@@ -1,6 +1,6 @@
-"""Encoders of sentences of every family, read, written and run. Oracles: transformers with pooling by hand, and the
-sentence-transformers library; vectors within the 1e-5 that the project promises for fp32. For codes the replayed
-student, bit for bit."""
+"""Encoders of sentences of every family, read and written. Oracles: transformers with pooling by hand, and the
+sentence-transformers library; vectors within the 1e-5 that the project promises for fp32. The engine:
+test_family_matrix.py."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from family_models import CASES, batch, make_checkpoint
+from family_models import CASES, batch, make_checkpoint, pooled
 from safetensors.torch import load_file, save_file
 
 from bitpress.encoder import load_classifier, load_config, save_classifier
@@ -40,12 +40,6 @@ def bare_checkpoint(case: str, path: Path) -> Any:
     theirs = make_checkpoint(case, path).base_model
     theirs.save_pretrained(path)
     return theirs
-
-
-def pooled(hidden: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tensor:
-    rows = [states[: int(real.sum())] for states, real in zip(hidden, mask, strict=True)]
-    functions = {"mean": lambda x: x.mean(0), "cls": lambda x: x[0], "max": lambda x: x.max(0).values}
-    return torch.stack([functions[pooling](row) for row in rows])
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)

@@ -1,5 +1,4 @@
-"""Models of question answering of every family. Oracles: transformers for checkpoints, the replayed student for the
-engine."""
+"""Checkpoints of models of question answering of every family. Oracle: transformers. Engine: test_family_matrix.py."""
 
 from __future__ import annotations
 
@@ -8,21 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from family_models import CASES, batch, make_checkpoint
+from family_models import CASES, batch, make_checkpoint, span_logits
 from safetensors.torch import load_file
 
 from bitpress.encoder import load_classifier, save_classifier
 
 KIND = "QuestionAnswering"
-
-
-def span_logits(model: transformers.PreTrainedModel, *batch: torch.Tensor) -> torch.Tensor:
-    """[B, T, 2] of a transformers model, with token types where it tells them apart."""
-    ids, mask, types = batch
-    typed = {"token_type_ids": types} if getattr(model.config, "type_vocab_size", 1) > 1 else {}
-    with torch.no_grad():
-        output = model(input_ids=ids, attention_mask=mask, **typed)
-    return torch.stack([output.start_logits, output.end_logits], -1)
 
 
 @pytest.mark.parametrize("case", CASES)

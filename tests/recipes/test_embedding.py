@@ -6,7 +6,7 @@ Oracles: the student replayed in the engine's arithmetic, for every recipe; loss
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pytest
 import tiny_task
 import torch
 import torch.nn.functional as F
+from tiny_task import Learned
 
 import bitpress
 from bitpress.artifact import read_artifact
@@ -36,34 +37,21 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 TASK = get_task("embedding")
 
 
-@dataclass(frozen=True)
-class Similar:
-    encoder: Path
-    train: Path
-    dev: Path
-    teacher: Path
-    score: Any
-
-
 @pytest.fixture(scope="module")
-def similar(tmp_path_factory: pytest.TempPathFactory) -> Similar:
+def similar(tmp_path_factory: pytest.TempPathFactory) -> Learned:
     folder = tmp_path_factory.mktemp("similar")
-    encoder = tiny_task.write_encoder(folder / "encoder")
     train = tiny_task.write_similar(folder / "train.tsv", 300, seed=1)
     dev = tiny_task.write_similar(folder / "dev.tsv", 60, seed=2)
-    found = finetune(
-        encoder, task="embedding", train=train, dev=dev, out=folder / "teacher", overrides=tiny_task.FAST, quiet=True
-    )
-    return Similar(encoder, train, dev, folder / "teacher", found)
+    return tiny_task.learn("embedding", folder, train, dev)
 
 
 @pytest.fixture(scope="module")
-def small(similar: Similar, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def small(similar: Learned, tmp_path_factory: pytest.TempPathFactory) -> Any:
     out = tmp_path_factory.mktemp("small") / "small"
     return compress(similar.teacher, recipe="int8", dev=similar.dev, out=out, quiet=True)
 
 
-def test_the_teacher_learns_scores_and_says_how_it_pools(similar: Similar) -> None:
+def test_the_teacher_learns_scores_and_says_how_it_pools(similar: Learned) -> None:
     assert (similar.score.metric, similar.score.n, similar.score.majority) == ("spearman", 60, 0.0)
     assert similar.score.value > 0.8  # of two scores, ranks of cosines cannot reach 1
     assert evaluate_checkpoint(similar.teacher, similar.dev)["metrics"] == similar.score.metrics
@@ -74,7 +62,7 @@ def test_the_teacher_learns_scores_and_says_how_it_pools(similar: Similar) -> No
     assert (load_config(similar.teacher).head, load_config(similar.teacher).normalizes) == ("mean", True)
 
 
-def test_contrastive_pairs(similar: Similar, tmp_path: Path) -> None:
+def test_contrastive_pairs(similar: Learned, tmp_path: Path) -> None:
     train = tiny_task.write_similar(tmp_path / "train.tsv", 300, seed=3, scored=False)
     dev = tiny_task.write_similar(tmp_path / "dev.tsv", 40, seed=4, scored=False)
     before = evaluate_checkpoint(similar.encoder, dev, task="embedding", pooling="cls")
@@ -107,7 +95,7 @@ def test_contrastive_pairs(similar: Similar, tmp_path: Path) -> None:
         assert model.evaluate(read_dataset(similar.dev, TASK))["metric"] == "spearman"
 
 
-def test_a_row_is_two_texts_on_their_own(similar: Similar) -> None:
+def test_a_row_is_two_texts_on_their_own(similar: Learned) -> None:
     data = read_dataset(similar.dev, TASK)
     assert data.pairs is not None
     tokenizer = Tokenizer.from_directory(similar.teacher)
@@ -150,7 +138,7 @@ def test_losses_of_pairs() -> None:
         model_loss(EncoderConfig(), vectors, None, mask)
 
 
-def test_distillation_compares_normalized_vectors_and_their_similarities(similar: Similar) -> None:
+def test_distillation_compares_normalized_vectors_and_their_similarities(similar: Learned) -> None:
     teacher = load_classifier(similar.teacher)
     student = load_classifier(similar.encoder, head="mean")
     encoded = tokenize(Tokenizer.from_directory(similar.teacher), read_dataset(similar.dev, TASK), 64, 0)
@@ -168,7 +156,7 @@ def test_distillation_compares_normalized_vectors_and_their_similarities(similar
     torch.testing.assert_close(parts["labels"], pair_loss(ours, batch.labels))
 
 
-def test_the_artifact_encodes_what_the_engine_was_measured_on(small: Any, similar: Similar) -> None:
+def test_the_artifact_encodes_what_the_engine_was_measured_on(small: Any, similar: Learned) -> None:
     assert small.teacher["value"] == similar.score.value
     assert abs(small.drop_points) <= 1
     check = small.artifact["engine_vs_student"]
@@ -219,39 +207,21 @@ def test_vectors_of_other_models(small: Any, tiny: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("recipe", [recipe.name for recipe in list_recipes()])
-def test_every_recipe(recipe: str, similar: Similar, tmp_path: Path) -> None:
+def test_every_recipe(recipe: str, similar: Learned, tmp_path: Path) -> None:
     """The engine's vectors are those of the student, bit for bit; single texts are enough where no label is used."""
-    overrides: dict[str, Any] = {"max_steps": 3, "evaluate_every": 3, "batch_tokens": 256}
-    parsed = load_recipe(recipe)
-    if not parsed.trains:
-        overrides = {}
-    if recipe == "tinybert":
-        overrides |= {"student.init": "1x16"}
-    train = similar.train
-    if not parsed.uses_labels:
+    learned = similar
+    if not load_recipe(recipe).uses_labels:
         train = tmp_path / "texts.jsonl"
         train.write_text("".join(json.dumps({"text": text}) + "\n" for text in read_dataset(similar.train, TASK).texts))
-    out = compress(
-        similar.teacher,
-        recipe=recipe,
-        train=train,
-        dev=similar.dev,
-        out=tmp_path / "s",
-        overrides=overrides,
-        quiet=True,
-    )
+        learned = replace(similar, train=train)
+    out = tiny_task.press_briefly(learned, recipe, tmp_path / "s", student="1x16")
     assert out.metric == "spearman"
-    assert out.artifact is not None
     check = out.artifact["engine_vs_student"]
     assert check["n"] == 120
     assert check["different_predictions"] == 0
-    if check["arithmetic"] == "engine":
-        assert check["identical_logits"] == check["n"]
-    else:
-        assert check["max_logit_difference"] < 0.25
 
 
-def test_packing_without_a_text(similar: Similar, tmp_path: Path) -> None:
+def test_packing_without_a_text(similar: Learned, tmp_path: Path) -> None:
     found = pack(similar.teacher, recipe="int8", out=tmp_path / "a")
     assert found.engine_vs_student["identical_logits"] == found.engine_vs_student["n"]
     pack(similar.encoder, recipe="int8", task="embedding", pooling="max", out=tmp_path / "b")
@@ -262,7 +232,7 @@ def test_packing_without_a_text(similar: Similar, tmp_path: Path) -> None:
     assert not (tmp_path / "c").exists()
 
 
-def test_a_general_student(similar: Similar, tmp_path: Path) -> None:
+def test_a_general_student(similar: Learned, tmp_path: Path) -> None:
     (tmp_path / "corpus.txt").write_text("the superb film was dull\n" * 400)
     overrides = {"max_steps": 2, "epochs": 1, "batch_tokens": 128}
     corpus = [str(tmp_path / "corpus.txt")]
@@ -272,7 +242,7 @@ def test_a_general_student(similar: Similar, tmp_path: Path) -> None:
     assert (student.config.head, student.config.normalizes, student.classifier) == ("mean", True, None)
 
 
-def test_sensitivity(similar: Similar, tmp_path: Path) -> None:
+def test_sensitivity(similar: Learned, tmp_path: Path) -> None:
     settings = SensitivitySettings(samples=2, texts=8, max_products=6, probes=2)
     for name, scored in (("a", True), ("b", False)):
         train = tiny_task.write_similar(tmp_path / f"{name}.tsv", 40, seed=5, scored=scored)
@@ -281,7 +251,7 @@ def test_sensitivity(similar: Similar, tmp_path: Path) -> None:
         assert found.measured["metric"] == ("spearman" if scored else "mrr")
 
 
-def test_the_teacher_is_timed_as_what_it_is(similar: Similar) -> None:
+def test_the_teacher_is_timed_as_what_it_is(similar: Learned) -> None:
     batch = {"ids": [[2, 5, 3], [2, 3]], "type_ids": [[0, 0, 0], [0, 0]]}
     model = load_classifier(similar.teacher)
     with torch.no_grad():
@@ -289,7 +259,7 @@ def test_the_teacher_is_timed_as_what_it_is(similar: Similar) -> None:
     np.testing.assert_allclose(load_checkpoint(similar.teacher, threads=1).forward(batch), expected, atol=1e-5)
 
 
-def test_a_sentence_encoder_starts_other_tasks(similar: Similar, tiny: Any, tmp_path: Path) -> None:
+def test_a_sentence_encoder_starts_other_tasks(similar: Learned, tiny: Any, tmp_path: Path) -> None:
     found = finetune(
         similar.teacher, train=tiny.train, dev=tiny.dev, out=tmp_path / "t", overrides={"max_steps": 2}, quiet=True
     )
@@ -297,7 +267,7 @@ def test_a_sentence_encoder_starts_other_tasks(similar: Similar, tiny: Any, tmp_
     assert load_config(tmp_path / "t").head == "linear"
 
 
-def test_what_does_not_fit_is_refused(similar: Similar, tiny: Any, tmp_path: Path) -> None:
+def test_what_does_not_fit_is_refused(similar: Learned, tiny: Any, tmp_path: Path) -> None:
     texts = tmp_path / "texts.jsonl"
     texts.write_text('{"text": "the film"}\n')
     for call in (

@@ -10,10 +10,13 @@ from typing import Any
 
 import pytest
 import tiny_task
+import torch
 
 from bitpress.artifact import read_artifact, tensor_bytes, verify
 from bitpress.encoder import load_classifier
 from bitpress.errors import RecipeError, TrainingError
+from bitpress.freeze import round_side_data
+from bitpress.quantize import apply_policy
 from bitpress.recipes import mixed_precision
 from bitpress.recipes.block_latency import BlockLatency
 from bitpress.recipes.mixed_precision import Division, layer_blocks
@@ -241,6 +244,22 @@ def test_the_engine_runs_the_other_recipes_as_they_were_trained(
     lines = (tmp_path / "small.run" / "scalars.jsonl").read_text().splitlines()
     components = [json.loads(line)["components"] for line in lines if "components" in json.loads(line)]
     assert components[0].keys() == {"labels", "total"}  # no teacher
+
+
+def test_half_precision_is_not_for_what_is_stored_as_codes(tiny: Any) -> None:
+    model = load_classifier(tiny.teacher)
+    positions, types = model.embeddings.position.weight, model.embeddings.token_type.weight
+    before = positions.detach().clone()
+    with torch.no_grad():
+        types.add_(1e-6)  # what half precision does not have
+    apply_policy(model, load_recipe("q-bert").policy)
+    round_side_data(model)
+    assert torch.equal(positions, before)
+    assert torch.equal(types, types.half().float())
+    apply_policy(model, load_recipe("ternarybert").policy)
+    round_side_data(model)
+    assert torch.equal(positions, before.half().float())
+    assert not torch.equal(positions, before)
 
 
 def test_a_regression_learns_from_its_own_values(tmp_path: Path) -> None:

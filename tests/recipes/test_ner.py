@@ -6,7 +6,6 @@ Oracles: the student replayed in the engine's arithmetic, for every recipe; loss
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 import tiny_task
 import torch
+from tiny_task import Learned
 
 import bitpress
 from bitpress.artifact import read_artifact
@@ -23,8 +23,8 @@ from bitpress.encoder import load_classifier, task_loss
 from bitpress.errors import DataError, RecipeError, TrainingError
 from bitpress.recipes.evaluation import evaluate_checkpoint, logits_of
 from bitpress.recipes.inputs import tokenize, unread_note, unread_words
-from bitpress.recipes.runner import augment, compress, finetune, post_training_artifact, pretrain, sensitivity
-from bitpress.recipes.schema import Distillation, StudentChanges, list_recipes, load_recipe
+from bitpress.recipes.runner import augment, compress, post_training_artifact, pretrain, sensitivity
+from bitpress.recipes.schema import Distillation, StudentChanges, list_recipes
 from bitpress.recipes.student import make_student
 from bitpress.recipes.teaching import Teaching
 from bitpress.runtime.tokenization import Tokenizer
@@ -35,33 +35,21 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 LABELS = ["O", "B-hero", "I-hero", "B-villain", "I-villain"]
 
 
-@dataclass(frozen=True)
-class Ner:
-    encoder: Path
-    train: Path
-    dev: Path
-    teacher: Path
-    score: Any
-
-
 @pytest.fixture(scope="module")
-def ner(tmp_path_factory: pytest.TempPathFactory) -> Ner:
+def ner(tmp_path_factory: pytest.TempPathFactory) -> Learned:
     folder = tmp_path_factory.mktemp("ner")
-    encoder = tiny_task.write_encoder(folder / "encoder")
     train = tiny_task.write_tagged(folder / "train.conll", 300, seed=1)
     dev = tiny_task.write_tagged(folder / "dev.conll", 60, seed=2)
-    overrides = tiny_task.FAST | {"epochs": 15}
-    found = finetune(encoder, task="ner", train=train, dev=dev, out=folder / "teacher", overrides=overrides, quiet=True)
-    return Ner(encoder, train, dev, folder / "teacher", found)
+    return tiny_task.learn("ner", folder, train, dev, epochs=15)
 
 
 @pytest.fixture(scope="module")
-def small(ner: Ner, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def small(ner: Learned, tmp_path_factory: pytest.TempPathFactory) -> Any:
     out = tmp_path_factory.mktemp("small") / "small"
     return compress(ner.teacher, recipe="int8", train=ner.train, dev=ner.dev, out=out, quiet=True)
 
 
-def test_the_teacher_learns_and_reports_entities(ner: Ner) -> None:
+def test_the_teacher_learns_and_reports_entities(ner: Learned) -> None:
     assert ner.score.metric == "entity_f1"
     assert ner.score.value > 0.9
     assert ner.score.majority == 0
@@ -75,7 +63,7 @@ def test_the_teacher_learns_and_reports_entities(ner: Ner) -> None:
     assert again["unread_words"] == 0
 
 
-def test_labels_stand_at_the_first_token_of_each_word(ner: Ner, tmp_path: Path) -> None:
+def test_labels_stand_at_the_first_token_of_each_word(ner: Learned, tmp_path: Path) -> None:
     (tmp_path / "d.conll").write_text(
         "the O\nsuperbdull B-hero\nthefilm I-hero\n"
     )  # two pieces each, of this vocabulary
@@ -89,7 +77,7 @@ def test_labels_stand_at_the_first_token_of_each_word(ner: Ner, tmp_path: Path) 
     assert encoded.select(np.array([0])).digest() == encoded.digest()
 
 
-def test_batches_pad_labels_and_the_loss_leaves_them_out(ner: Ner) -> None:
+def test_batches_pad_labels_and_the_loss_leaves_them_out(ner: Learned) -> None:
     model = load_classifier(ner.teacher)
     data = read_dataset(ner.dev, get_task("ner"), label_names=LABELS)
     encoded = tokenize(Tokenizer.from_directory(ner.teacher), data, 64, 0)
@@ -108,7 +96,7 @@ def test_batches_pad_labels_and_the_loss_leaves_them_out(ner: Ner) -> None:
     np.testing.assert_allclose(flat[: encoded.offsets[1]], logits[0, : encoded.lengths[0]], atol=1e-5)
 
 
-def test_distillation_compares_logits_of_labelled_words_only(ner: Ner) -> None:
+def test_distillation_compares_logits_of_labelled_words_only(ner: Learned) -> None:
     teacher = load_classifier(ner.teacher)
     student = load_classifier(ner.encoder, id2label=LABELS, head="tokens")
     data = read_dataset(ner.dev, get_task("ner"), label_names=LABELS)
@@ -126,7 +114,7 @@ def test_distillation_compares_logits_of_labelled_words_only(ner: Ner) -> None:
     torch.testing.assert_close(parts["labels"], torch.nn.functional.cross_entropy(ours, batch.labels[rows]))
 
 
-def test_the_artifact_scores_as_the_engine_says(small: Any, ner: Ner) -> None:
+def test_the_artifact_scores_as_the_engine_says(small: Any, ner: Learned) -> None:
     assert small.teacher["value"] == ner.score.value
     assert abs(small.drop_points) <= 5
     check = small.artifact["engine_vs_student"]
@@ -156,7 +144,7 @@ def test_entities_of_a_text_have_character_offsets(small: Any) -> None:
     assert all(0.5 < e["score"] <= 1 for e in found)
 
 
-def test_long_texts_are_cut_and_said_to_be(small: Any, ner: Ner, tmp_path: Path) -> None:
+def test_long_texts_are_cut_and_said_to_be(small: Any, ner: Learned, tmp_path: Path) -> None:
     long = " ".join(["the"] * 70 + ["superb"])
     with bitpress.load(small.out) as model:
         with pytest.warns(UserWarning, match="1 of 2 texts are longer than 64 tokens; the ends of those were not read"):
@@ -173,7 +161,7 @@ def test_long_texts_are_cut_and_said_to_be(small: Any, ner: Ner, tmp_path: Path)
     assert evaluate_checkpoint(ner.teacher, tmp_path / "long.conll")["unread_words"] == 9
 
 
-def test_a_text_without_any_token_is_refused(ner: Ner, tmp_path: Path) -> None:
+def test_a_text_without_any_token_is_refused(ner: Learned, tmp_path: Path) -> None:
     (tmp_path / "d.jsonl").write_text(json.dumps({"tokens": ["\u200b"], "tags": ["B-hero"]}) + "\n")
     data = read_dataset(tmp_path / "d.jsonl", get_task("ner"), label_names=LABELS)
     with pytest.raises(DataError, match=r"text 1, .*makes no token of any of its words; remove it"):
@@ -181,40 +169,26 @@ def test_a_text_without_any_token_is_refused(ner: Ner, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("recipe", [recipe.name for recipe in list_recipes()])
-def test_every_recipe(recipe: str, ner: Ner, tmp_path: Path) -> None:
+def test_every_recipe(recipe: str, ner: Learned, tmp_path: Path) -> None:
     """The engine's logits of every token are those of the student, bit for bit."""
-    overrides: dict[str, Any] = {"max_steps": 3, "evaluate_every": 3, "batch_tokens": 256}
-    if not load_recipe(recipe).trains:
-        overrides = {}
-    if recipe == "tinybert":
-        overrides |= {"student.init": "1x32"}
-    out = compress(
-        ner.teacher, recipe=recipe, train=ner.train, dev=ner.dev, out=tmp_path / "s", overrides=overrides, quiet=True
-    )
+    out = tiny_task.press_briefly(ner, recipe, tmp_path / "s")
     assert out.metric == "entity_f1"
-    assert out.artifact is not None
-    check = out.artifact["engine_vs_student"]
-    assert check["n"] > 60
-    if check["arithmetic"] == "engine":
-        # An fma of the replay is rounded twice, so a token in very many may differ (numerics.md, point 5).
-        assert check["identical_logits"] == check["n"]
-    else:
-        assert check["max_logit_difference"] < 0.25
+    assert out.artifact["engine_vs_student"]["n"] > 60
 
 
-def test_an_estimate_packs_without_training(ner: Ner, tmp_path: Path) -> None:
+def test_an_estimate_packs_without_training(ner: Learned, tmp_path: Path) -> None:
     post_training_artifact(ner.teacher, "bibert", tmp_path / "s")
     with bitpress.load(tmp_path / "s") as model:
         assert model.task.kind == "token_classification"
         assert isinstance(model("the superb film"), list)
 
 
-def test_the_teacher_is_timed_as_what_it_is(ner: Ner) -> None:
+def test_the_teacher_is_timed_as_what_it_is(ner: Learned) -> None:
     timed = load_checkpoint(ner.teacher, threads=1)
     assert timed.forward({"ids": [[2, 5, 3], [2, 3]], "type_ids": [[0, 0, 0], [0, 0]]}).shape == (2, 3, 5)
 
 
-def test_a_general_student_of_a_token_classifier(ner: Ner, tmp_path: Path) -> None:
+def test_a_general_student_of_a_token_classifier(ner: Learned, tmp_path: Path) -> None:
     """Raw text has no tags, and what is written has no head."""
     (tmp_path / "corpus.txt").write_text("the superb film was dull\n" * 400)
     overrides = {"max_steps": 2, "epochs": 1, "batch_tokens": 128}
@@ -232,7 +206,7 @@ def test_a_general_student_of_a_token_classifier(ner: Ner, tmp_path: Path) -> No
     assert student.config.id2label == dict(enumerate(LABELS))
 
 
-def test_sensitivity_of_a_token_classifier(ner: Ner, tmp_path: Path) -> None:
+def test_sensitivity_of_a_token_classifier(ner: Learned, tmp_path: Path) -> None:
     settings = SensitivitySettings(samples=2, texts=8, max_products=6, probes=2)
     found = sensitivity(ner.teacher, train=ner.train, dev=ner.dev, out=tmp_path / "s", settings=settings, quiet=True)
     assert found.measured is not None
@@ -240,7 +214,7 @@ def test_sensitivity_of_a_token_classifier(ner: Ner, tmp_path: Path) -> None:
     assert len(found.report.blocks) == 2
 
 
-def test_heads_and_tasks_that_do_not_fit_are_refused(ner: Ner, tiny: Any, tmp_path: Path) -> None:
+def test_heads_and_tasks_that_do_not_fit_are_refused(ner: Learned, tiny: Any, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"task 'classification' is classification, but .* has a token_classific"):
         evaluate_checkpoint(ner.teacher, ner.dev, task="classification")
     with pytest.raises(TrainingError, match=r"task 'ner' is token_classification, but .* has a classification head"):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 import tiny_task
 import torch
+from tiny_task import Learned
 from typer.testing import CliRunner
 
 import bitpress
@@ -29,7 +29,7 @@ from bitpress.recipes.evaluation import evaluate_checkpoint, evaluated, evaluati
 from bitpress.recipes.inputs import some_questions, tokenize, unread_note
 from bitpress.recipes.measured_sensitivity import scores_of
 from bitpress.recipes.runner import augment, compress, finetune, pack, post_training_artifact, sensitivity
-from bitpress.recipes.schema import Distillation, StudentChanges, list_recipes, load_recipe
+from bitpress.recipes.schema import Distillation, StudentChanges, list_recipes
 from bitpress.recipes.student import make_student
 from bitpress.recipes.teaching import Teaching
 from bitpress.runtime.tokenization import Tokenizer
@@ -38,48 +38,36 @@ from bitpress.train import collate
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 QA = get_task("qa")
-OVERRIDES = tiny_task.FAST | {"epochs": 8}
 
 
-@dataclass(frozen=True)
-class Qa:
-    encoder: Path
-    train: Path
-    dev: Path
-    teacher: Path
-    score: Any
-
-
-def make(folder: Path, unanswerable: bool) -> Qa:
-    encoder = tiny_task.write_encoder(folder / "encoder")
+def make(folder: Path, unanswerable: bool) -> Learned:
     train = tiny_task.write_questions(folder / "train.json", 400, 1, unanswerable)
     dev = tiny_task.write_questions(folder / "dev.json", 80, 2, unanswerable)
-    found = finetune(encoder, task="qa", train=train, dev=dev, out=folder / "teacher", overrides=OVERRIDES, quiet=True)
-    return Qa(encoder, train, dev, folder / "teacher", found)
+    return tiny_task.learn("qa", folder, train, dev, epochs=8)
 
 
 @pytest.fixture(scope="module")
-def qa(tmp_path_factory: pytest.TempPathFactory) -> Qa:
+def qa(tmp_path_factory: pytest.TempPathFactory) -> Learned:
     return make(tmp_path_factory.mktemp("qa"), unanswerable=False)
 
 
 @pytest.fixture(scope="module")
-def open_qa(tmp_path_factory: pytest.TempPathFactory) -> Qa:
+def open_qa(tmp_path_factory: pytest.TempPathFactory) -> Learned:
     return make(tmp_path_factory.mktemp("open"), unanswerable=True)
 
 
 @pytest.fixture(scope="module")
-def small(qa: Qa, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def small(qa: Learned, tmp_path_factory: pytest.TempPathFactory) -> Any:
     return compress(qa.teacher, recipe="int8", dev=qa.dev, out=tmp_path_factory.mktemp("small") / "small", quiet=True)
 
 
-def data_of(qa: Qa, **spans: int) -> tuple[Any, Any]:
+def data_of(qa: Learned, **spans: int) -> tuple[Any, Any]:
     """The dev data and its windows."""
     data = read_dataset(qa.dev, QA)
     return data, tokenize(Tokenizer.from_directory(qa.teacher), data, 64, 0, SpanSpec(**spans))
 
 
-def test_the_teacher_learns_and_knows_how_it_reads(qa: Qa) -> None:
+def test_the_teacher_learns_and_knows_how_it_reads(qa: Learned) -> None:
     assert (qa.score.metric, qa.score.n, qa.score.majority) == ("f1", 80, 0)
     assert qa.score.value > 0.9
     assert list(qa.score.metrics) == ["f1", "exact_match"]
@@ -91,7 +79,7 @@ def test_the_teacher_learns_and_knows_how_it_reads(qa: Qa) -> None:
     assert (again["metrics"], again["cut_questions"]) == (qa.score.metrics, 0)
 
 
-def test_no_answer_is_learned_and_its_threshold_travels(open_qa: Qa, tmp_path: Path) -> None:
+def test_no_answer_is_learned_and_its_threshold_travels(open_qa: Learned, tmp_path: Path) -> None:
     metrics = open_qa.score.metrics
     assert metrics["f1"] == metrics["best_f1"] > 0.9
     assert metrics["no_answer/f1"] > 0.8
@@ -112,7 +100,7 @@ def test_no_answer_is_learned_and_its_threshold_travels(open_qa: Qa, tmp_path: P
         assert model(question="this film", context="the superb film and a dull plot")["answer"] == "superb"
 
 
-def test_a_checkpoint_of_others_abstains_at_zero(open_qa: Qa, tmp_path: Path) -> None:
+def test_a_checkpoint_of_others_abstains_at_zero(open_qa: Learned, tmp_path: Path) -> None:
     """It has no threshold of its own: 0 where the data has questions without an answer, none where it has not."""
     other = tmp_path / "other"
     other.mkdir()
@@ -127,7 +115,7 @@ def test_a_checkpoint_of_others_abstains_at_zero(open_qa: Qa, tmp_path: Path) ->
     assert list(evaluate_checkpoint(other, only)["metrics"]) == ["f1", "exact_match"]
 
 
-def test_the_loss_of_windows_leaves_padding_out(qa: Qa) -> None:
+def test_the_loss_of_windows_leaves_padding_out(qa: Learned) -> None:
     model = load_classifier(qa.teacher)
     data, encoded = data_of(qa)
     batch = collate(encoded, np.arange(6))
@@ -146,7 +134,7 @@ def test_the_loss_of_windows_leaves_padding_out(qa: Qa) -> None:
     assert scores_of(model, QA, encoded, data)["loss"] < 0.5
 
 
-def test_distillation_compares_distributions_over_positions(qa: Qa) -> None:
+def test_distillation_compares_distributions_over_positions(qa: Learned) -> None:
     teacher = load_classifier(qa.teacher)
     student = load_classifier(qa.encoder, id2label=["start", "end"], head="spans")
     _, encoded = data_of(qa)
@@ -170,7 +158,7 @@ def test_distillation_compares_distributions_over_positions(qa: Qa) -> None:
     assert bool(student.classifier.weight.grad.isfinite().all())
 
 
-def test_hidden_states_and_attention_are_compared_too(qa: Qa) -> None:
+def test_hidden_states_and_attention_are_compared_too(qa: Learned) -> None:
     teacher, student = load_classifier(qa.teacher), load_classifier(qa.teacher)
     _, encoded = data_of(qa)
     batch = collate(encoded, np.arange(5))
@@ -179,7 +167,7 @@ def test_hidden_states_and_attention_are_compared_too(qa: Qa) -> None:
     assert float(parts["prediction"]) > 0  # the teacher's own entropy
 
 
-def test_the_artifact_scores_as_the_engine_says(small: Any, qa: Qa) -> None:
+def test_the_artifact_scores_as_the_engine_says(small: Any, qa: Learned) -> None:
     assert small.teacher["value"] == qa.score.value
     assert abs(small.drop_points) <= 5
     check = small.artifact["engine_vs_student"]
@@ -206,7 +194,7 @@ def test_a_long_context_is_read_to_its_end(small: Any) -> None:
     assert context[found["start"] : found["end"]] == found["answer"] == "Superb charming"
 
 
-def test_reading_is_what_was_set(qa: Qa, tmp_path: Path) -> None:
+def test_reading_is_what_was_set(qa: Learned, tmp_path: Path) -> None:
     overrides = {"max_steps": 2, "batch_tokens": 256, "max_length": 24, "doc_stride": 4}
     overrides |= {"max_query_length": 1, "max_answer_length": 2}
     out = finetune(
@@ -234,7 +222,7 @@ def test_reading_is_what_was_set(qa: Qa, tmp_path: Path) -> None:
         )
 
 
-def test_notes_say_what_is_not_read(qa: Qa) -> None:
+def test_notes_say_what_is_not_read(qa: Learned) -> None:
     data, encoded = data_of(qa)
     assert unread_note(data, encoded, 64) is None
     tokenizer = Tokenizer.from_directory(qa.teacher)
@@ -249,7 +237,7 @@ def test_notes_say_what_is_not_read(qa: Qa) -> None:
     assert "the answers to 1 questions are in no window whole, and not learned" in str(note)
 
 
-def test_training_is_evaluated_on_a_part(qa: Qa, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_is_evaluated_on_a_part(qa: Learned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data, encoded = data_of(qa, doc_stride=2)
     assert evaluated(data, encoded)[0] is data
     assert evaluation_note(data, encoded) is None
@@ -283,31 +271,17 @@ def test_training_is_evaluated_on_a_part(qa: Qa, tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("recipe", [recipe.name for recipe in list_recipes()])
-def test_every_recipe(recipe: str, qa: Qa, tmp_path: Path) -> None:
+def test_every_recipe(recipe: str, qa: Learned, tmp_path: Path) -> None:
     """The engine's logits of every token are those of the student, bit for bit."""
-    overrides: dict[str, Any] = {"max_steps": 3, "evaluate_every": 3, "batch_tokens": 256}
-    if not load_recipe(recipe).trains:
-        overrides = {}
-    if recipe == "tinybert":
-        overrides |= {"student.init": "1x32"}
-    out = compress(
-        qa.teacher, recipe=recipe, train=qa.train, dev=qa.dev, out=tmp_path / "s", overrides=overrides, quiet=True
-    )
+    out = tiny_task.press_briefly(qa, recipe, tmp_path / "s")
     assert out.metric == "f1"
-    assert out.artifact is not None
-    check = out.artifact["engine_vs_student"]
-    assert check["n"] > 80
-    if check["arithmetic"] == "engine":
-        # An fma of the replay is rounded twice, so a token in very many may differ (numerics.md, point 5).
-        assert check["identical_logits"] == check["n"]
-    else:
-        assert check["max_logit_difference"] < 0.25
+    assert out.artifact["engine_vs_student"]["n"] > 80
     with bitpress.load(tmp_path / "s") as model:
         found = model(question="this film", context="the superb film")
     assert found["answer"] == "the superb film"[found["start"] : found["end"]]
 
 
-def test_without_data(qa: Qa, tmp_path: Path) -> None:
+def test_without_data(qa: Learned, tmp_path: Path) -> None:
     packed = pack(qa.teacher, recipe="int8", out=tmp_path / "packed")
     assert packed.engine_vs_student["identical_logits"] == packed.engine_vs_student["n"]
     post_training_artifact(qa.teacher, "bibert", tmp_path / "estimate")
@@ -318,7 +292,7 @@ def test_without_data(qa: Qa, tmp_path: Path) -> None:
             assert isinstance(model(question="this film", context="the superb film")["answer"], str)
 
 
-def test_the_teacher_is_timed_as_what_it_is(qa: Qa) -> None:
+def test_the_teacher_is_timed_as_what_it_is(qa: Learned) -> None:
     timed = load_checkpoint(qa.teacher, threads=1)
     batch = {"ids": [[2, 5, 3], [2, 3]], "type_ids": [[0, 0, 0], [0, 0]]}
     found = timed.forward(batch)
@@ -328,13 +302,13 @@ def test_the_teacher_is_timed_as_what_it_is(qa: Qa) -> None:
     np.testing.assert_allclose(found[0], ours[0], atol=1e-4)
 
 
-def test_a_student_of_another_shape(qa: Qa) -> None:
+def test_a_student_of_another_shape(qa: Learned) -> None:
     student = make_student(StudentChanges(init=str(qa.encoder)), qa.teacher, None, seed=0)
     assert student.config.answers_questions
     assert set(student.fresh_tensors) == {"classifier.weight", "classifier.bias"}
 
 
-def test_sensitivity(qa: Qa, tmp_path: Path) -> None:
+def test_sensitivity(qa: Learned, tmp_path: Path) -> None:
     settings = SensitivitySettings(samples=2, texts=8, max_products=6, probes=2)
     found = sensitivity(qa.teacher, train=qa.train, dev=qa.dev, out=tmp_path / "s", settings=settings, quiet=True)
     assert found.measured is not None
@@ -342,7 +316,7 @@ def test_sensitivity(qa: Qa, tmp_path: Path) -> None:
     assert len(found.report.blocks) == 2
 
 
-def test_the_same_command_gives_the_same_bytes(qa: Qa, tmp_path: Path) -> None:
+def test_the_same_command_gives_the_same_bytes(qa: Learned, tmp_path: Path) -> None:
     overrides = {"max_steps": 3, "batch_tokens": 256}
     for name in ("a", "b"):
         finetune(
@@ -356,7 +330,7 @@ def test_the_same_command_gives_the_same_bytes(qa: Qa, tmp_path: Path) -> None:
     assert again.steps == 3
 
 
-def test_scores_of_logits_that_point_at_the_answers(qa: Qa) -> None:
+def test_scores_of_logits_that_point_at_the_answers(qa: Learned) -> None:
     """What a perfect model would have: every answer of this data begins and ends with a token."""
     data, encoded = data_of(qa)
     logits = np.zeros((len(encoded.input_ids), 2), np.float32)
@@ -365,7 +339,7 @@ def test_scores_of_logits_that_point_at_the_answers(qa: Qa) -> None:
     assert scored(QA, logits, encoded, data)["metrics"] == {"f1": 1, "exact_match": 1}
 
 
-def test_heads_and_tasks_that_do_not_fit_are_refused(qa: Qa, tiny: Any, tmp_path: Path) -> None:
+def test_heads_and_tasks_that_do_not_fit_are_refused(qa: Learned, tiny: Any, tmp_path: Path) -> None:
     with pytest.raises(
         TrainingError, match=r"task 'ner' is token_classification, but .* has a question_answering head"
     ):
@@ -376,7 +350,7 @@ def test_heads_and_tasks_that_do_not_fit_are_refused(qa: Qa, tiny: Any, tmp_path
         augment(train=qa.train, out=tmp_path / "a.jsonl", task="qa", mlm=qa.encoder)
 
 
-def test_the_commands_one_after_another(qa: Qa, tmp_path: Path) -> None:
+def test_the_commands_one_after_another(qa: Learned, tmp_path: Path) -> None:
     def run(*arguments: object) -> Any:
         result = CliRunner().invoke(app, [*map(str, arguments), "--json"])
         assert result.exit_code == 0, result.stderr

@@ -19,12 +19,21 @@ from numpy.typing import NDArray
 
 from bitpress.errors import EngineError
 from bitpress.runtime import native
-from bitpress.runtime.native import available_isas, check, hardware_threads, isa, library, library_path
+from bitpress.runtime.native import (
+    array,
+    available_isas,
+    check,
+    choice,
+    hardware_threads,
+    isa,
+    library,
+    library_path,
+)
+from bitpress.runtime.packed_tensors import PackedTensor, packed_tensor, to_native
 
 if TYPE_CHECKING:
-    from bitpress.artifact.outliers import Outliers
     from bitpress.artifact.reader import Artifact
-    from bitpress.artifact.schema import ActivationSpec, ArtifactConfig, TensorSpec
+    from bitpress.artifact.schema import ActivationSpec, ArtifactConfig
 
 Floats = NDArray[np.float32]
 TokenIds = Sequence[Sequence[int]]
@@ -52,8 +61,6 @@ _HEADS = {"linear": 0, "relu": 1, "dense_relu": 2, "dense_gelu": 3, "tokens": 4,
 FUNCTIONS = HIDDEN_ACTS | {"tanh": 4, "exp": 5}
 _RANGES = {"fp32": 0, "token": 1, "static": 2, "binary": 3}
 _ATTENTIONS = {"bool": 0, "all": 1, "softmax": 2}
-_SCHEMES = {"ternary": 0, "uniform": 1, "codebook": 2, "binary": 3}
-_PACKINGS = {"bits": 0, "trits": 1}
 
 # The operations of `Engine.profile` that multiply by weights, in the order of a pass, and the matrices of a layer that
 # each multiplies by.
@@ -139,8 +146,8 @@ class EngineConfig:
 
     def to_native(self) -> native.Config:
         """bp_config; EngineError for a name or a number that has no native form."""
-        act = _choice("hidden_act", self.hidden_act, HIDDEN_ACTS)
-        activation_range = _choice("activation_range", self.activation_range, _RANGES)
+        act = choice("hidden_act", self.hidden_act, HIDDEN_ACTS)
+        activation_range = choice("activation_range", self.activation_range, _RANGES)
         fields = ("vocab_size", "max_positions", "type_vocab_size", "hidden_size", "num_layers", "num_heads")
         sizes = {name: getattr(self, name) for name in (*fields, "intermediate_size", "num_labels")}
         sizes["embedding_size"] = self.hidden_size if self.embedding_size is None else self.embedding_size
@@ -153,42 +160,13 @@ class EngineConfig:
             abi_version=native.ABI_VERSION,
             **sizes,
             hidden_act=act,
-            head=_choice("head", self.head, _HEADS),
+            head=choice("head", self.head, _HEADS),
             activation_range=activation_range,
             activation_symmetric=int(self.activation_symmetric),
-            attention=_choice("attention", self.attention, _ATTENTIONS),
+            attention=choice("attention", self.attention, _ATTENTIONS),
             activation_clip=self.activation_clip or 0.0,
             layer_norm_eps=self.layer_norm_eps,
         )
-
-
-@dataclass(frozen=True)
-class PackedTensor:
-    """A matrix [rows, cols] as artifacts store it (docs/artifact.md): ``codes`` uint8 [rows, row_bytes], or where a
-    weight is the sum of two binary terms [2, rows, row_bytes].
-
-    ``scheme``    ``bits``      value
-    "ternary"     2             scale·code, code in {−1, 0, 1}; ``packing`` "bits" or "trits"
-    "uniform"     2, 3, 4, 8    scale·code + offset, or, where ``offset`` is None, scale·(code − 2^(bits−1))
-    "codebook"    2, 3, 4       scale·table[code], ``table`` int8 [2^bits], but of ``outliers``, whose values these are
-    "binary"      1             scale where the bit is 1, −scale where it is 0
-
-    ``scale`` and ``offset``, float32, are shared by blocks of ``group_rows`` × ``group_cols`` weights, None for all
-    rows or columns: [ceil(rows / group_rows), ceil(cols / group_cols)], of two terms with a dimension of 2 in
-    front, or the same numbers in one dimension.
-    """
-
-    scheme: str
-    bits: int
-    codes: NDArray[np.uint8]
-    cols: int
-    scale: Floats
-    offset: Floats | None = None
-    table: NDArray[np.int8] | None = None
-    packing: str = "bits"
-    group_rows: int | None = None
-    group_cols: int | None = None
-    outliers: Outliers | None = None
 
 
 class Engine:
@@ -234,7 +212,7 @@ class Engine:
             for name, spec in artifact.config.tensors.items():
                 # Positions are added in fp32: their table is small, and every text reads the start of it.
                 is_dense = spec.is_float or name == "embeddings.position.weight"
-                yield name, artifact.dense(name) if is_dense else _packed_tensor(artifact, name, spec)
+                yield name, artifact.dense(name) if is_dense else packed_tensor(artifact, name, spec)
                 # The engine has its own form of it now, and of the word embedding looks up a few rows a text.
                 artifact.release_pages()
             yield from artifact.elastic.items()
@@ -369,83 +347,17 @@ class _Model:
 
     def set(self, name: str, tensor: Floats | PackedTensor) -> None:
         if isinstance(tensor, PackedTensor):
-            self._set_packed(name, tensor)
+            packed, arrays = to_native(name, tensor)
+            check(library().bp_model_set_packed(self.pointer, name.encode(), ctypes.byref(packed)))
+            if name == "embeddings.word.weight":
+                self._kept.append(arrays[0])  # the codes
             return
-        data = _array(name, tensor, np.float32)
+        data = array(name, tensor, np.float32)
         if data.ndim not in (1, 2):
             raise EngineError(f"tensor {name!r}: it has {data.ndim} dimensions, expected 1 or 2")
         rows, cols = (1, *data.shape) if data.ndim == 1 else data.shape
         status = library().bp_model_set_float(self.pointer, name.encode(), data.ctypes.data, rows, cols)
         check(status)
-
-    def _set_packed(self, name: str, tensor: PackedTensor) -> None:
-        where = f"tensor {name!r}"
-        scheme = _choice(f"{where}: scheme", tensor.scheme, _SCHEMES)
-        packing = _choice(f"{where}: packing", tensor.packing, _PACKINGS)
-        codes, scale = _array(name, tensor.codes, np.uint8), _array(name, tensor.scale, np.float32)
-        offset = None if tensor.offset is None else _array(name, tensor.offset, np.float32)
-        table = None if tensor.table is None else _array(name, tensor.table, np.int8)
-        outliers = None if tensor.outliers is None else _outlier_arrays(name, tensor)
-        row_bytes = -(-tensor.cols // 5) if tensor.packing == "trits" else -(-tensor.cols * tensor.bits // 8)
-        # The library cannot see where the array ends.
-        if tensor.cols < 1 or not 1 <= tensor.bits <= 8 or codes.ndim not in (2, 3) or codes.shape[-1] != row_bytes:
-            raise EngineError(
-                f"{where}: codes {list(codes.shape)}, expected [rows, {row_bytes}] for {tensor.cols} columns of "
-                f"{tensor.bits} bits in packing {tensor.packing!r}, or two terms of that"
-            )
-        terms, rows = (1, *codes.shape)[-3:-1]
-        groups = (tensor.group_rows, tensor.group_cols)
-        if any(size is not None and not 1 <= size < 2**32 for size in groups):  # ctypes would wrap around
-            raise EngineError(f"{where}: groups of {groups[0]} rows x {groups[1]} columns, allowed are 1 and above")
-        packed = native.Packed(
-            *(scheme, tensor.bits, packing, terms, rows, tensor.cols),
-            *(size or 0 for size in groups),
-            *(codes.ctypes.data, scale.ctypes.data, scale.size),
-            *((None, 0) if offset is None else (offset.ctypes.data, offset.size)),
-            *((None, 0) if table is None else (table.ctypes.data, table.size)),
-            *((None, None, None, 0) if outliers is None else (*(x.ctypes.data for x in outliers), outliers[-1].size)),
-        )
-        check(library().bp_model_set_packed(self.pointer, name.encode(), ctypes.byref(packed)))
-        if name == "embeddings.word.weight":
-            self._kept.append(codes)
-
-
-def _outlier_arrays(name: str, tensor: PackedTensor) -> tuple[NDArray[Any], ...]:
-    """Counts, columns and values; the library cannot see where they end."""
-    assert tensor.outliers is not None, "the caller asked"
-    counts = _array(name, tensor.outliers.counts, np.uint16)
-    columns = _array(name, tensor.outliers.columns, np.uint16)
-    values = _array(name, tensor.outliers.values, np.float32)
-    rows = tensor.codes.shape[-2] if tensor.codes.ndim > 1 else 0
-    if counts.shape != (rows,) or columns.shape != values.shape or values.ndim != 1:
-        raise EngineError(
-            f"tensor {name!r}: outlier counts {list(counts.shape)}, columns {list(columns.shape)} and values "
-            f"{list(values.shape)}, expected [{rows}], and twice the number of outliers"
-        )
-    return counts, columns, values
-
-
-def _packed_tensor(artifact: Artifact, name: str, spec: TensorSpec) -> PackedTensor:
-    """A packed tensor of a read artifact."""
-    if spec.scheme not in _SCHEMES:
-        raise EngineError(
-            f"tensor {name!r}: the engine does not run scheme {spec.scheme!r}, only {', '.join(_SCHEMES)}"
-        )
-    _, cols = spec.shape
-    group_rows = {"matrix": None, "row_block": spec.group_size}.get(spec.group or "", 1)
-    return PackedTensor(
-        scheme=spec.scheme,
-        bits=2 if spec.scheme == "ternary" else spec.code_bits,
-        codes=artifact.tensors[f"{name}.codes"],
-        cols=cols,
-        scale=artifact.tensors[f"{name}.scale"].astype(np.float32, copy=False),
-        offset=artifact.tensors.get(f"{name}.offset"),
-        table=artifact.tensors.get(f"{name}.table"),
-        outliers=artifact.outliers(name),
-        packing="trits" if spec.packing == "trits" else "bits",
-        group_rows=group_rows,
-        group_cols=min(spec.group_size or cols, cols) if spec.group == "input" else None,
-    )
 
 
 def quantize_rows(
@@ -457,7 +369,7 @@ def quantize_rows(
         x: float32 [rows, cols], cols ≥ 1.
         bits: 8 or 4.
     """
-    x = _array("x", x, np.float32)
+    x = array("x", x, np.float32)
     if x.ndim != 2:
         raise EngineError(f"x has {x.ndim} dimensions, expected 2: [rows, cols]")
     codes = np.empty(x.shape, np.uint8)
@@ -469,7 +381,7 @@ def quantize_rows(
 
 def apply_function(name: str, x: Floats) -> None:
     """An elementwise function of the engine in place on float32 ``x`` (C-contiguous): a hidden_act, "tanh" or "exp"."""
-    function = _choice("function", name, FUNCTIONS)
+    function = choice("function", name, FUNCTIONS)
     if x.dtype != np.float32 or not x.flags.c_contiguous:
         raise EngineError(f"x is {x.dtype}, contiguous: {x.flags.c_contiguous}; expected float32, contiguous")
     check(library().bp_apply(function, x.ctypes.data, x.size))
@@ -510,19 +422,6 @@ def _threads(threads: int | None) -> int:
     if not 1 <= threads <= MAX_THREADS:
         raise EngineError(f"{source} is {threads}, allowed are 1 to {MAX_THREADS}")
     return threads
-
-
-def _choice(what: str, found: str, allowed: Mapping[str, int]) -> int:
-    if found not in allowed:
-        raise EngineError(f"{what} is {found!r}, allowed are {', '.join(allowed)}")
-    return allowed[found]
-
-
-def _array(name: str, data: NDArray[Any], dtype: type[np.generic]) -> NDArray[Any]:
-    """data, C-contiguous; EngineError for another dtype, which would be read as garbage."""
-    if data.dtype != dtype:
-        raise EngineError(f"tensor {name!r}: the array is {data.dtype}, expected {np.dtype(dtype)}")
-    return np.ascontiguousarray(data)
 
 
 def _flatten(sequences: TokenIds, name: str) -> NDArray[np.int32]:

@@ -8,8 +8,13 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 import bitpress
 from bitpress.errors import EngineError
@@ -164,3 +169,17 @@ def check(status: int) -> None:
     """EngineError with the library's own text where a call of this thread was refused."""
     if status != 0:
         raise EngineError(library().bp_last_error().decode(errors="replace"))
+
+
+def choice(what: str, found: str, allowed: Mapping[str, int]) -> int:
+    """The enum value of a name; EngineError for another name."""
+    if found not in allowed:
+        raise EngineError(f"{what} is {found!r}, allowed are {', '.join(allowed)}")
+    return allowed[found]
+
+
+def array(name: str, data: NDArray[Any], dtype: type[np.generic]) -> NDArray[Any]:
+    """data, C-contiguous; EngineError for another dtype, which would be read as garbage."""
+    if data.dtype != dtype:
+        raise EngineError(f"tensor {name!r}: the array is {data.dtype}, expected {np.dtype(dtype)}")
+    return np.ascontiguousarray(data)
