@@ -16,6 +16,7 @@ from torch import Tensor
 from bitpress.errors import RecipeError
 from bitpress.quantize import UniformWeightQuantizer
 from bitpress.quantize.groups import Groups, row_groups
+from bitpress.quantize.weight_ranges import default_percentile
 
 EXAMPLE = torch.tensor([[-0.40, -0.10, 0.05, 0.32, 0.80, -0.35]])
 KINDS = (("matrix", None), ("row", None), ("row_block", 4), ("input", 32))
@@ -155,6 +156,31 @@ def test_a_percentile_is_the_decimal_that_was_written() -> None:
     low, high = UniformWeightQuantizer(8, False, "row", bounds="percentile", percentile=99.9)._interval(weight)
     assert low is not None
     assert (float(low), float(high)) == (10, 19_989)
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_without_a_percentile_normal_weights_have_the_least_squared_error(bits: int, symmetric: bool) -> None:
+    """No percentile that leaves a tenth more or less of the weights outside is better."""
+    weight = torch.distributions.Normal(0, 1).icdf((torch.arange(40_000) + 0.5) / 40_000).unsqueeze(0)
+    default = default_percentile(bits, symmetric)
+    assert (
+        UniformWeightQuantizer(bits, symmetric, "matrix", bounds="percentile")._interval(weight)[1]
+        == (
+            UniformWeightQuantizer(bits, symmetric, "matrix", bounds="percentile", percentile=default)._interval(
+                weight
+            )[1]
+        )
+    )
+    least, *others = (
+        squared_error(
+            weight,
+            UniformWeightQuantizer(bits, symmetric, "matrix", bounds="percentile", percentile=100 - outside),
+        )
+        for outside in ((100 - default) * factor for factor in (1, 0.9, 1.1, 0.5, 2))
+    )
+    # 8 bits cut off 2 of 40,000 at either end, and 40,000 quantiles are no continuum.
+    assert least <= min(others) * (1.01 if bits == 8 else 1)
 
 
 @pytest.mark.parametrize("quantizer", [q for q in NARROW if q.bounds == "mse"])

@@ -81,12 +81,14 @@ def test_qbert_and_its_baseline() -> None:
     for part in (qbert, directq):
         for key in ("name", "summary"):
             part.pop(key)
-        for key in ("group", "groups", "group_fit"):
+        for key in ("group", "groups", "group_fit", "bounds"):
             part["stages"][0]["quantize"]["weights"].pop(key)
     paper = qbert.pop("paper")
     assert directq.pop("paper") == f"{paper}, DirectQ"
     assert qbert == directq
-    assert load_recipe("directq").policy.weights.group == "matrix"
+    assert (weights.bounds, weights.percentile) == ("percentile", None)
+    baseline = load_recipe("directq").policy.weights
+    assert (baseline.group, baseline.bounds) == ("matrix", "minmax")
 
 
 def test_q8bert_is_symmetric_with_running_ranges() -> None:

@@ -68,7 +68,7 @@ class WeightPolicy:
     groups: int | None = None
     group_fit: str = "exact"
     bounds: str = "minmax"
-    percentile: float = 99.9
+    percentile: float | None = None
     pair_bound: bool = True
     outliers: str = "log_density"
     outlier_threshold: float = -4.0

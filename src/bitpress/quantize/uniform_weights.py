@@ -17,7 +17,12 @@ from torch import Tensor
 
 from bitpress.errors import RecipeError
 from bitpress.quantize.groups import UNIFORM_GROUPS, Groups, check_group_size
-from bitpress.quantize.weight_ranges import least_squares_interval, percentile_bound, percentile_interval
+from bitpress.quantize.weight_ranges import (
+    default_percentile,
+    least_squares_interval,
+    percentile_bound,
+    percentile_interval,
+)
 
 BITS = (8, 4, 3, 2)
 BOUNDS = ("minmax", "percentile", "mse")
@@ -69,7 +74,8 @@ class UniformWeightQuantizer:
         bounds: "minmax"; "percentile": [lo, hi] without the outermost weights of a group, of which ``percentile`` per
             cent stay; "mse": the [lo, hi] of least squared error, found by quantizing 80 times (symmetric: 32), so for
             training of few steps or none. Not with ``pair_bound``.
-        percentile: above 50 and at most 100; unused with other bounds.
+        percentile: above 50 and at most 100, or None for that of the width, :func:`default_percentile`; unused with
+            other bounds.
 
     Raises:
         RecipeError: an argument is none of the above.
@@ -82,7 +88,7 @@ class UniformWeightQuantizer:
     pair_bound: bool = False
     clip: float | None = None
     bounds: str = "minmax"
-    percentile: float = 99.9
+    percentile: float | None = None
 
     def __post_init__(self) -> None:
         if self.bits not in BITS:
@@ -147,10 +153,11 @@ class UniformWeightQuantizer:
     def _interval(self, weight: Tensor) -> tuple[Tensor | None, Tensor]:
         """lo and hi of each group; lo None: symmetric."""
         groups = self._groups
-        if self.bounds == "percentile" and self.symmetric:
-            return None, percentile_bound(weight.abs(), groups, self.percentile)
         if self.bounds == "percentile":
-            return percentile_interval(weight, groups, self.percentile)
+            kept = default_percentile(self.bits, self.symmetric) if self.percentile is None else self.percentile
+            if self.symmetric:
+                return None, percentile_bound(weight.abs(), groups, kept)
+            return percentile_interval(weight, groups, kept)
         low = None if self.symmetric else groups.reduce(weight, lambda part: part.amin(dim=-1))
         high = groups.reduce(weight.abs() if self.symmetric else weight, _largest)
         if self.bounds == "minmax":
@@ -214,10 +221,14 @@ class _StraightThrough(torch.autograd.Function):
 
 
 def check_percentile(percentile: object, where: str = "") -> None:
-    """RecipeError where ``percentile`` is no number above 50 and at most 100."""
-    valid = isinstance(percentile, (int, float)) and not isinstance(percentile, bool) and 50 < percentile <= 100
-    if not valid:
-        raise RecipeError(f"{where}percentile is {percentile!r}; allowed: a number above 50 and at most 100")
+    """RecipeError where ``percentile`` is neither None nor a number above 50 and at most 100."""
+    if percentile is None:
+        return
+    if isinstance(percentile, bool) or not isinstance(percentile, (int, float)) or not 50 < percentile <= 100:
+        raise RecipeError(
+            f"{where}percentile is {percentile!r}; allowed: a number above 50 and at most 100, or null for that of the "
+            "width"
+        )
 
 
 def _largest(part: Tensor) -> Tensor:

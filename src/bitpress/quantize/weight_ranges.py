@@ -3,7 +3,7 @@
 Q-BERT (Shen et al. 2020, arXiv 1909.05840, §3.1) takes "usually a sub-interval of [min, max]" and does not say which.
 Two rules, both functions of a group's own weights alone and of nothing random:
 
-    percentile   what is left when so many per cent of the weights are cut off, the same number at either end
+    percentile   what is left when weights are cut off, the same number at either end; how many, by width if not told
     mse          of many intervals, the one with the least squared error of its quantized weights
 """
 
@@ -20,7 +20,20 @@ from bitpress.quantize.groups import Groups
 # Ends of intervals that the search tries are this many equal steps apart, from min to max.
 STEPS = 32
 
+# Per cent of normally distributed weights within equidistant levels of least squared error (J. Max 1960, "Quantizing
+# for minimum distortion", Table II): 2^b levels where they are asymmetric, 2^b − 1 where they are symmetric.
+_NORMAL_PERCENTILES = {
+    False: {8: 99.991, 4: 98.8, 3: 96, 2: 86.5},
+    True: {8: 99.991, 4: 98.7, 3: 94.9, 2: 77.9},
+}
+
 Fit = Callable[[Tensor | None, Tensor], Tensor]
+
+
+def default_percentile(bits: int, symmetric: bool) -> float:
+    """How many per cent of a group's weights the levels of ``bits`` bits should span: the interval of least squared
+    error of normally distributed weights. Fewer bits have coarser levels, so it pays to cut off more."""
+    return _NORMAL_PERCENTILES[symmetric][bits]
 
 
 def percentile_interval(values: Tensor, groups: Groups, percentile: float) -> tuple[Tensor, Tensor]:
