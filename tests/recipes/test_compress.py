@@ -27,7 +27,7 @@ from bitpress.data import Dataset, get_task, read_dataset
 from bitpress.encoder import EncoderConfig, load_classifier
 from bitpress.errors import RecipeError, TrainingError
 from bitpress.quantize import apply_policy, encode_weights
-from bitpress.recipes.compress import _Inputs
+from bitpress.recipes.compress_inputs import CompressInputs
 from bitpress.recipes.runner import compress, post_training_artifact
 from bitpress.recipes.schema import load_recipe
 from bitpress.recipes.teacher_task import TeacherTask
@@ -382,7 +382,7 @@ def test_auto_means_the_original_rows_where_numbers_are_predicted() -> None:
     read = Dataset(["a", "b", "c"], None, np.zeros(3, np.float32), [], "", "", np.array([True, False, True]))
     for kind, expected in (("regression", [1, 3]), ("classification", [1, 2, 3])):
         known = TeacherTask(get_task(kind), 8, None, EncoderConfig())
-        inputs = _Inputs(Path(), known, load_recipe("tinybert"), 8, None, read, read, encoded, encoded)  # type: ignore[arg-type]
+        inputs = CompressInputs(Path(), known, load_recipe("tinybert"), 8, None, read, read, encoded, encoded)  # type: ignore[arg-type]
         assert inputs.training("auto").input_ids.tolist() == expected
         assert inputs.training("all").input_ids.tolist() == [1, 2, 3]
     assert [stage.distill.data for stage in load_recipe("tinybert").stages if stage.distill] == ["all", "auto"]

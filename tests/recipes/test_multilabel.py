@@ -19,7 +19,7 @@ from bitpress.artifact import read_artifact
 from bitpress.data import get_task, read_dataset
 from bitpress.encoder import load_classifier, save_classifier
 from bitpress.errors import ArtifactError, RecipeError
-from bitpress.recipes.compress import engine_vs_student
+from bitpress.recipes.agreement import engine_vs_student
 from bitpress.recipes.evaluation import evaluate_checkpoint, logits_of
 from bitpress.recipes.inputs import tokenize
 from bitpress.recipes.runner import compress, finetune, sensitivity

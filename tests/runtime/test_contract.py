@@ -19,7 +19,7 @@ import bitpress
 from bitpress.data import bundled, get_task, read_dataset
 from bitpress.encoder import SequenceClassifier
 from bitpress.quantize import ActivationQuantizer
-from bitpress.recipes.compress import engine_vs_student
+from bitpress.recipes.agreement import engine_vs_student
 from bitpress.recipes.evaluation import logits_of
 from bitpress.recipes.runner import compress, finetune
 from bitpress.runtime.engine import quantize_rows
@@ -89,7 +89,7 @@ def test_engine_and_student_agree_on_a_thousand_real_sentences(tmp_path: Path, m
         compared["engine"] = logits
         return engine_vs_student(logits, student, dataset)
 
-    monkeypatch.setattr("bitpress.recipes.compress.CHECKED_TEXTS", 2000)
+    monkeypatch.setattr("bitpress.recipes.agreement.CHECKED_TEXTS", 2000)
     monkeypatch.setattr("bitpress.recipes.compress.engine_vs_student", compare)
     result = compress(
         tmp_path / "teacher", out=tmp_path / "small", overrides=short | {"learning_rate": 6e-4}, **arguments

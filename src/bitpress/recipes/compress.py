@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 
-import bitpress
 from bitpress.artifact import WEIGHTS_DIGEST_KEY, SpanSpec, check_destination, describe, replace_file
 from bitpress.artifact.strict_json import dump_object
-from bitpress.data import EMBEDDING, Dataset, headline, summarize
+from bitpress.data import headline, summarize
 from bitpress.data.squad_metrics import THRESHOLD
-from bitpress.encoder import EncoderConfig, SequenceClassifier, load_classifier
+from bitpress.encoder import SequenceClassifier, load_classifier
 from bitpress.errors import TrainingError
 from bitpress.freeze import check_freezable, freeze, round_side_data
+from bitpress.recipes.agreement import engine_vs_student
 from bitpress.recipes.announce import print_policy
 from bitpress.recipes.card import model_card
+from bitpress.recipes.compress_inputs import CompressInputs, compress_settings, read_inputs
 from bitpress.recipes.evaluation import (
     check_label_order,
     evaluated,
@@ -34,30 +33,18 @@ from bitpress.recipes.evaluation import (
 )
 from bitpress.recipes.inputs import (
     DataOptions,
-    check_pairs,
-    check_same_form,
-    check_tokenizer,
     file_digest,
-    read_split,
-    resolve_max_length,
-    tokenize,
     unread_note,
-    weights_digest,
 )
-from bitpress.recipes.mixed_precision import as_record, check_division, divide_bits, sensitivity_digest
+from bitpress.recipes.mixed_precision import as_record, check_division, divide_bits
 from bitpress.recipes.probes import attention_probe
-from bitpress.recipes.replay import is_binarized, replay_logits, replayable, sign_flips
 from bitpress.recipes.run_directory import WEIGHTS, RunDirectory
-from bitpress.recipes.schema import Recipe, Stage, load_recipe
-from bitpress.recipes.student import enter_stage, init_directory, init_projections, make_student, narrow_student
-from bitpress.recipes.teacher_task import TeacherTask, teacher_task
+from bitpress.recipes.schema import Stage, load_recipe
+from bitpress.recipes.student import enter_stage, init_projections, make_student, narrow_student
 from bitpress.recipes.teaching import Teaching, plan_teaching
 from bitpress.runtime.pipeline import load
 from bitpress.runtime.tokenization import Tokenizer
-from bitpress.train import EncodedDataset, Schedule, run_stage
-
-# Texts on which engine and student are compared: hundreds of thousands of activation codes, in a few seconds.
-CHECKED_TEXTS = 256
+from bitpress.train import Schedule, run_stage
 
 
 @dataclass(frozen=True)
@@ -88,35 +75,6 @@ class CompressResult:
     def as_dict(self) -> dict[str, Any]:
         """JSON values."""
         return {**dataclasses.asdict(self), "within_max_drop": self.within_max_drop}
-
-
-@dataclass(frozen=True)
-class _Inputs:
-    """All that a compression reads, checked."""
-
-    teacher_path: Path
-    known: TeacherTask
-    recipe: Recipe
-    max_length: int
-    tokenizer: Tokenizer
-    train_set: Dataset | None  # None: not given, and no stage trains
-    dev_set: Dataset
-    train: EncodedDataset | None
-    dev: EncodedDataset
-
-    def training(self, data: str) -> EncodedDataset:
-        """The training data of a stage that wants such (``Distillation.data``)."""
-        assert self.train is not None, "_read_inputs asks for training data where a stage trains"
-        assert self.train_set is not None, "what was encoded was read"
-        originals = self.train_set.originals
-        wanted = data == "original" or (data == "auto" and self.known.task.kind == "regression")
-        if originals is None or not wanted:
-            return self.train
-        return self.train.select(np.flatnonzero(originals))
-
-    @property
-    def label_names(self) -> list[str]:
-        return self.dev_set.label_names if self.train_set is None else self.train_set.label_names
 
 
 def compress(
@@ -154,21 +112,21 @@ def compress(
         DataError, UnsupportedModelError, RecipeError, TrainingError, ArtifactError: nothing is written then.
     """
     console = Console(stderr=True)
-    inputs = _read_inputs(teacher, load_recipe(recipe, overrides, seed), train, dev, columns, task, pooling)
-    teacher_model = load_classifier(teacher, id2label=_labels(inputs), head=inputs.known.pooling)
+    inputs = read_inputs(teacher, load_recipe(recipe, overrides, seed), train, dev, columns, task, pooling)
+    teacher_model = load_classifier(teacher, id2label=inputs.head_labels, head=inputs.known.pooling)
     if teacher_model.fresh_tensors:
         raise TrainingError(
             f"{teacher} is not fine-tuned: its checkpoint lacks {', '.join(sorted(teacher_model.fresh_tensors))}. "
             "Fine-tune it first: bitpress finetune ENCODER --train … --dev … --out teacher/"
         )
-    student = make_student(inputs.recipe.student, teacher, _labels(inputs), seed, inputs.known.pooling)
+    student = make_student(inputs.recipe.student, teacher, inputs.head_labels, seed, inputs.known.pooling)
     for stage in inputs.recipe.stages:
         if stage.distill is not None and stage.distill.teacher == "teacher":
             plan_teaching(stage.distill, student.config, teacher_model.config)
     if inputs.recipe.freeze:
         check_freezable(student, inputs.recipe.policy)
     latency = check_division(inputs.recipe, student)
-    run = RunDirectory(out, _settings(inputs, columns, seed))
+    run = RunDirectory(out, compress_settings(inputs, columns, seed))
     finished = run.finished()
     if finished is not None:
         return CompressResult(**{**finished, "out": str(out), "max_drop": max_drop})
@@ -237,90 +195,12 @@ def compress(
     return result
 
 
-def _read_inputs(
-    teacher: str | Path,
-    recipe: Recipe,
-    train: str | Path | None,
-    dev: str | Path,
-    columns: DataOptions | None,
-    task: str | None,
-    pooling: str | None,
-) -> _Inputs:
-    if train is None and recipe.trains:
-        raise TrainingError(f"recipe {recipe.name!r} trains the student; give labelled text to train on with --train")
-    if train is None and recipe.widths and recipe.allocation.sensitivity is None:
-        raise TrainingError(
-            f"bits is {recipe.bits}, which is divided by a sensitivity that is measured on labelled text; give it with "
-            "--train, or a finished measurement with --set sensitivity=DIR"
-        )
-    known = teacher_task(teacher, task, pooling)
-    train_set = None if train is None else read_split(train, known.task, columns, known.label_names)
-    own_names = known.label_names or (train_set.label_names if train_set else None)
-    dev_set = read_split(dev, known.task, columns, own_names or None)
-    check_pairs(dev_set)
-    if train_set is not None and known.task.kind != EMBEDDING:
-        check_same_form(train_set, dev_set)
-    elif train_set is not None and recipe.uses_labels:
-        check_pairs(train_set)
-    config = known.config
-    labelled, source = (dev_set, dev) if train_set is None else (train_set, train)
-    if known.task.kind != "regression" and len(labelled.label_names) != config.num_labels:
-        raise TrainingError(
-            f"{source} has {len(labelled.label_names)} labels ({', '.join(labelled.label_names[:8])}), the teacher "
-            f"{config.num_labels} without names of their own; give data in which every label occurs"
-        )
-    max_length = resolve_max_length(recipe.max_length, known.max_length, config)
-    tokenizer = Tokenizer.from_directory(teacher)
-    check_tokenizer(tokenizer, config, teacher)
-    pad = config.pad_token_id or 0
-    return _Inputs(
-        teacher_path=Path(teacher),
-        known=known,
-        recipe=recipe,
-        max_length=max_length,
-        tokenizer=tokenizer,
-        train_set=train_set,
-        dev_set=dev_set,
-        train=None if train_set is None else tokenize(tokenizer, train_set, max_length, pad, known.spans),
-        dev=tokenize(tokenizer, dev_set, max_length, pad, known.spans),
-    )
-
-
-def _labels(inputs: _Inputs) -> list[str] | None:
-    """Names for the head: the data's where the teacher has none of its own; None where labels have none."""
-    return inputs.label_names or None
-
-
-def _settings(inputs: _Inputs, columns: DataOptions | None, seed: int) -> dict[str, Any]:
-    recipe = inputs.recipe.as_dict()
-    init = init_directory(inputs.recipe.student)
-    for stage in recipe["stages"]:
-        if stage["schedule"]:
-            stage["schedule"]["checkpoint_seconds"] = None  # has no effect on the result
-    return {
-        "command": "compress",
-        "bitpress": bitpress.__version__,
-        "recipe": recipe,
-        "seed": seed,
-        "teacher_sha256": weights_digest(inputs.teacher_path),
-        "student_sha256": None if init is None else weights_digest(init),
-        "sensitivity_sha256": sensitivity_digest(inputs.recipe),
-        "task": dataclasses.asdict(inputs.known.task),
-        "labels": inputs.label_names,
-        "train_sha256": None if inputs.train_set is None else inputs.train_set.fingerprint,
-        "dev_sha256": inputs.dev_set.fingerprint,
-        "columns": dataclasses.asdict(columns or DataOptions()),
-        "max_length": inputs.max_length,
-        "head": inputs.known.config.head,
-    }
-
-
 def _run_stage(
     stage: Stage,
     schedule: Schedule,
     student: SequenceClassifier,
     teaching: Teaching,
-    inputs: _Inputs,
+    inputs: CompressInputs,
     run: RunDirectory,
     console: Console,
     quiet: bool,
@@ -348,7 +228,7 @@ def _run_stage(
 
 def _write_artifact(
     student: SequenceClassifier,
-    inputs: _Inputs,
+    inputs: CompressInputs,
     run: RunDirectory,
     teacher_score: dict[str, Any],
     stages: list[dict[str, Any]],
@@ -395,7 +275,7 @@ def _write_artifact(
     return measured
 
 
-def _spans(inputs: _Inputs, metrics: dict[str, float]) -> SpanSpec | None:
+def _spans(inputs: CompressInputs, metrics: dict[str, float]) -> SpanSpec | None:
     """Of question answering, how the artifact reads and answers: as its teacher, with the threshold of no answer that
     is best for the student on dev, which ``metrics`` are at."""
     if inputs.known.spans is None:
@@ -403,7 +283,7 @@ def _spans(inputs: _Inputs, metrics: dict[str, float]) -> SpanSpec | None:
     return dataclasses.replace(inputs.known.spans, no_answer_threshold=metrics.get(THRESHOLD))
 
 
-def _student_score(student: SequenceClassifier, inputs: _Inputs, last: dict[str, Any]) -> dict[str, Any]:
+def _student_score(student: SequenceClassifier, inputs: CompressInputs, last: dict[str, Any]) -> dict[str, Any]:
     """The student's dev score in torch: what its last stage measured of the weights it kept, or, untrained, now."""
     is_whole = len(evaluated(inputs.dev_set, inputs.dev)[0]) == len(inputs.dev_set)
     if "metrics" in last and is_whole and inputs.recipe.side_data == "fp32":  # rounding came after its last stage
@@ -411,50 +291,7 @@ def _student_score(student: SequenceClassifier, inputs: _Inputs, last: dict[str,
     return scored(inputs.known.task, logits_of(student.eval(), inputs.dev), inputs.dev, inputs.dev_set)
 
 
-def engine_vs_student(logits: np.ndarray, student: SequenceClassifier, dev: EncodedDataset) -> dict[str, Any]:
-    """Compare the engine's ``logits`` of ``dev``, as :func:`logits_of` orders them, with the student's, on at most
-    CHECKED_TEXTS spread over it.
-
-    Returns:
-        ``arithmetic`` "engine" (the student replayed with the engine's roundings: no difference is expected) or
-        "torch" (where no replay exists: bounded, docs/numerics.md), ``n`` of ``unit`` ("texts", or "tokens" where those
-        have logits), ``identical_logits`` (how many with the same bits), ``different_predictions`` (of questions
-        the windows whose likeliest start or end is another token), ``max_logit_difference``; of a binarized student
-        ``sign_flips``, what torch's roundings decide otherwise.
-    """
-    dev = dev.apart()
-    checked = np.unique(np.linspace(0, len(dev) - 1, min(len(dev), CHECKED_TEXTS)).astype(np.int64))
-    exact = replayable(student)
-    of_tokens = student.config.classifies_tokens
-    rows = dev.tokens(checked) if of_tokens else checked
-    expected = replay_logits(student, dev, checked) if exact else logits_of(student, dev.select(checked))
-    found = logits[rows]
-    said = functools.partial(_predictions, config=student.config, lengths=dev.lengths[checked])
-    return {
-        "arithmetic": "engine" if exact else "torch",
-        "n": len(rows),
-        "unit": "tokens" if of_tokens else "texts",
-        "identical_logits": int((found == expected).all(axis=1).sum()),
-        "different_predictions": int((said(found) != said(expected)).any(axis=1).sum()),
-        "max_logit_difference": float(np.abs(found - expected).max()),
-        **({"sign_flips": sign_flips(student, dev, checked)} if is_binarized(student) else {}),
-    }
-
-
-def _predictions(logits: np.ndarray, config: EncoderConfig, lengths: np.ndarray) -> np.ndarray:
-    """What is said of each row of logits, [n, any number of columns]: the class, or of labels that go together each;
-    of the windows of questions, of ``lengths`` tokens, the likeliest start and end; of regression and vectors, which
-    say no such thing, always 0."""
-    if config.gives_vectors:
-        return np.zeros((len(logits), 1), np.int64)
-    if config.is_multilabel:
-        return logits >= 0
-    if config.answers_questions:
-        return np.array([part.argmax(axis=0) for part in np.split(logits, np.cumsum(lengths)[:-1])])
-    return logits.argmax(axis=1, keepdims=True)
-
-
-def _announce(console: Console, inputs: _Inputs, score: dict[str, Any], quiet: bool) -> None:
+def _announce(console: Console, inputs: CompressInputs, score: dict[str, Any], quiet: bool) -> None:
     if not quiet:
         texts = ""
         if inputs.train is not None:

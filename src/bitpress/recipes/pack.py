@@ -13,7 +13,7 @@ import numpy as np
 from bitpress.artifact import describe, read_artifact, replace_file
 from bitpress.encoder import SequenceClassifier
 from bitpress.errors import TrainingError
-from bitpress.recipes.compress import engine_vs_student
+from bitpress.recipes.agreement import engine_vs_student
 from bitpress.recipes.estimate import pack_untrained
 from bitpress.recipes.schema import Recipe, load_recipe
 from bitpress.runtime.engine import Engine
@@ -32,7 +32,7 @@ fake-quantized student for {same} of {n} {unit} of random tokens.
 @dataclass(frozen=True)
 class PackResult:
     """A packed checkpoint: where it is, its bytes, and how engine and fake-quantized student compare on random tokens
-    (:func:`bitpress.recipes.compress.engine_vs_student`)."""
+    (:func:`bitpress.recipes.agreement.engine_vs_student`)."""
 
     out: str
     recipe: str
