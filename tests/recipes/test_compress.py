@@ -32,7 +32,7 @@ from bitpress.recipes.runner import compress, post_training_artifact
 from bitpress.recipes.schema import load_recipe
 from bitpress.recipes.teacher_task import TeacherTask
 from bitpress.train import EncodedDataset
-from bitpress.train.loop import _Stage
+from bitpress.train.running_stage import RunningStage
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -481,17 +481,17 @@ def test_an_interrupted_chain_ends_in_the_same_bytes(
     an undisturbed run. Stopped in the middle of each stage, after a checkpoint."""
     overrides = {"max_steps": 12, "evaluate_every": 4, "checkpoint_seconds": 0.0}
     press(tiny, tmp_path / "calm", recipe=recipe, overrides=overrides)
-    monkeypatch.setattr("bitpress.train.loop.CHECKPOINT_SHARE", 1e9)  # however long writing takes
-    train_step, resumed = _Stage._train_step, []
+    monkeypatch.setattr("bitpress.train.running_stage.CHECKPOINT_SHARE", 1e9)  # however long writing takes
+    train_step, resumed = RunningStage._train_step, []
 
-    def stop(stage: _Stage) -> None:
+    def stop(stage: RunningStage) -> None:
         if stage.resumed_from is None and stage.step == 7:
             raise KeyboardInterrupt
         if stage.step == stage.resumed_from:
             resumed.append((stage.name, stage.step))
         train_step(stage)
 
-    monkeypatch.setattr(_Stage, "_train_step", stop)
+    monkeypatch.setattr(RunningStage, "_train_step", stop)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             press(tiny, tmp_path / "stopped", recipe=recipe, overrides=overrides)

@@ -68,7 +68,7 @@ def corpus(tmp_path: Path) -> Path:
 def test_two_processes_do_what_one_does(
     tiny: Any, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bitpress.train.loop.LOG_EVERY", 1)
+    monkeypatch.setattr("bitpress.train.running_stage.LOG_EVERY", 1)
     one = pretrain(
         tiny.encoder,
         corpus=[corpus],

@@ -279,11 +279,11 @@ def test_a_regression_learns_from_its_own_values(tmp_path: Path) -> None:
 def test_an_interrupted_run_ends_in_the_same_bytes(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped while it measures, and again in the training, which then takes up the measurement that is finished."""
     from bitpress.sensitivity.measure import _Measurement
-    from bitpress.train.loop import _Stage
+    from bitpress.train.running_stage import RunningStage
 
     overrides = {"bits": "2/4", "max_steps": 8, "evaluate_every": 4, "checkpoint_seconds": 0.0, "epochs": 1}
     calm = press(tiny, tmp_path / "calm", **overrides)
-    measure_next, train_step, counts = _Measurement.measure_next, _Stage._train_step, {"samples": 0, "steps": 0}
+    measure_next, train_step, counts = _Measurement.measure_next, RunningStage._train_step, {"samples": 0, "steps": 0}
 
     def stop_measuring(measurement: Any) -> None:
         counts["samples"] += 1
@@ -297,9 +297,9 @@ def test_an_interrupted_run_ends_in_the_same_bytes(tiny: Any, tmp_path: Path, mo
             raise KeyboardInterrupt
         train_step(stage)
 
-    monkeypatch.setattr("bitpress.train.loop.CHECKPOINT_SHARE", 1e9)
+    monkeypatch.setattr("bitpress.train.running_stage.CHECKPOINT_SHARE", 1e9)
     monkeypatch.setattr(_Measurement, "measure_next", stop_measuring)
-    monkeypatch.setattr(_Stage, "_train_step", stop_training)
+    monkeypatch.setattr(RunningStage, "_train_step", stop_training)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             press(tiny, tmp_path / "stopped", **overrides)

@@ -25,7 +25,7 @@ from bitpress.recipes.runner import compress, pretrain
 from bitpress.recipes.schema import StudentChanges
 from bitpress.recipes.student import init_projections
 from bitpress.runtime.tokenization import Tokenizer
-from bitpress.train.loop import _Stage
+from bitpress.train.running_stage import RunningStage
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -123,15 +123,15 @@ def test_a_general_student_has_learned_and_keeps_its_projection(tiny: Any, gener
 
 def test_a_stopped_run_ends_in_the_same_bytes(tiny: Any, general: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, _ = general
-    monkeypatch.setattr("bitpress.train.loop.CHECKPOINT_SHARE", 1e9)
-    train_step = _Stage._train_step
+    monkeypatch.setattr("bitpress.train.running_stage.CHECKPOINT_SHARE", 1e9)
+    train_step = RunningStage._train_step
 
-    def stop(stage: _Stage) -> None:
+    def stop(stage: RunningStage) -> None:
         if stage.resumed_from is None and stage.step == 9:
             raise KeyboardInterrupt
         train_step(stage)
 
-    monkeypatch.setattr(_Stage, "_train_step", stop)
+    monkeypatch.setattr(RunningStage, "_train_step", stop)
     arguments: dict[str, Any] = {
         "corpus": [folder / "*.txt*"],
         "student": "1x16",

@@ -23,7 +23,7 @@ import tiny_training
 import torch._dynamo  # noqa: F401  (torch imports it at the first optimizer step; once here is cheaper than in each child)
 from safetensors.torch import save_file
 
-from bitpress.train import checkpoint, loop, scalars
+from bitpress.train import checkpoint, running_stage, scalars
 
 
 def instrument(kill_at: int | None) -> list[int]:
@@ -58,7 +58,7 @@ def instrument(kill_at: int | None) -> list[int]:
         wrap(os, name)
     wrap(shutil, "rmtree")
     checkpoint.save_file = half_written_save  # type: ignore[assignment]
-    loop.CHECKPOINT_SHARE = 1e9  # never put a checkpoint off: one a step
+    running_stage.CHECKPOINT_SHARE = 1e9  # never put a checkpoint off: one a step
     return count
 
 

@@ -23,7 +23,7 @@ from tiny_training import SCHEDULE, TinyModel, cross_entropy, rising_and_falling
 from torch import nn
 
 from bitpress.errors import TrainingError
-from bitpress.train import loop
+from bitpress.train import running_stage
 
 
 class Interruption(Exception):
@@ -45,7 +45,7 @@ def interrupted(run_dir: Path, monkeypatch: pytest.MonkeyPatch, evaluations: int
             raise Interruption
         return rising_and_falling(model)
 
-    monkeypatch.setattr(loop, "CHECKPOINT_SHARE", 1e9)
+    monkeypatch.setattr(running_stage, "CHECKPOINT_SHARE", 1e9)
     with pytest.raises(Interruption):
         train_tiny(run_dir, evaluate=evaluate, **changes)
 
@@ -219,7 +219,7 @@ def test_quiet_prints_no_evaluations(tmp_path: Path, quiet: bool) -> None:
 
 def test_changed_thread_count_is_warned_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     interrupted(tmp_path, monkeypatch)
-    monkeypatch.setattr(loop, "_environment", lambda: {"threads": 99, "torch": torch.__version__})
+    monkeypatch.setattr(running_stage, "environment", lambda: {"threads": 99, "torch": torch.__version__})
     output = io.StringIO()
     train_tiny(tmp_path, console=Console(file=output))
     assert "continues with 99; the weights will not be byte-identical" in output.getvalue()

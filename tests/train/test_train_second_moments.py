@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from bitpress.encoder.layers import Linear
 from bitpress.quantize import LossAwareTernaryQuantizer
-from bitpress.train import Batch, collate, loop
+from bitpress.train import Batch, collate, running_stage
 from bitpress.train.batching import Plan
 from bitpress.train.optimizer import FusedAdam
 from bitpress.train.schedule import derive_seed, learning_rate_at
@@ -102,15 +102,15 @@ def test_interrupted_and_resumed_it_ends_in_the_same_bytes(tmp_path: Path, monke
         return save({name: tensor.clone() for name, tensor in model.state_dict().items()})
 
     calm = train_tiny(tmp_path / "calm", model=TernaryModel())[1]
-    train_step = loop._Stage._train_step
+    train_step = running_stage.RunningStage._train_step
 
-    def stop(stage: loop._Stage) -> None:
+    def stop(stage: running_stage.RunningStage) -> None:
         if stage.step == 5 and stage.resumed_from is None:
             raise KeyboardInterrupt
         train_step(stage)
 
-    monkeypatch.setattr(loop, "CHECKPOINT_SHARE", 1e9)
-    monkeypatch.setattr(loop._Stage, "_train_step", stop)
+    monkeypatch.setattr(running_stage, "CHECKPOINT_SHARE", 1e9)
+    monkeypatch.setattr(running_stage.RunningStage, "_train_step", stop)
     stopped = TernaryModel()
     with pytest.raises(KeyboardInterrupt):
         train_tiny(tmp_path / "stopped", model=stopped)

@@ -7,10 +7,11 @@ calls :func:`run_stage` once a stage.
 from __future__ import annotations
 
 from bitpress.train.batching import UNLABELLED, Batch, EncodedDataset, collate, make_batches
-from bitpress.train.loop import StageResult, run_stage
 from bitpress.train.processes import Processes
 from bitpress.train.progress import ProgressEvent
+from bitpress.train.running_stage import StageResult
 from bitpress.train.schedule import Schedule
+from bitpress.train.stage import run_stage
 
 __all__ = [
     "UNLABELLED",
