@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from fractions import Fraction
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -47,7 +48,7 @@ def percentile_interval(values: Tensor, groups: Groups, percentile: float) -> tu
         n = part.shape[-1]
         # The decimal as it was written: 99.9 as a float is less, and 1 in 20,000 would not be cut.
         cut = min(int(n * (100 - Fraction(str(percentile))) / 200), (n - 1) // 2)
-        return part.kthvalue(cut + 1 if from_below else n - cut, dim=-1).values
+        return _ordered(part, cut if from_below else n - 1 - cut)
 
     finite = 0 * groups.reduce(values, lambda part: part.amax(-1)) * groups.reduce(values, lambda part: part.amin(-1))
     low = groups.reduce(values, lambda part: end(part, True))
@@ -61,9 +62,17 @@ def percentile_bound(magnitude: Tensor, groups: Groups, percentile: float) -> Te
     def largest(part: Tensor) -> Tensor:
         n = part.shape[-1]
         cut = min(int(n * (100 - Fraction(str(percentile))) / 100), n - 1)
-        return part.kthvalue(n - cut, dim=-1).values
+        return _ordered(part, n - 1 - cut)
 
     return groups.reduce(magnitude, largest) + 0 * groups.reduce(magnitude, lambda part: part.amax(-1))
+
+
+def _ordered(values: Tensor, place: int) -> Tensor:
+    """What stands at ``place``, counted from 0, of the sorted last dimension."""
+    if values.device.type != "cpu":
+        return values.kthvalue(place + 1, dim=-1).values
+    # numpy selects with vector instructions, ten times as fast: with kthvalue this would be a third of a training step.
+    return torch.from_numpy(np.partition(values.detach().numpy(), place, axis=-1)[..., place].copy())
 
 
 def least_squares_interval(
