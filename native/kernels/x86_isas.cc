@@ -62,11 +62,15 @@ constexpr Kernels Avx512VpopcntdqKernels() {
   kernels.binary_layout = BinaryLayout::kWords;
   kernels.binary_linear_float = avx512vpopcntdq::BinaryLinearFloat;
   kernels.binary_linear_bits = avx512vpopcntdq::BinaryLinearBits;
+  kernels.bit_attention = avx512vpopcntdq::BitAttention;
+  kernels.bit_attention_bits = avx512vpopcntdq::BitAttentionBits;
   return kernels;
 }
 constexpr Kernels kAvx512Vpopcntdq = Avx512VpopcntdqKernels();
 
-bool CpuHasAvx512Vpopcntdq() { return CpuHasAvx512Vnni() && __builtin_cpu_supports("avx512vpopcntdq"); }
+bool CpuHasAvx512Vpopcntdq() {
+  return CpuHasAvx512Vnni() && __builtin_cpu_supports("avx512vpopcntdq") && __builtin_cpu_supports("avx512bitalg");
+}
 #endif
 #endif
 
