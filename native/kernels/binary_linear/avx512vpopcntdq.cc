@@ -1,8 +1,13 @@
 // For each panel of 64 outputs, all rows of a block, as they are where they end with a word.
 #include "kernels/simd/avx512_word_counts.h"
+#include "kernels/simd/weight_fetcher.h"
 
 namespace bitpress::avx512vpopcntdq {
 namespace {
+
+// Fewer take a panel faster than the next one could be fetched: BERT-base with 3 tokens would take a fifth longer, and
+// with 64 it takes 3 % less.
+constexpr size_t kFewestRowsToFetch = 32;
 
 struct WordRows {
   const uint8_t* bits;
@@ -35,10 +40,16 @@ template <BitSet kSet, class Writer>
       base[r] = BaseOf(kSet, w.inputs, ones);
     }
     for (size_t p = panel_begin; p < panel_end; ++p) {
+      const uint8_t* panel = w.packed.get() + p * w.panel_bytes;
+      const bool fetches = rows >= kFewestRowsToFetch && p + 1 < panel_end;
+      Fetcher next(panel + w.panel_bytes, fetches ? w.panel_bytes : 0, rows);
       const auto write = writer(p);
       ForDotsOf<kSet>(
-          input.bits, input.stride, rows, w.packed.get() + p * w.panel_bytes, words, [&](size_t r) { return base[r]; },
-          [&](size_t r, const PanelDots& dots) { write(row_begin + r, dots); });
+          input.bits, input.stride, rows, panel, words, [&](size_t r) { return base[r]; },
+          [&](size_t r, const PanelDots& dots) {
+            next.TakeTurn();
+            write(row_begin + r, dots);
+          });
     }
   }
 }

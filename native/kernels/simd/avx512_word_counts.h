@@ -36,38 +36,35 @@ inline __m512i BroadcastWord(const uint8_t* p) {
   return _mm512_set1_epi32(word);
 }
 
+// Always unrolled: sums that the compiler indexes by a variable lie in memory, and every step would go through it.
+#define BITPRESS_FOR_ROWS _Pragma("GCC unroll 4") for (size_t r = 0; r < R; ++r)
+#define BITPRESS_FOR_REGISTERS _Pragma("GCC unroll 4") for (size_t i = 0; i < kRegisters; ++i)
+
 // Bits in which `words` words of R rows differ from a panel's weights, or ones that they have in common. The loads of
 // the weights are shared: for four rows there are 16 sums, 4 weights, an activation, and 11 registers for what is on
 // its way to the sums.
 //
 // int32: a count is at most kMaxBinaryInputs.
-template <BitSet kSet, int R>
+template <BitSet kSet, size_t R>
 [[gnu::always_inline]] inline void Count(const uint8_t* row, size_t stride, const uint8_t* panel, size_t words,
                                          PanelDots (&counts)[R]) {
   __m512i sums[R][kRegisters];
-#pragma GCC unroll 4
-  for (int r = 0; r < R; ++r) {
-    for (__m512i& sum : sums[r]) sum = _mm512_setzero_si512();
-  }
+  BITPRESS_FOR_ROWS BITPRESS_FOR_REGISTERS sums[r][i] = _mm512_setzero_si512();
   for (size_t k = 0; k < words; ++k) {
     __m512i weights[kRegisters];
-    for (size_t i = 0; i < kRegisters; ++i) {
-      weights[i] = _mm512_loadu_si512(panel + k * sizeof(BinaryWords) + i * sizeof(__m512i));
-    }
-#pragma GCC unroll 4
-    for (int r = 0; r < R; ++r) {
-      const __m512i x = BroadcastWord(row + static_cast<size_t>(r) * stride + k * sizeof(uint32_t));
-      for (size_t i = 0; i < kRegisters; ++i) {
+    BITPRESS_FOR_REGISTERS weights[i] = _mm512_loadu_si512(panel + k * sizeof(BinaryWords) + i * sizeof(__m512i));
+    BITPRESS_FOR_ROWS {
+      const __m512i x = BroadcastWord(row + r * stride + k * sizeof(uint32_t));
+      BITPRESS_FOR_REGISTERS {
         const __m512i bits = kSet == BitSet::kSigns ? _mm512_xor_si512(weights[i], x) : _mm512_and_si512(weights[i], x);
         sums[r][i] = _mm512_add_epi32(sums[r][i], _mm512_popcnt_epi32(bits));
       }
     }
   }
-#pragma GCC unroll 4
-  for (int r = 0; r < R; ++r) {
-    for (size_t i = 0; i < kRegisters; ++i) counts[r].at[i] = sums[r][i];
-  }
+  BITPRESS_FOR_ROWS BITPRESS_FOR_REGISTERS counts[r].at[i] = sums[r][i];
 }
+#undef BITPRESS_FOR_ROWS
+#undef BITPRESS_FOR_REGISTERS
 
 // f(row, dots) for all rows of bits, which end with a word: R <= 4 of them at a time. base(row): BaseOf of layout.h.
 template <BitSet kSet, class Base, class F>
