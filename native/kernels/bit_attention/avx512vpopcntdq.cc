@@ -158,12 +158,10 @@ void BitAttention(const BitHead& head, const AttendedKeys& keys, int16_t* contex
     return avx512vnni::BitAttention(head, keys, context, context_stride, scratch);
   }
   ForContexts(head, keys, scratch, [&](size_t token, const PanelDots& dots) {
-    int16_t ordered[kBitPanel];
-    for (size_t i = 0; i < kRegisters; ++i) {
-      const __m256i sixteen = _mm512_cvtepi32_epi16(dots.at[i]);  // |context| <= kMaxBinaryInputs
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(ordered + i * F32::kCount), sixteen);
-    }
-    __builtin_memcpy(context + token * context_stride, ordered, head.head_size * sizeof(int16_t));
+    int32_t ordered[kBitPanel];
+    __builtin_memcpy(ordered, &dots, sizeof(dots));
+    int16_t* to = context + token * context_stride;
+    for (size_t c = 0; c < head.head_size; ++c) to[c] = static_cast<int16_t>(ordered[c]);  // <= kMaxBinaryInputs
   });
 }
 
