@@ -55,12 +55,12 @@ BitWordBuffers LayOutBitWords(void* scratch, size_t tokens, size_t* bytes) {
   BitWordBuffers b{};
   b.panels = PanelsOf(tokens);
   const size_t row = kMaxBitWordHeadSize / 8, panel = kBitPanel * row;
-  buffers.Take(b.queries, RoundUp(tokens, kBitQueries) * row);
+  buffers.Take(b.queries, RoundUp(tokens, kWordQueries) * row);
   buffers.Take(b.rows, b.panels * panel);
   buffers.Take(b.key_panels, b.panels * panel);
   buffers.Take(b.value_words, b.panels * 2 * sizeof(BinaryWords));
-  buffers.Take(b.mismatches, kBitQueries * b.panels * kBitPanel);
-  buffers.Take(b.attended, tokens * b.panels * kBitPanel / 8);
+  buffers.Take(b.mismatches, kWordQueries * b.panels * kBitPanel);
+  buffers.Take(b.attended, RoundUp(tokens, kWordQueries) * b.panels * kBitPanel / 8);
   *bytes = buffers.used();
   return b;
 }

@@ -3,7 +3,7 @@
 //
 // Floor: these three at four a cycle, of which two may count: 683 products a cycle (Zen 5). The look-up of
 // avx512_bit_counts.h has eight for 1,536 products, but loads a table for every one of its shuffles: 360 were measured,
-// and 600 here.
+// and 600 to 650 here.
 //
 // [Carry-save adders before the counts (Harley-Seal): one saves a count and an addition and takes two ternary
 //  operations: no fewer in all.]
