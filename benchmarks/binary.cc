@@ -36,7 +36,7 @@ struct LinearSeconds {
 
 LinearSeconds Linear(const Kernels& kernels, size_t m, size_t k, size_t n, double peak) {
   const auto x = RandomBytes(m * BitRowBytes(k));
-  const BinaryMatrix w = PackBinary(RandomBytes(n * BitRowBytes(k)).data(), n, k);
+  const BinaryMatrix w = PackBinary(RandomBytes(n * BitRowBytes(k)).data(), n, k, kernels.binary_layout);
   const BinaryAffine affine = PackAffine(RandomFloats(n).data(), RandomFloats(n).data(), n);
   const BinaryThresholds thresholds = PackThresholds(std::vector<int32_t>(n).data(), nullptr, n);
   std::vector<float> y(m * n);
@@ -98,13 +98,13 @@ void BertBase(const Kernels& kernels, size_t tokens, double peak) {
 }
 
 // All sign bits of BERT-base's linear layers from the artifact's form to the kernels'.
-void Loading() {
+void Loading(BinaryLayout layout) {
   const auto bits = RandomBytes(3072 * 768 / 8);
   const double seconds = BestSeconds([&] {
     for (int layer = 0; layer < 12; ++layer) {
-      for (int i = 0; i < 4; ++i) PackBinary(bits.data(), 768, 768);
-      PackBinary(bits.data(), 3072, 768);
-      PackBinary(bits.data(), 768, 3072);
+      for (int i = 0; i < 4; ++i) PackBinary(bits.data(), 768, 768, layout);
+      PackBinary(bits.data(), 3072, 768, layout);
+      PackBinary(bits.data(), 768, 3072, layout);
     }
   });
   std::printf("loading the sign bits of BERT-base, one thread: %.1f ms\n", seconds * 1e3);
@@ -126,6 +126,6 @@ int main() {
               peak * kBoundOverFloat);
   for (size_t tokens : {1, 8, 16, 64, 128, 384}) BertBase(*kernels, tokens, peak);
   for (size_t tokens : {16, 128, 384}) Attention(*kernels, tokens, 12, 32);
-  Loading();
+  Loading(kernels->binary_layout);
   return 0;
 }

@@ -34,10 +34,7 @@ class BinaryLayers {
   void ProjectForFirst(const Pass& pass, const Layer& layer, const Steps& steps) const {
     Project(pass, layer, steps);
   }
-  void AttendFirst(const Pass& pass, const Layer& layer) const {
-    Attend(pass, layer);
-    GatherFirstTokens(pass, heads_.bits, heads_.stride);
-  }
+  void AttendFirst(const Pass& pass, const Layer& layer) const;
 
   template <typename Steps>
   void Finish(const Pass& pass, const Layer& layer, const Steps& steps) const {
@@ -92,13 +89,18 @@ class BinaryLayers {
     AddAndNormalize(pass, steps, projected_, norm);
   }
 
-  // Rows begin..end-1 of heads_ to rows of context_ without the padding of each head; nothing where there is none.
+  // Of the context of one head: a row a token, whole bytes each.
+  BitRows HeadRows(const Pass& pass, size_t index) const;
+
+  // Rows begin..end-1 of all heads side by side, without the padding of each, to rows of context_.
   void JoinHeads(const Pass& pass, size_t begin, size_t end, Stopwatch& watch) const;
 
   float* projected_;                       // [tokens, H]
   BitRows hidden_bits_[3];                 // H bits a token; all the same where there are no shifts
   BitRows query_, key_, value_, context_;  // A bits a token
-  BitRows heads_;         // of context: heads that start at a byte each, as threads compute them; or context_ itself
+  // Of context, heads one after another (HeadRows). Not side by side, as the next layer reads them: threads have
+  // different heads of the same token at the same time, and would take the cache line from each other for every token.
+  uint8_t* heads_;
   BitRows intermediate_;  // I bits a token
   ThreadScratch scratch_;
 };

@@ -13,9 +13,9 @@ size_t FirstInvalidRow(const uint8_t* bits, size_t rows, size_t cols) {
   return rows;
 }
 
-BinaryLinear MakeBinaryLinear(const PackedWeights& weights) {
+BinaryLinear MakeBinaryLinear(const PackedWeights& weights, BinaryLayout layout) {
   BinaryLinear linear;
-  linear.weights = PackBinary(weights.codes, weights.outputs, weights.inputs);
+  linear.weights = PackBinary(weights.codes, weights.outputs, weights.inputs, layout);
   std::vector<float> scale(weights.outputs);
   for (size_t n = 0; n < scale.size(); ++n) scale[n] = weights.scale[n / weights.group_rows];
   linear.affine = PackAffine(scale.data(), nullptr, weights.outputs);

@@ -23,7 +23,7 @@ struct BinaryLinear {
 size_t FirstInvalidRow(const uint8_t* bits, size_t rows, size_t cols);
 
 // The weights, of one term, with their scales, one an output, and no bias.
-BinaryLinear MakeBinaryLinear(const PackedWeights& weights);
+BinaryLinear MakeBinaryLinear(const PackedWeights& weights, BinaryLayout layout);
 
 // Folds scale and bias into thresholds, in which float arithmetic has no part any more: the bit of output n is
 // decide(n, y), of which each threshold is found by evaluating it on the y of dot products. decide turns at most once,

@@ -279,7 +279,7 @@ void ModelBuilder::SetBinaryLinear(const char* name, const PackedWeights& weight
   if (invalid < weights.outputs) RefuseRow(name, weights.format, invalid);
   linear->outputs = weights.outputs;
   linear->inputs = weights.inputs;
-  linear->binary = MakeBinaryLinear(weights);
+  linear->binary = MakeBinaryLinear(weights, model_.kernels->binary_layout);
 }
 
 void ModelBuilder::CheckInputScale(const Tensor& weight) const {

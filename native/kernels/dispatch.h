@@ -40,6 +40,7 @@ struct Kernels {
   SignBitsFn sign_bits;
   BitAttentionFn bit_attention;
   BitAttentionBitsFn bit_attention_bits;
+  BinaryLayout binary_layout = BinaryLayout::kNibbles;  // what binary_linear_* read
 };
 
 // The kernels named by BITPRESS_ISA, or the best that build and CPU have. NULL, with the reason in *error, where

@@ -54,6 +54,24 @@ bool CpuHasAvx512Vnni() {
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
          __builtin_cpu_supports("avx512vnni");
 }
+
+#ifdef BITPRESS_HAVE_AVX512VPOPCNTDQ
+constexpr Kernels Avx512VpopcntdqKernels() {
+  Kernels kernels = kAvx512Vnni;
+  kernels.isa = "avx512vpopcntdq";
+  kernels.binary_layout = BinaryLayout::kWords;
+  kernels.binary_linear_float = avx512vpopcntdq::BinaryLinearFloat;
+  kernels.binary_linear_bits = avx512vpopcntdq::BinaryLinearBits;
+  kernels.bit_attention = avx512vpopcntdq::BitAttention;
+  kernels.bit_attention_bits = avx512vpopcntdq::BitAttentionBits;
+  return kernels;
+}
+constexpr Kernels kAvx512Vpopcntdq = Avx512VpopcntdqKernels();
+
+bool CpuHasAvx512Vpopcntdq() {
+  return CpuHasAvx512Vnni() && __builtin_cpu_supports("avx512vpopcntdq") && __builtin_cpu_supports("avx512bitalg");
+}
+#endif
 #endif
 
 // Emulated kernels (native/tests/emulation) hold AVX2 instructions alone.
@@ -69,6 +87,9 @@ void AddX86Kernels(std::vector<const Kernels*>* available) {
   if (!CpuHasAvx2()) return;
   // CPUs that have both multiply twice as many bytes an instruction with 512 bits, at as many instructions a cycle
   // (Xeons) or half (Zen 4). Cascade Lake lowers its clock by 15 to 25 % for them, later Xeons hardly.
+#ifdef BITPRESS_HAVE_AVX512VPOPCNTDQ
+  if (kIsEmulated || CpuHasAvx512Vpopcntdq()) available->push_back(&kAvx512Vpopcntdq);
+#endif
 #ifdef BITPRESS_HAVE_AVX512VNNI
   if (kIsEmulated || CpuHasAvx512Vnni()) available->push_back(&kAvx512Vnni);
 #endif

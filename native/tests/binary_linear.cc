@@ -26,7 +26,8 @@ struct Problem {
   std::vector<uint8_t> x_bits, w_bits;  // one a byte
   std::vector<uint8_t> x;
   size_t stride;
-  BinaryMatrix w;
+  size_t panels;
+  BinaryMatrix nibbles, words;
   BinaryAffine affine;
   std::vector<int32_t> threshold;
   std::vector<uint8_t> flip;
@@ -38,7 +39,10 @@ struct Problem {
     stride = BitRowBytes(inputs) + 3;
     x = PackBits(x_bits, rows, inputs, stride);
     x.resize(x.size() - 3);  // exactly up to the last byte that may be read
-    w = PackBinary(PackBits(w_bits, outputs, inputs, BitRowBytes(inputs)).data(), outputs, inputs);
+    const std::vector<uint8_t> w = PackBits(w_bits, outputs, inputs, BitRowBytes(inputs));
+    nibbles = PackBinary(w.data(), outputs, inputs, BinaryLayout::kNibbles);
+    words = PackBinary(w.data(), outputs, inputs, BinaryLayout::kWords);
+    panels = nibbles.panels;
     affine = PackAffine(RandomFloats(outputs).data(), RandomFloats(outputs).data(), outputs);
     const int spread = static_cast<int>(std::sqrt(static_cast<double>(inputs))) + 1;
     for (size_t n = 0; n < outputs; ++n) {
@@ -55,15 +59,20 @@ struct Problem {
     }
     return dot;
   }
+  const BinaryMatrix& Weights(const Kernels& kernels) const {
+    return kernels.binary_layout == BinaryLayout::kNibbles ? nibbles : words;
+  }
   BinaryInput Input(BitSet set) const { return {x.data(), stride, rows, set}; }
 
   std::vector<float> RunFloat(const Kernels& kernels, BitSet set, size_t panel_begin, size_t panel_end) const {
+    const BinaryMatrix& w = Weights(kernels);
     std::vector<float> y(rows * (outputs + 1), -77.0f);
     const AlignedBuffer scratch = AllocateAligned(BinaryLinearScratchBytes(w));
     kernels.binary_linear_float(Input(set), w, affine, panel_begin, panel_end, y.data(), outputs + 1, scratch.get());
     return y;
   }
   std::vector<uint8_t> RunBits(const Kernels& kernels, BitSet set, size_t panel_begin, size_t panel_end) const {
+    const BinaryMatrix& w = Weights(kernels);
     std::vector<uint8_t> y(rows * (w.panels * 8 + 1), 0x5A);
     const AlignedBuffer scratch = AllocateAligned(BinaryLinearScratchBytes(w));
     const BinaryThresholds thresholds = PackThresholds(threshold.data(), flip.data(), outputs);
@@ -79,11 +88,11 @@ struct Problem {
 constexpr BitSet kSets[] = {BitSet::kSigns, BitSet::kZeroOne};
 
 void CheckAgainstTheDefinition(const Problem& p, const Kernels& kernels, BitSet set) {
-  const auto y = p.RunFloat(kernels, set, 0, p.w.panels);
-  const auto bits = p.RunBits(kernels, set, 0, p.w.panels);
-  const size_t bits_stride = p.w.panels * 8 + 1;
+  const auto y = p.RunFloat(kernels, set, 0, p.panels);
+  const auto bits = p.RunBits(kernels, set, 0, p.panels);
+  const size_t bits_stride = p.panels * 8 + 1;
   for (size_t row = 0; row < p.rows; ++row) {
-    for (size_t n = 0; n < p.w.panels * kBitPanel; ++n) {
+    for (size_t n = 0; n < p.panels * kBitPanel; ++n) {
       const bool bit = bits[row * bits_stride + n / 8] >> (n % 8) & 1;
       if (n >= p.outputs) {
         CHECK_MSG(!bit, p.Shape());
@@ -115,13 +124,15 @@ TEST(FastIsasMatchTheReference) {
   ForEveryFastIsa([&](const Kernels& kernels, const Kernels& reference) {
     const auto check = [&](const Problem& p) {
       for (BitSet set : kSets) {
-        const auto y = p.RunFloat(kernels, set, 0, p.w.panels);
-        CHECK_MSG(SameBits(y, p.RunFloat(reference, set, 0, p.w.panels)), p.Shape());
-        CHECK_MSG(p.RunBits(kernels, set, 0, p.w.panels) == p.RunBits(reference, set, 0, p.w.panels), p.Shape());
+        const auto y = p.RunFloat(kernels, set, 0, p.panels);
+        CHECK_MSG(SameBits(y, p.RunFloat(reference, set, 0, p.panels)), p.Shape());
+        CHECK_MSG(p.RunBits(kernels, set, 0, p.panels) == p.RunBits(reference, set, 0, p.panels), p.Shape());
       }
     };
-    // Around the step of 12, the 16-byte load of 128, the byte accumulator of 252, the depth block of 1,008.
-    for (size_t inputs : {11, 12, 13, 127, 128, 129, 251, 252, 253, 312, 768, 1007, 1008, 1009, 1200, 3072}) {
+    // Around the step of 12, the word of 32, the 16-byte load of 128, the byte accumulator of 252, the depth block of
+    // 1,008.
+    for (size_t inputs :
+         {11, 12, 13, 31, 32, 33, 127, 128, 129, 251, 252, 253, 312, 768, 1007, 1008, 1009, 1200, 3072}) {
       for (size_t rows : {1, 2, 3, 6, 7}) check(Problem(rows, 65, inputs));
     }
     // Around the row block of 64.
@@ -179,12 +190,12 @@ TEST(OnlyTheGivenPanelsAreWritten) {
 // 7; x = (.7,-1.2,.1,.3) gives the dot products 2 and 0. A bias of -.3 on the first folds to dot >= 2.
 TEST(WorkedNumbers) {
   const uint8_t weights[2] = {5, 7}, x[1] = {0b1101};
-  const BinaryMatrix w = PackBinary(weights, 2, 4);
   const float scale[2] = {0.25f, 0.32f};
   const int32_t threshold[2] = {2, 1};
   const BinaryAffine affine = PackAffine(scale, nullptr, 2);
   const BinaryThresholds thresholds = PackThresholds(threshold, nullptr, 2);
   ForEveryIsa([&](const Kernels& kernels) {
+    const BinaryMatrix w = PackBinary(weights, 2, 4, kernels.binary_layout);
     const AlignedBuffer scratch = AllocateAligned(BinaryLinearScratchBytes(w));
     float y[2];
     kernels.binary_linear_float({x, 1, 1, BitSet::kSigns}, w, affine, 0, 1, y, 2, scratch.get());
@@ -197,11 +208,16 @@ TEST(WorkedNumbers) {
 
 TEST(PackedFormIsOneBitAWeight) {
   const Problem p(1, 130, 500);
-  CHECK(p.w.panels == 3 && p.w.triples == 42 && p.w.packed.size() == 3 * 64 * 504 / 8);
-  size_t ones = 0, expected = 0;
-  for (uint8_t byte : p.w.packed) ones += static_cast<size_t>(__builtin_popcount(byte));
+  CHECK(p.panels == 3 && p.nibbles.triples == 42);
+  CHECK(p.nibbles.panel_bytes == 64 * 504 / 8 && p.words.panel_bytes == 64 * 512 / 8);
+  size_t expected = 0;
   for (uint8_t bit : p.w_bits) expected += bit;
-  CHECK(ones == expected);  // so the padding is zero
+  for (const BinaryMatrix* w : {&p.nibbles, &p.words}) {
+    size_t ones = 0;
+    for (size_t i = 0; i < w->panels * w->panel_bytes; ++i)
+      ones += static_cast<size_t>(__builtin_popcount(w->packed[i]));
+    CHECK(ones == expected);  // so the padding is zero
+  }
 }
 
 }  // namespace

@@ -89,10 +89,10 @@ TEST(WorkedNumbers) {
   for (int c = 0; c < 2; ++c) {
     for (int j = 0; j < 4; ++j) v[c] |= static_cast<uint8_t>((values[j][c] > 0) << j);
   }
-  const BinaryMatrix w = PackBinary(v.data(), 2, 4);
   const float ones[2] = {1.0f, 1.0f};
   const BinaryAffine affine = PackAffine(ones, nullptr, 2);
   ForEveryIsa([&](const Kernels& kernels) {
+    const BinaryMatrix w = PackBinary(v.data(), 2, 4, kernels.binary_layout);
     const AlignedBuffer scratch = AllocateAligned(BinaryLinearScratchBytes(w));
     float y[6];
     kernels.binary_linear_float({a.data(), 1, 3, BitSet::kZeroOne}, w, affine, 0, 1, y, 2, scratch.get());

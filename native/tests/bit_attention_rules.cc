@@ -75,7 +75,7 @@ std::vector<float> Probabilities(const std::vector<size_t>& mismatches, const st
 TEST(SoftmaxIsExact) {
   ForEveryIsa([](const Kernels& kernels) {
     for (size_t tokens : {1, 2, 5, 64, 67}) {
-      for (size_t d : {1, 7, 26, 65, 256}) {
+      for (size_t d : {1, 7, 26, 31, 32, 64, 65, 256}) {
         HeadProblem p(tokens, d, d % 8);
         if (tokens > 2) PlaceKey(p, 1, d), PlaceKey(p, 2, 0);
         const Counts mismatches = AllMismatches(p);

@@ -3,21 +3,11 @@
 // are counted is their own.
 #pragma once
 
+#include "kernels/binary_linear/count_ones.h"
 #include "kernels/simd/avx2_bit_counts.h"
 
 namespace bitpress::avx2 {
 namespace {
-
-inline size_t CountOnes(const uint8_t* row, size_t bytes) {
-  size_t ones = 0, i = 0;
-  for (; i + 8 <= bytes; i += 8) {
-    uint64_t word;
-    __builtin_memcpy(&word, row + i, 8);
-    ones += static_cast<size_t>(__builtin_popcountll(word));
-  }
-  for (; i < bytes; ++i) ones += static_cast<size_t>(__builtin_popcount(row[i]));
-  return ones;
-}
 
 // The unpacked block takes 16 KB of a 32 KB L1, next to the tables (4 KB) and the counts (8 KB).
 template <class Bits>
@@ -51,7 +41,7 @@ template <class Bits, class Write>
     for (size_t p = panel_begin; p < panel_end; ++p) {
       for (size_t t = 0; t < w.triples; t += depth) {
         const size_t triples = w.triples - t < depth ? w.triples - t : depth, group = t * kTripleGroups;
-        const uint8_t* packed = w.packed.data() + p * w.panel_bytes + group * sizeof(BinaryGroup);
+        const uint8_t* packed = w.packed.get() + p * w.panel_bytes + group * sizeof(BinaryGroup);
         const uint16_t* at = offsets + group;
         if (pairs == 1) {
           Bits::CountPacked(at, tables, packed, triples, t > 0, work.counts);

@@ -11,7 +11,7 @@
 
 #include <vector>
 
-#include "kernels/numerics.h"
+#include "kernels/aligned_bytes.h"
 
 namespace bitpress {
 
@@ -24,17 +24,21 @@ constexpr size_t BitRowBytes(size_t values) { return (values + 7) / 8; }
 
 enum class BitSet { kSigns, kZeroOne };
 
-// Sign bits re-laid for the kernels (layout.h), one bit a weight, padded with zero bits.
+// How the bits of a panel are laid (layout.h): for look-ups of nibbles, or to be counted in words.
+enum class BinaryLayout { kNibbles, kWords };
+
+// Sign bits re-laid for the kernels, one bit a weight, padded with zero bits.
 struct BinaryMatrix {
   size_t outputs = 0, inputs = 0;
   size_t panels = 0;   // ceil(outputs / kBitPanel)
-  size_t triples = 0;  // steps of 12 inputs
+  size_t triples = 0;  // kNibbles: steps of 12 inputs
   size_t panel_bytes = 0;
-  std::vector<uint8_t> packed;  // panels x panel_bytes
+  AlignedBytes packed;  // panels x panel_bytes
 };
 
-// bits: outputs x BitRowBytes(inputs); inputs <= kMaxBinaryInputs. The layout is the same for every ISA.
-BinaryMatrix PackBinary(const uint8_t* bits, size_t outputs, size_t inputs);
+// bits: outputs x BitRowBytes(inputs); inputs <= kMaxBinaryInputs. layout: Kernels::binary_layout of the kernels that
+// will read the matrix.
+BinaryMatrix PackBinary(const uint8_t* bits, size_t outputs, size_t inputs, BinaryLayout layout);
 
 // y = fma(float(dot), scale, bias) per output.
 struct BinaryAffine {
@@ -58,7 +62,7 @@ struct BinaryInput {
   BitSet set;
 };
 
-// Bytes of scratch that one call needs, 64-byte aligned.
+// Bytes of scratch that one call needs, 64-byte aligned; the same for every layout.
 size_t BinaryLinearScratchBytes(const BinaryMatrix& w);
 
 // y: rows x w.outputs, row stride ldy; the columns of panels panel_begin..panel_end-1 are written.
@@ -87,6 +91,12 @@ void BinaryLinearFloat(const BinaryInput& x, const BinaryMatrix& w, const Binary
 void BinaryLinearBits(const BinaryInput& x, const BinaryMatrix& w, const BinaryThresholds& thresholds,
                       size_t panel_begin, size_t panel_end, uint8_t* y, size_t ldy, void* scratch);
 }  // namespace avx512vnni
+namespace avx512vpopcntdq {
+void BinaryLinearFloat(const BinaryInput& x, const BinaryMatrix& w, const BinaryAffine& affine, size_t panel_begin,
+                       size_t panel_end, float* y, size_t ldy, void* scratch);
+void BinaryLinearBits(const BinaryInput& x, const BinaryMatrix& w, const BinaryThresholds& thresholds,
+                      size_t panel_begin, size_t panel_end, uint8_t* y, size_t ldy, void* scratch);
+}  // namespace avx512vpopcntdq
 namespace neondot {
 void BinaryLinearFloat(const BinaryInput& x, const BinaryMatrix& w, const BinaryAffine& affine, size_t panel_begin,
                        size_t panel_end, float* y, size_t ldy, void* scratch);

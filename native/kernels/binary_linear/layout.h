@@ -1,9 +1,13 @@
-// The packed form of a binary panel, the tables it indexes, and the scratch of a call.
+// The packed forms of a binary panel, the tables that one of them indexes, and the scratch of a call.
 //
-// Four inputs of one output are a nibble, which a kernel uses as an index of 16-byte tables (`vpshufb`), for 32 outputs
-// at a time. A group holds the nibbles of kGroupInputs inputs for the kBitPanel outputs of a panel: the low nibbles of
-// its 32 bytes are outputs 0-31, the high ones 32-63. Byte 2 i is output i and byte 2 i + 1 output 16 + i, so that the
-// even and the odd bytes of a register, widened to 16 bits, are outputs in order.
+// Nibbles. Four inputs of one output are a nibble, which a kernel uses as an index of 16-byte tables (`vpshufb`), for
+// 32 outputs at a time. A group holds the nibbles of kGroupInputs inputs for the kBitPanel outputs of a panel: the low
+// nibbles of its 32 bytes are outputs 0-31, the high ones 32-63. Byte 2 i is output i and byte 2 i + 1 output 16 + i,
+// so that the even and the odd bytes of a register, widened to 16 bits, are outputs in order.
+//
+// Words. 32 inputs of one output are a word, as they lie in a row of bits; the words of the kBitPanel outputs follow
+// each other. A kernel with an instruction that counts the bits of each word has the outputs in the lanes of a
+// register.
 #pragma once
 
 #include "kernels/binary_linear/binary_linear.h"
@@ -22,6 +26,14 @@ static_assert(sizeof(BinaryGroup) * 8 == kGroupInputs * kBitPanel, "1 bit a weig
 constexpr size_t TriplesFor(size_t inputs) {
   return RoundUp(inputs, kTripleGroups * kGroupInputs) / (kTripleGroups * kGroupInputs);
 }
+
+struct BinaryWords {
+  uint32_t outputs[kBitPanel];
+};
+constexpr size_t kWordInputs = 32;
+static_assert(sizeof(BinaryWords) * 8 == kWordInputs * kBitPanel, "1 bit a weight");
+
+constexpr size_t WordsFor(size_t inputs) { return RoundUp(inputs, kWordInputs) / kWordInputs; }
 
 // Where output n (within its panel) lies in a group.
 struct NibblePosition {

@@ -23,7 +23,7 @@ void ForDots(const BinaryInput& x, const BinaryMatrix& w, size_t panel_begin, si
     for (size_t p = panel_begin; p < panel_end; ++p) {
       for (size_t r = 0; r < rows; r += 2) {
         Counts counts[2];
-        CountPair(w.packed.data() + p * w.panel_bytes, offsets + r / 2 * stride, TablesFor(x.set), w.triples, counts);
+        CountPair(w.packed.get() + p * w.panel_bytes, offsets + r / 2 * stride, TablesFor(x.set), w.triples, counts);
         for (size_t i = 0; i < 2 && r + i < rows; ++i) {
           write(row_begin + r + i, p, DotsOf(counts[i], base[r + i], StepOf(x.set)));
         }

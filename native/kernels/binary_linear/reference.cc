@@ -11,7 +11,7 @@ bool Bit(const uint8_t* row, size_t j) { return row[j / 8] >> (j % 8) & 1; }
 
 bool WeightBit(const BinaryMatrix& w, size_t n, size_t k) {
   const NibblePosition at = PositionInGroup(n % kBitPanel);
-  const uint8_t* group = w.packed.data() + n / kBitPanel * w.panel_bytes + k / kGroupInputs * sizeof(BinaryGroup);
+  const uint8_t* group = w.packed.get() + n / kBitPanel * w.panel_bytes + k / kGroupInputs * sizeof(BinaryGroup);
   return group[at.byte] >> (at.shift + k % kGroupInputs) & 1;
 }
 

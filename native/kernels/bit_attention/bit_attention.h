@@ -68,6 +68,12 @@ void BitAttention(const BitHead& head, const AttendedKeys& keys, int16_t* contex
 void BitAttentionBits(const BitHead& head, const AttendedKeys& keys, const BinaryThresholds& thresholds, uint8_t* bits,
                       size_t bits_stride, void* scratch);
 }  // namespace avx512vnni
+namespace avx512vpopcntdq {
+void BitAttention(const BitHead& head, const AttendedKeys& keys, int16_t* context, size_t context_stride,
+                  void* scratch);
+void BitAttentionBits(const BitHead& head, const AttendedKeys& keys, const BinaryThresholds& thresholds, uint8_t* bits,
+                      size_t bits_stride, void* scratch);
+}  // namespace avx512vpopcntdq
 namespace neondot {
 void BitAttention(const BitHead& head, const AttendedKeys& keys, int16_t* context, size_t context_stride,
                   void* scratch);

@@ -36,4 +36,25 @@ struct BitAttentionBuffers {
 // then).
 BitAttentionBuffers LayOutBitAttention(void* scratch, size_t tokens, size_t head_size, size_t* bytes);
 
+// Of a kernel that counts the bits of whole words, for heads of up to kMaxBitWordHeadSize dimensions.
+constexpr size_t kMaxBitWordHeadSize = 64;
+// Queries handled together: their totals of softmax are added at the same time.
+constexpr size_t kWordQueries = 16;
+
+struct BitWordBuffers {
+  size_t panels;  // of 64 keys
+
+  // Rows of kMaxBitWordHeadSize bits that start at the head's first, padded with zeros.
+  uint8_t* queries;  // tokens padded to kWordQueries
+  uint8_t* rows;     // of keys, then of values: tokens padded to 64
+
+  uint8_t* key_panels;   // panels x 8 x 64: eight dimensions of 64 keys in turn
+  uint8_t* value_words;  // 2 x panels BinaryWords (layout.h): columns are outputs, keys inputs
+
+  uint8_t* mismatches;  // kWordQueries x panels x 64
+  uint8_t* attended;    // tokens padded to kWordQueries x panels x 8, one bit a key
+};
+
+BitWordBuffers LayOutBitWords(void* scratch, size_t tokens, size_t* bytes);
+
 }  // namespace bitpress

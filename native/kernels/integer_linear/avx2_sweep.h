@@ -8,6 +8,7 @@
 
 #include "kernels/integer_linear/avx2_tiles.h"
 #include "kernels/integer_linear/avx2_unpack.h"
+#include "kernels/simd/weight_fetcher.h"
 
 namespace bitpress::avx2 {
 namespace {
@@ -55,25 +56,6 @@ void SumCodes(const CodeRows& rows, const IntegerMatrix& w, int32_t* code_sums) 
     }
   }
 }
-
-// Lines of the weights that come next, fetched into L2 a few at a time while the present ones are multiplied. The
-// hardware follows a panel once it is being read; by then a tile of rows has waited for the memory.
-class Fetcher {
- public:
-  Fetcher(const uint8_t* begin, size_t bytes, size_t turns) : at_(begin), end_(begin + bytes) {
-    share_ = RoundUp(bytes / turns + 1, kLine);
-  }
-  void TakeTurn() {
-    for (const uint8_t* stop = at_ + share_; at_ < stop && at_ < end_; at_ += kLine) {
-      _mm_prefetch(reinterpret_cast<const char*>(at_), _MM_HINT_T1);
-    }
-  }
-
- private:
-  static constexpr size_t kLine = 64;
-  const uint8_t *at_, *end_;
-  size_t share_;
-};
 
 // Where the sums of row 0 and a block that starts at input k go.
 TileSums SumsFrom(const IntegerMatrix& w, size_t panel, size_t k, Workspace& work) {

@@ -120,7 +120,7 @@ template <int P>
 void SweepTile(const CodeRows& rows, const float* a_scale, const float* a_offset, const IntegerMatrix& w, size_t panel,
                size_t next_bytes, const UnpackTables& tables, Workspace& work, float* y, size_t ldy) {
   const size_t tiles = (rows.count + kRows - 1) / kRows, blocks = (w.padded_inputs + kDepthBlock - 1) / kDepthBlock;
-  avx2::Fetcher next(w.packed.get() + (panel + P) * w.panel_bytes, next_bytes, tiles * blocks);
+  Fetcher next(w.packed.get() + (panel + P) * w.panel_bytes, next_bytes, tiles * blocks);
   for (size_t k = 0, depth; k < w.padded_inputs; k += depth) {
     const size_t code = k % w.term_inputs;  // that input k reads
     depth = w.term_inputs - code < kDepthBlock ? w.term_inputs - code : kDepthBlock;

@@ -23,11 +23,9 @@
 // row.]
 #pragma once
 
-#include <cstdlib>
-#include <memory>
 #include <vector>
 
-#include "kernels/numerics.h"
+#include "kernels/aligned_bytes.h"
 #include "kernels/packed_codes/packed_codes.h"
 
 namespace bitpress {
@@ -67,10 +65,6 @@ struct PackedWeights {
   OutlierList outliers = {};      // codebook
 };
 
-struct FreeAligned {
-  void operator()(uint8_t* p) const { std::free(p); }
-};
-
 // Outliers are kept for kOutlierColumns neighbouring outputs together, a register of AVX2: they are added to the sums
 // of one panel half as sparse columns of it.
 constexpr size_t kOutlierColumns = 8;
@@ -96,14 +90,14 @@ struct IntegerMatrix {
   unsigned bits = 0;         // a weight, as it is packed: binary ones have 2
   size_t panel_bytes = 0;
   int8_t table[16] = {};  // fewer than 8 bits: the integer of each code; 8 bits are stored as the integers themselves
-  size_t group_inputs = 0, groups = 0;             // along the inputs; one group covers term_inputs
-  std::unique_ptr<uint8_t[], FreeAligned> packed;  // panels x panel_bytes, on a cache line
-  std::vector<float> scale, offset;                // panels x groups x kPanelColumns; offset may be empty
-  std::vector<int32_t> code_sum;                   // sum of w, panels x kPanelColumns
-  std::vector<float> weight_sum;                   // panels x kPanelColumns
-  std::vector<float> bias;                         // panels x kPanelColumns
-  std::vector<Outlier> outliers;                   // by panel half, then input
-  std::vector<size_t> outlier_begin;               // of each half of each panel, and the end; empty without outliers
+  size_t group_inputs = 0, groups = 0;  // along the inputs; one group covers term_inputs
+  AlignedBytes packed;                  // panels x panel_bytes
+  std::vector<float> scale, offset;     // panels x groups x kPanelColumns; offset may be empty
+  std::vector<int32_t> code_sum;        // sum of w, panels x kPanelColumns
+  std::vector<float> weight_sum;        // panels x kPanelColumns
+  std::vector<float> bias;              // panels x kPanelColumns
+  std::vector<Outlier> outliers;        // by panel half, then input
+  std::vector<size_t> outlier_begin;    // of each half of each panel, and the end; empty without outliers
   // Of each panel, for how many steps an int16 lane holds the sums of products, found from the weights (pack.cc): 0
   // where not for one, so that the panel takes a slower kernel.
   std::vector<uint8_t> int16_steps;

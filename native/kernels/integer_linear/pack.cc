@@ -3,14 +3,11 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <new>
 
 #include "kernels/integer_linear/layout.h"
 
 namespace bitpress {
 namespace {
-
-constexpr size_t kCacheLine = 64;
 
 // Bytes 4i to 4i + 3 of vector v of a block (layout.h): column i, or 8 + i, of four inputs for each register in it.
 // codes: 16 rows of one code a byte. Fields of a byte never run into the next one.
@@ -202,8 +199,7 @@ IntegerMatrix MakeIntegerMatrix(const PackedWeights& weights, const float* bias)
   const size_t groups_of_a_term = (m.inputs + weights.group_inputs - 1) / weights.group_inputs;
   m.groups = weights.terms * groups_of_a_term;
   m.group_inputs = groups_of_a_term == 1 ? m.term_inputs : weights.group_inputs;
-  m.packed.reset(static_cast<uint8_t*>(std::aligned_alloc(kCacheLine, RoundUp(m.panels * m.panel_bytes, kCacheLine))));
-  if (m.packed == nullptr) throw std::bad_alloc();
+  m.packed = AllocateOnCacheLine(m.panels * m.panel_bytes);
   m.scale.resize(m.panels * m.groups * kPanelColumns);
   if (weights.offset != nullptr) m.offset.resize(m.scale.size());
   m.code_sum.resize(m.panels * kPanelColumns);

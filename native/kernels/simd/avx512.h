@@ -1,6 +1,7 @@
 // Sixteen floats in one AVX-512 register: the operations of avx2.h, with the same meaning.
 //
-// Only avx512vnni.cc files may include this; everything is in an unnamed namespace, for the reason given there.
+// Only avx512vnni.cc and avx512vpopcntdq.cc files may include this; everything is in an unnamed namespace, for the
+// reason given there.
 #pragma once
 
 #include <immintrin.h>

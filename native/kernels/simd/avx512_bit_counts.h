@@ -1,7 +1,8 @@
 // Counts of bits by the table look-up of avx2_bit_counts.h, with the 64 outputs of a panel in one register.
 //
 // A group's nibbles are one register, so a look-up gives 64 outputs x 4 inputs x 2 rows = 512 products; a step of three
-// groups takes 3 shuffles and 1 shift, at 2 a cycle, for 1,536 products: 768 a cycle, where AVX2 has 384.
+// groups takes 3 shuffles and 1 shift, at 2 a cycle, for 1,536 products: 768 a cycle, where AVX2 has 384. A
+// Zen 5 does 360: every shuffle takes the load of an offset and of a table at a random place.
 #pragma once
 
 #include "kernels/simd/avx2_bit_counts.h"
