@@ -216,6 +216,9 @@ TEST(EveryIsaMatchesTheReference) {
     CheckAgainstTheReference(Problem(format, 7, 17, 3081, 1));
     CheckAgainstTheReference(Problem(format, 7, 17, 3081, 1, 128));
     CheckAgainstTheReference(Problem(format, 7, 17, 3081, 1, 1536));
+    // A group goes on in the next depth block, or over a whole one.
+    CheckAgainstTheReference(Problem(format, 9, 49, 3081, 1, 160));
+    CheckAgainstTheReference(Problem(format, 9, 49, 3081, 1, 2048));
     // Tiles of every height; around the row block of 132; 41 groups: fewer rows a sweep where there are offsets.
     for (size_t rows : {8, 9, 10, 11, 12, 13, 131, 132, 133}) {
       CheckAgainstTheReference(Problem(format, rows, 18, 77));

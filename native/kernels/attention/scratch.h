@@ -22,16 +22,16 @@ struct AttentionBuffers {
   float* key_scale;
   float* key_offset;
   float* key_constant;   // fma(scale, sum of codes, d * offset)
-  int16_t* query_codes;  // score_stride x code_stride
+  int16_t* query_codes;  // score_stride x code_stride; 8-bit ones take half of each row, and so below
   float* lanes;          // code_stride x kLaneRows: rows being quantized, transposed
 
   // One tile of queries at a time.
   float* scores;               // kQueryRows x score_stride, then probabilities
   int16_t* probability_codes;  // kQueryRows x score_stride
 
-  // Panels of kAttentionPanel columns, 4 bytes an entry: a float, or the two int16 codes of a pair of inputs.
-  float* key_panels;    // panels of keys x head_size (8-bit: pairs of dimensions) x 16
-  float* value_panels;  // panels of head dimensions x tokens (8-bit: pairs of tokens) x 16
+  // Panels of kAttentionPanel columns, 4 bytes an entry: a float, or a word of two int16 or four 8-bit codes.
+  float* key_panels;    // panels of keys x head_size (8-bit: words of dimensions) x 16
+  float* value_panels;  // panels of head dimensions x tokens (8-bit: words of tokens) x 16
 };
 
 // Lays the buffers out from `scratch`, 64-byte aligned each; *bytes is what they take in all (scratch may be NULL

@@ -24,16 +24,17 @@ class VnniTile {
  public:
   static constexpr int kRows = 12;
 
-  // MultiplyInt16 of avx2_tiles.h.
+  // at[r][c] = sum over 4 * words inputs of a * panel. a: codes 0..255; panel: for every word 16 columns of four signed
+  // bytes.
   template <int R>
-  [[gnu::noinline]] static void MultiplyInt16(const int16_t* a, size_t lda, const int16_t* panel, size_t pairs,
+  [[gnu::noinline]] static void MultiplyBytes(const uint8_t* a, size_t lda, const int8_t* panel, size_t words,
                                               avx2::Tile<avx2::I32, R>& tile) {
     __m512i acc[R];
     Clear(acc);
-    for (size_t p = 0; p < pairs; ++p) {
-      const __m512i columns = _mm512_loadu_si512(panel + p * 2 * avx2::kTileColumns);
+    for (size_t word = 0; word < words; ++word) {
+      const __m512i columns = _mm512_loadu_si512(panel + word * 4 * avx2::kTileColumns);
 #pragma GCC unroll 12
-      for (int r = 0; r < R; ++r) acc[r] = _mm512_dpwssd_epi32(acc[r], BroadcastWord(a + r * lda + p * 2), columns);
+      for (int r = 0; r < R; ++r) acc[r] = _mm512_dpbusd_epi32(acc[r], BroadcastWord(a + r * lda + word * 4), columns);
     }
     StoreRows(acc, tile);
   }

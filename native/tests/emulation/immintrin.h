@@ -93,6 +93,12 @@ inline __m512i Widened(__m256i a) {
     return _mm256_cvtepi16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(half)));
   });
 }
+inline __m128i LowBytes(__m512i a) {
+  const Ints<__m512i> lanes(a);
+  char bytes[16];
+  for (int i = 0; i < 16; ++i) bytes[i] = static_cast<char>(lanes.of[i]);
+  return _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes));
+}
 inline __m512i ShiftedRight(__m512i a, int count) {
   return ByHalves<__m512i>(
       a, [=](const char* half) { return _mm256_sra_epi32(LoadHalf(half), _mm_cvtsi32_si128(count)); });
@@ -122,6 +128,7 @@ inline __m512i ShuffledQuarters(__m512i a, __m512i b, int control) {
 #define _mm512_extractf32x8_ps(a, half) bitpress::emulation::HalfOf(a, half)
 #define _mm512_cvtps_epi32(a) bitpress::emulation::ToInts(a)
 #define _mm512_cvtepi32_ps(a) bitpress::emulation::ToFloats(a)
+#define _mm512_cvtepi32_epi8(a) bitpress::emulation::LowBytes(a)
 #define _mm512_cvtepi16_epi32(a) bitpress::emulation::Widened(a)
 #define _mm512_srai_epi32(a, count) bitpress::emulation::ShiftedRight(a, count)
 #define _mm512_cmpgt_epi16_mask(a, b) bitpress::emulation::Greater(a, b)

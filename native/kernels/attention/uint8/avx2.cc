@@ -4,7 +4,7 @@
 namespace bitpress::avx2 {
 
 void AttentionUint8(const AttentionHead& head, const AttentionSpecs& specs, void* scratch) {
-  Attend<Avx2Tile, F32x2>(head, specs, scratch);
+  Attend<PairWords<Avx2Tile>, F32x2>(head, specs, scratch);
 }
 
 }  // namespace bitpress::avx2

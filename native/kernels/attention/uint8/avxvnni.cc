@@ -6,7 +6,7 @@
 namespace bitpress::avxvnni {
 
 void AttentionUint8(const AttentionHead& head, const AttentionSpecs& specs, void* scratch) {
-  avx2::Attend<VnniTile, avx2::F32x2>(head, specs, scratch);
+  avx2::Attend<avx2::PairWords<VnniTile>, avx2::F32x2>(head, specs, scratch);
 }
 
 }  // namespace bitpress::avxvnni
