@@ -1,4 +1,4 @@
-// The bits of a head, from wherever they lie in rows of all heads; shared by the fast kernels of x86.
+// The bits of a head, from wherever they lie in rows of all heads; shared by all fast kernels.
 //
 // In an unnamed namespace: each ISA has its own copy, built with its own flags.
 #pragma once

@@ -1,6 +1,7 @@
 // Both products by the table look-up of simd/neon_bit_counts.h, two queries at a time: the scores are dot products of
 // signs with the keys as weights, the context is one of zeros and ones with the values as weights. Keys and values are
 // first packed as weights are (binary_linear/layout.h).
+#include "kernels/bit_attention/align_rows.h"
 #include "kernels/bit_attention/scratch.h"
 #include "kernels/bit_attention/softmax_limit.h"
 #include "kernels/simd/neon_bit_counts.h"
@@ -9,23 +10,6 @@ namespace bitpress::neondot {
 namespace {
 
 static_assert(sizeof(BinaryGroup) <= kBitPanel, "scratch.h has room for a byte where a nibble is packed");
-
-// `tokens` rows of the head's bits, from any bit on, to rows that start with them; `padded` rows in all.
-void AlignRows(const uint8_t* from, const BitHead& head, size_t padded, size_t row_bytes, uint8_t* to) {
-  __builtin_memset(to, 0, padded * row_bytes);
-  const size_t begin = head.first_bit / 8, shift = head.first_bit % 8, bytes = BitRowBytes(head.head_size);
-  const size_t last = (head.first_bit + head.head_size - 1) / 8;
-  const auto end_mask = static_cast<uint8_t>(0xFF >> (bytes * 8 - head.head_size));
-  for (size_t t = 0; t < head.tokens; ++t) {
-    const uint8_t* row = from + t * head.stride;
-    uint8_t* out = to + t * row_bytes;
-    for (size_t i = 0; i < bytes; ++i) {
-      const unsigned high = begin + i < last ? row[begin + i + 1] : 0u;
-      out[i] = static_cast<uint8_t>((row[begin + i] | high << 8) >> shift);
-    }
-    out[bytes - 1] &= end_mask;
-  }
-}
 
 // Two groups of a panel from byte `at` of 64 rows.
 void PackKeyGroups(const uint8_t* rows, size_t row_bytes, uint8_t* even, uint8_t* odd) {
