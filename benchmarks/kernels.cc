@@ -1,5 +1,5 @@
-// Throughput of the linear layers on one thread (the rest: elementwise.cc), against the fp32 multiply-add peak measured
-// in the same run.
+// Throughput of the linear layers on one thread (the rest: elementwise.cc), against the fp32 multiply-add peak and the
+// clock measured in the same run.
 //
 //   cmake -S . -B build -G Ninja -DBITPRESS_BUILD_BENCHMARKS=ON && cmake --build build --target bench_kernels
 //   build/bench_kernels
@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 
 #include "kernels/dispatch.h"
 #include "timing.h"
@@ -16,13 +17,19 @@
 namespace bitpress {
 namespace {
 
-// bound: the kernel's own, in multiply-adds a cycle, as derived beside it.
-void Print(const char* name, size_t m, size_t k, size_t n, double seconds, double peak, double bound) {
+struct Machine {
+  const Kernels& kernels;
+  double peak;   // fp32 multiply-adds a second, billions
+  double clock;  // GHz
+};
+
+// bound: the kernel's own, billions of multiply-adds a second; 0 where none was derived.
+void Print(const Machine& machine, const char* name, size_t m, size_t k, size_t n, double seconds, double bound) {
   const double rate = static_cast<double>(m * k * n) / seconds * 1e-9;
-  // The peak is 16 multiply-adds a cycle.
-  std::printf("  %-28s %4zu rows  %4zu x %4zu  %8.1f us  %6.1f GMAC/s  %.2f of the fp32 peak  %.2f of its bound\n",
-              name, m, k, n, seconds * 1e6, rate, peak > 0 ? rate / peak : 0.0,
-              peak > 0 ? rate / (peak / 16 * bound) : 0.0);
+  std::printf("  %-28s %4zu rows  %4zu x %4zu  %8.1f us  %6.1f GMAC/s  %.2f of the fp32 peak", name, m, k, n,
+              seconds * 1e6, rate, rate / machine.peak);
+  if (bound > 0) std::printf("  %.2f of its bound", rate / bound);
+  std::printf("\n");
 }
 
 struct Form {
@@ -30,11 +37,17 @@ struct Form {
   CodeFormat format;
   size_t group_inputs;  // 0: one scale a row
   int most;             // |code - center| <= most, for 8 bits
-  double bound;
+  double avx2_bound;    // see Bound
 };
 
-// Multiply-adds a cycle: 64 in int16 (avx2_tiles.h), 32 where every product pair is widened, exactly as many by
-// `vpmaddwd` of int16.
+// Multiply-adds a cycle. AVX2: 64 in int16 (avx2_tiles.h), 32 where every product pair is widened, exactly as many by
+// `vpmaddwd` of int16. VNNI: two `vpdpbusd` a cycle, whatever the weights; CPUs with one reach half.
+double Bound(const char* isa, double avx2_bound) {
+  if (std::strncmp(isa, "avx512", 6) == 0) return 128;
+  if (std::strcmp(isa, "avxvnni") == 0) return 64;
+  return std::strcmp(isa, "avx2") == 0 ? avx2_bound : 0;
+}
+
 constexpr CodeFormat Uniform(unsigned bits, bool symmetric) { return {CodeScheme::kUniform, bits, false, symmetric}; }
 const Form kForms[] = {
     {"ternary", {CodeScheme::kTernary, 2, false, false}, 0, 1, 64},
@@ -70,7 +83,7 @@ std::vector<uint8_t> RandomCodes(const Form& form, size_t n, size_t k) {
   return packed;
 }
 
-void IntegerLinears(const Kernels& kernels, size_t m, size_t k, size_t n, double peak) {
+void IntegerLinears(const Machine& machine, size_t m, size_t k, size_t n) {
   const auto a_scale = RandomFloats(m), a_offset = RandomFloats(m);
   std::vector<uint8_t> a(m * k);  // k is a multiple of what every form pads to
   for (uint8_t& q : a) q = static_cast<uint8_t>(std::rand());
@@ -93,20 +106,21 @@ void IntegerLinears(const Kernels& kernels, size_t m, size_t k, size_t n, double
     const double pack = BestSeconds([&] {
       for (size_t p = 0; p < w.panels; ++p) PackPanel(weights, p, scratch.data(), &w);
     });
-    Print(form.name, m, k, n, BestSeconds([&] {
-            kernels.integer_linear(a.data(), k, a_scale.data(), a_offset.data(), m, w, 0, w.panels, y.data(), n);
-          }),
-          peak, form.bound);
+    const double seconds = BestSeconds([&] {
+      machine.kernels.integer_linear(a.data(), k, a_scale.data(), a_offset.data(), m, w, 0, w.panels, y.data(), n);
+    });
+    Print(machine, form.name, m, k, n, seconds, machine.clock * Bound(machine.kernels.isa, form.avx2_bound));
     if (m == 128) std::printf("    packed at %.2f ns a weight\n", pack * 1e9 / static_cast<double>(n * k));
   }
 }
 
-void FloatLinears(const Kernels& kernels, size_t m, size_t k, size_t n, double peak) {
+void FloatLinears(const Machine& machine, size_t m, size_t k, size_t n) {
   const auto bias = RandomFloats(n), x = RandomFloats(m * k);
   std::vector<float> y(m * n);
   const FloatMatrix dense = PackFloat(RandomFloats(n * k).data(), n, k, bias.data());
-  Print("fp32", m, k, n,
-        BestSeconds([&] { kernels.float_linear(x.data(), k, m, dense, 0, dense.panels, y.data(), n); }), peak, 16);
+  const double seconds =
+      BestSeconds([&] { machine.kernels.float_linear(x.data(), k, m, dense, 0, dense.panels, y.data(), n); });
+  Print(machine, "fp32", m, k, n, seconds, machine.peak);
 }
 
 }  // namespace
@@ -120,12 +134,12 @@ int main() {
     std::fprintf(stderr, "%s\n", error.c_str());
     return 1;
   }
-  const double peak = PeakFloat();
-  std::printf("ISA %s, fp32 peak %.1f GMAC/s\n", kernels->isa, peak);
+  const Machine machine = {*kernels, PeakFloat(*kernels), Clock()};
+  std::printf("ISA %s, fp32 peak %.1f GMAC/s, clock %.2f GHz\n", kernels->isa, machine.peak, machine.clock);
   for (size_t m : {8, 16, 128}) {
-    IntegerLinears(*kernels, m, 768, 3072, peak);
-    if (m == 128) IntegerLinears(*kernels, m, 3072, 768, peak);
-    FloatLinears(*kernels, m, 768, 3072, peak);
+    IntegerLinears(machine, m, 768, 3072);
+    if (m == 128) IntegerLinears(machine, m, 3072, 768);
+    FloatLinears(machine, m, 768, 3072);
   }
   return 0;
 }

@@ -14,6 +14,7 @@
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -27,12 +28,10 @@ constexpr int kStretches = 3;
 // Bytes moved between two looks at the clock's flag: enough that a call costs nothing beside them.
 constexpr size_t kBytesACall = size_t{1} << 20;
 
-// Every 64-byte line of `data` is read with full-width loads; the sum keeps the compiler from leaving any out.
-using Vector [[gnu::vector_size(32)]] = uint64_t;
-#ifdef __x86_64__
-[[gnu::target("avx2")]]
-#endif
-uint64_t Read(const char* data, size_t bytes) {
+// Every 64-byte line of `data` is read with loads of `kWidth` bytes; the sum keeps the compiler from leaving any out.
+template <size_t kWidth>
+[[gnu::always_inline]] inline uint64_t ReadAs(const char* data, size_t bytes) {
+  using Vector [[gnu::vector_size(kWidth)]] = uint64_t;
   const Vector* v = reinterpret_cast<const Vector*>(data);
   Vector a{}, b{}, c{}, d{};
   for (size_t i = 0; i < bytes / sizeof(Vector); i += 4) {
@@ -42,8 +41,21 @@ uint64_t Read(const char* data, size_t bytes) {
     d += v[i + 3];
   }
   a += b + c + d;
-  return a[0] + a[1] + a[2] + a[3];
+  uint64_t lanes[kWidth / sizeof(uint64_t)], sum = 0;
+  std::memcpy(lanes, &a, sizeof(a));
+  for (uint64_t lane : lanes) sum += lane;
+  return sum;
 }
+
+using ReadFn = uint64_t (*)(const char* data, size_t bytes);
+#ifdef __x86_64__
+[[gnu::target("avx512f")]] uint64_t Read64(const char* data, size_t bytes) { return ReadAs<64>(data, bytes); }
+[[gnu::target("avx2")]] uint64_t Read32(const char* data, size_t bytes) { return ReadAs<32>(data, bytes); }
+ReadFn WidestRead() { return __builtin_cpu_supports("avx512f") ? Read64 : Read32; }
+#else
+uint64_t Read16(const char* data, size_t bytes) { return ReadAs<16>(data, bytes); }
+ReadFn WidestRead() { return Read16; }
+#endif
 
 // Bytes a second, of `threads` threads together, that each call `pass(thread)`, which moves `bytes`.
 double Rate(int threads, size_t bytes, const std::function<void(int)>& pass) {
@@ -81,7 +93,7 @@ double Rate(int threads, size_t bytes, const std::function<void(int)>& pass) {
 }
 
 void Level(const char* name, size_t bytes, int processors, const char* end) {
-  bytes = bytes / 512 * 512;  // whole steps of Read on both halves
+  bytes = bytes / 512 * 512;  // whole steps of a read on both halves
   struct Free {
     void operator()(char* p) const { std::free(p); }
   };
@@ -91,7 +103,8 @@ void Level(const char* name, size_t bytes, int processors, const char* end) {
     std::memset(buffers.back().get(), 1, bytes);
   }
   std::vector<uint64_t> sums(processors * 8);  // a cache line apart
-  const auto read = [&](int t) { static_cast<volatile uint64_t&>(sums[t * 8]) = Read(buffers[t].get(), bytes); };
+  const ReadFn widest = WidestRead();
+  const auto read = [&](int t) { static_cast<volatile uint64_t&>(sums[t * 8]) = widest(buffers[t].get(), bytes); };
   const size_t half = bytes / 2;
   const auto copy = [&](int t) {
     std::memcpy(buffers[t].get() + half, buffers[t].get(), half);
@@ -107,16 +120,23 @@ void Level(const char* name, size_t bytes, int processors, const char* end) {
 
 int main() {
   using namespace bitpress;
+  std::string error;
+  const Kernels* kernels = ChosenKernels(&error);
+  if (!kernels) {
+    std::fprintf(stderr, "%s\n", error.c_str());
+    return 1;
+  }
   cpu_set_t allowed;
   sched_getaffinity(0, sizeof(allowed), &allowed);
   const int processors = CPU_COUNT(&allowed);
   std::vector<double> peaks(processors);
   std::vector<std::thread> pool;
-  for (int t = 0; t < processors; ++t) pool.emplace_back([&, t] { peaks[t] = PeakFloat(); });
+  for (int t = 0; t < processors; ++t) pool.emplace_back([&, t] { peaks[t] = PeakFloat(*kernels); });
   for (std::thread& thread : pool) thread.join();
   double together = 0;
   for (double peak : peaks) together += peak;
-  std::printf("{\"processors\": %d, \"fp32_gmacs\": [%.1f, %.1f], \"gbytes\": {", processors, PeakFloat(), together);
+  std::printf("{\"processors\": %d, \"fp32_gmacs\": [%.1f, %.1f], \"gbytes\": {", processors, PeakFloat(*kernels),
+              together);
   // Working sets of a thread that stay in their level on any server or desktop core of the last ten years (L1 32 KB and
   // more, L2 256 KB and more, L3 2 MB a core and more), or in none. The system's own account of the sizes is wrong in
   // many virtual machines.

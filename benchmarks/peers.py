@@ -16,11 +16,10 @@ import argparse
 import importlib.metadata
 import json
 import os
-import re
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +78,7 @@ def main() -> int:
     texts_on = "minilm" if "minilm" in engines else options.shapes[-1]
     grid = [Cell(1, length) for length in options.lengths] + ([LARGE] if LARGE.length in options.lengths else [])
     result: dict[str, Any] = {
-        "command": " ".join(["python", "benchmarks/peers.py", *sys.argv[1:]]),
+        "command": " ".join(["python", "benchmarks/peers.py", *portable(sys.argv[1:])]),
         "date": time.strftime("%Y-%m-%d"),
         "machine": machine(),
         "versions": versions(),
@@ -185,6 +184,19 @@ def versions() -> dict[str, str]:
     return found
 
 
+def portable(arguments: Sequence[str]) -> list[str]:
+    """Without where this machine keeps its files."""
+    kept = []
+    words = iter(arguments)
+    for word in words:
+        option, joined, _ = word.partition("=")
+        if option not in ("--work", "--json"):
+            kept.append(word)
+        elif not joined:
+            next(words)
+    return kept
+
+
 def limits(work: Path) -> dict[str, Any]:
     """Builds and runs machine_limits and bench_kernels: what the machine can do, and each kernel's share of it."""
     say("limits of the machine and of the kernels")
@@ -202,23 +214,8 @@ def limits(work: Path) -> dict[str, Any]:
         done = subprocess.run([folder / program], capture_output=True, text=True, check=True, env=environment)
         printed[program] = done.stdout
     return json.loads(printed["machine_limits"]) | {
-        "kernels": kernel_rates(printed["bench_kernels"]),
         "kernels_printed": printed["bench_kernels"].rstrip().splitlines(),
     }
-
-
-def kernel_rates(printed: str) -> list[dict[str, Any]]:
-    """The lines of bench_kernels that hold a kernel against the fp32 peak."""
-    pattern = re.compile(
-        r"^\s*(?P<kernel>\S+)\s+(?P<rows>\d+) rows\s+K x N =\s*(?P<k>\d+) x\s*(?P<n>\d+)\s+(?P<us>[\d.]+) us"
-        r"\s+(?P<gmacs>[\d.]+) GMAC/s\s+(?P<share>[\d.]+) of the fp32 peak"
-    )
-    found = []
-    for match in filter(None, map(pattern.match, printed.splitlines())):
-        sizes = {key: int(match[key]) for key in ("rows", "k", "n")}
-        rates = {key: float(match[key]) for key in ("us", "gmacs", "share")}
-        found.append({"kernel": match["kernel"]} | sizes | rates)
-    return found
 
 
 def agreement(shape: str, engines: Mapping[str, Engine]) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-// What the kernel benchmarks share: timing of one thread, random inputs, the fp32 peak of this run.
+// What the kernel benchmarks share: timing of one thread, random inputs, the fp32 peak and the clock of this run.
 //
 // Each figure is the best of many short repetitions, so that other work on the machine disturbs it little.
 #pragma once
@@ -6,8 +6,11 @@
 #include <time.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <random>
 #include <vector>
+
+#include "kernels/dispatch.h"
 
 namespace bitpress {
 
@@ -47,22 +50,31 @@ inline std::vector<float> RandomFloats(size_t n) {
   return x;
 }
 
-// Multiply-adds a second of twelve independent chains in registers, billions.
-#ifdef __x86_64__
-[[gnu::target("avx2,fma")]] inline double PeakFloat() {
-  using Vector [[gnu::vector_size(32)]] = float;
-  constexpr int kChains = 12, kSteps = 20000;
-  const double seconds = BestSeconds([]() __attribute__((target("avx2,fma"))) {
-    Vector acc[kChains] = {};
-    Vector x = Vector{} + 0.5f, y = Vector{} + 0.25f;
+// fp32 multiply-adds a second in registers, billions, with the ISA's vectors.
+inline double PeakFloat(const Kernels& kernels) {
+  constexpr size_t kSteps = 20000;
+  size_t done = 0;
+  const double seconds = BestSeconds([&] { done = kernels.multiply_adds(kSteps); });
+  return static_cast<double>(done) / seconds * 1e-9;
+}
+
+// Cycles a second, billions: additions of which each takes one cycle and waits for the one before.
+inline double Clock() {
+  constexpr int kSteps = 20000, kUnrolled = 16;
+  uint64_t sum = 0;
+  const double seconds = BestSeconds([&] {
     for (int i = 0; i < kSteps; ++i) {
-      for (Vector& a : acc) asm volatile("vfmadd231ps %1, %2, %0" : "+x"(a) : "x"(x), "x"(y));
+#pragma GCC unroll 16
+      for (int j = 0; j < kUnrolled; ++j) {
+#ifdef __x86_64__
+        asm volatile("add $1, %0" : "+r"(sum));
+#else
+        asm volatile("add %0, %0, #1" : "+r"(sum));
+#endif
+      }
     }
   });
-  return 8.0 * kChains * kSteps / seconds * 1e-9;
+  return static_cast<double>(kSteps) * kUnrolled / seconds * 1e-9;
 }
-#else
-inline double PeakFloat() { return 0.0; }
-#endif
 
 }  // namespace bitpress

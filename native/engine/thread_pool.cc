@@ -24,6 +24,8 @@ namespace {
 constexpr std::chrono::microseconds kSpinTime(1000);
 // Clock reads are about as dear as this many pauses.
 constexpr int kPausesPerClockRead = 32;
+// From then on the processor is offered to whoever waits for it: that may be the thread that is waited for.
+constexpr std::chrono::microseconds kSpinAlone(20);
 
 inline void CpuRelax() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -36,14 +38,28 @@ inline void CpuRelax() {
 // True as soon as done() holds; false when it did not within kSpinTime.
 template <typename Predicate>
 bool SpinUntil(const Predicate& done) {
-  const auto deadline = std::chrono::steady_clock::now() + kSpinTime;
-  do {
+  const auto start = std::chrono::steady_clock::now();
+  for (auto now = start; now - start < kSpinTime; now = std::chrono::steady_clock::now()) {
+    if (now - start > kSpinAlone) sched_yield();
     for (int i = 0; i < kPausesPerClockRead; ++i) {
       if (done()) return true;
       CpuRelax();
     }
-  } while (std::chrono::steady_clock::now() < deadline);
+  }
   return done();
+}
+
+// Moves the calling thread off `processor` if it runs there and may run elsewhere. Linux wakes threads where their
+// waker runs, at times while other processors are idle, and looks again only after milliseconds, several calls of a
+// small model.
+void LeaveProcessor(int processor) {
+  if (processor < 0 || sched_getcpu() != processor) return;
+  cpu_set_t allowed;
+  if (sched_getaffinity(0, sizeof(allowed), &allowed) != 0) return;
+  cpu_set_t others = allowed;
+  CPU_CLR(processor, &others);
+  if (CPU_COUNT(&others) == 0 || sched_setaffinity(0, sizeof(others), &others) != 0) return;
+  sched_setaffinity(0, sizeof(allowed), &allowed);
 }
 
 // The state of a section in one word, so that a claim is one compare-and-swap and can never mix two sections:
@@ -76,6 +92,7 @@ struct WorkerPool {
   uint32_t section = 0;
   TaskFn fn = nullptr;
   const void* body = nullptr;
+  std::atomic<int> caller_processor{-1};
 
   alignas(64) std::atomic<uint64_t> ticket{0};
   alignas(64) std::atomic<uint64_t> unfinished{0};
@@ -108,6 +125,7 @@ struct WorkerPool {
   void WorkerLoop(size_t thread) {
     Worker& self = worker[thread];
     for (;;) {
+      LeaveProcessor(caller_processor.load(std::memory_order_relaxed));
       Work(thread);
       if (SpinUntil([&] { return HasWork(thread); })) continue;
       std::unique_lock<std::mutex> lock(mutex);
@@ -121,6 +139,7 @@ struct WorkerPool {
     fn = task_fn;
     body = task_body;
     unfinished.store(tasks, std::memory_order_relaxed);
+    caller_processor.store(sched_getcpu(), std::memory_order_relaxed);
     // Pairs with WorkerLoop: either the worker sees the new ticket before it waits, or this sees it asleep.
     ticket.store(MakeTicket(++section, team, tasks), std::memory_order_seq_cst);
     for (size_t i = 1; i < team; ++i) {

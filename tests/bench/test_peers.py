@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 import peer_texts
 import peer_worker
 import performance_page
-from peers import kernel_rates, largest_difference
+from peers import largest_difference, portable
 from performance_bars import Bar, read_bars
 from performance_page import MARK, UNEXPLAINED, Reason, explain, page, plain_text, read_reasons, standing, standings
 
@@ -280,23 +280,17 @@ def test_largest_difference() -> None:
     assert largest_difference([[1.0, 2.0], [0.0, 0.0]], [[1.0, 2.5], [-1.0, 0.0]]) == 1.0
 
 
+def test_the_command_that_is_printed_names_no_place_of_this_machine() -> None:
+    given = ["--work", "/mnt/x", "--threads", "2", "1", "--json=/mnt/y", "--quick"]
+    assert portable(given) == ["--threads", "2", "1", "--quick"]
+
+
 def test_padding_of_peers() -> None:
     found = peer_worker.padded({"ids": [[5, 6, 7], [8]], "type_ids": [[0, 1, 1], [1]]})
     assert found["input_ids"].tolist() == [[5, 6, 7], [8, 0, 0]]
     assert found["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
     assert found["token_type_ids"].tolist() == [[0, 1, 1], [1, 0, 0]]
     assert {array.dtype.name for array in found.values()} == {"int64"}
-
-
-def test_lines_of_the_kernel_benchmark_are_read() -> None:
-    printed = (
-        "ISA avx2, fp32 peak 53.2 GMAC/s\n"
-        "  ternary_linear     16 rows  K x N =  768 x 3072      304.4 us   124.0 GMAC/s  2.33 of the fp32 peak\n"
-        "   128 x  768      quantize    30.7 us   layer_norm    33.4 us\n"
-    )
-    assert kernel_rates(printed) == [
-        {"kernel": "ternary_linear", "rows": 16, "k": 768, "n": 3072, "us": 304.4, "gmacs": 124.0, "share": 2.33}
-    ]
 
 
 def test_absent_data_is_skipped_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,7 +43,7 @@ def teacher() -> SequenceClassifier:
 
 
 def test_a_fresh_student_keeps_what_is_not_its_shape() -> None:
-    one, same, other = (fresh_student(teacher().config, StudentShape(2, 16), seed) for seed in (1, 1, 2))
+    one, same, other = (fresh_student(teacher(), StudentShape(2, 16), seed) for seed in (1, 1, 2))
     assert one.config.id2label == teacher().config.id2label
     assert (one.config.vocab_size, one.config.intermediate_size, one.config.head_size) == (40, 64, 4)
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), same.parameters(), strict=True))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bitpress.encoder import SequenceClassifier, head_parameters, save_encoder
 from bitpress.recipes.schema import Distillation
 from bitpress.recipes.teaching import Teaching
-from bitpress.slim import StudentShape, fresh_student, from_layers
+from bitpress.slim import EmbeddingsFrom, StudentShape, fresh_student, from_layers
 from bitpress.train import Batch, EncodedDataset, collate
 
 
@@ -23,6 +23,7 @@ class GeneralDistillation:
 
     Args:
         student: a shape such as "4x312", of random weights; or a number, so many of the teacher's own layers.
+        embeddings: of a shape, whether they start "random" or as the "teacher"'s.
 
     Raises:
         RecipeError: a shape or a number that cannot be, or models that cannot be compared as ``distill`` says.
@@ -36,12 +37,13 @@ class GeneralDistillation:
         student: str,
         distill: Distillation,
         seed: int,
+        embeddings: EmbeddingsFrom = "random",
         warn: Callable[[str], None] = lambda text: None,
     ) -> None:
         if student.isdecimal():
             self.model = from_layers(teacher, int(student))
         else:
-            self.model = fresh_student(teacher.config, StudentShape.parse(student), seed)
+            self.model = fresh_student(teacher, StudentShape.parse(student), seed, embeddings)
         # What no loss reaches would be carried through the optimizer and checkpoints for nothing.
         for parameter in head_parameters(self.model):
             parameter.requires_grad_(False)

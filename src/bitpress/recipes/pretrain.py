@@ -23,6 +23,7 @@ from bitpress.recipes.overrides import SCHEDULE_KEYS, checked_overrides, validat
 from bitpress.recipes.run_directory import RunDirectory
 from bitpress.recipes.schema import Distillation
 from bitpress.runtime.tokenization import Tokenizer
+from bitpress.slim import EmbeddingsFrom
 from bitpress.train import Processes, Schedule, run_stage
 
 TASKS = ("distill", "mlm")
@@ -31,12 +32,15 @@ TASKS = ("distill", "mlm")
 DEFAULTS: dict[str, Any] = {"learning_rate": 5e-4, "epochs": 1, "batch_tokens": 4096, "warmup": 0.05}
 HELD_OUT_SHARE, HELD_OUT_MOST = 0.01, 256  # sequences
 _LOSSES = ("attention_scores", "hidden_states", "layer_map", "projection", "padding")
-_OWN = {"distill": ("max_length", "max_tokens"), "mlm": ("max_length", "max_tokens", "mask_share", "train_body")}
+_OWN = {
+    "distill": ("max_length", "max_tokens", "embeddings"),
+    "mlm": ("max_length", "max_tokens", "mask_share", "train_body"),
+}
 
 
 class PretrainSettings(BaseModel):
     """What ``--set`` may change: the keys of the schedule, ``max_length`` (tokens a sequence), ``max_tokens`` (read no
-    more of the corpus); for distill the losses, for mlm ``mask_share`` and ``train_body``."""
+    more of the corpus); for distill the losses and ``embeddings``, for mlm ``mask_share`` and ``train_body``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -44,6 +48,7 @@ class PretrainSettings(BaseModel):
     distill: Distillation
     max_length: int | None = None
     max_tokens: int | None = None
+    embeddings: EmbeddingsFrom = "random"
     mask_share: float = 0.15
     train_body: bool = False
 
@@ -136,7 +141,9 @@ def pretrain(
     model = load_classifier(encoder)
     objective: GeneralDistillation | MaskedLanguage
     if student is not None:
-        objective = GeneralDistillation(model, student, settings.distill, seed, lambda text: say(f"warning: {text}"))
+        objective = GeneralDistillation(
+            model, student, settings.distill, seed, settings.embeddings, lambda text: say(f"warning: {text}")
+        )
     else:
         mask, special = tokenizer.mask_and_special_ids()
         objective = MaskedLanguage(model, mask, special, settings.mask_share, settings.train_body, seed)

@@ -21,6 +21,7 @@ from bitpress.encoder.activations import ACTIVATIONS
 from bitpress.errors import RecipeError
 from bitpress.quantize import Policy
 from bitpress.recipes.bits import SCHEMES_WITH_BITS, BitAllocation, parse_widths, set_bits, set_method
+from bitpress.slim import EmbeddingsFrom
 from bitpress.train import Schedule
 
 FOLDER = Path(__file__).parent
@@ -74,7 +75,8 @@ class StudentChanges:
 
     ``init``: a Hugging Face directory whose weights it starts from (a general distillation's), or a shape such as
     "4x312", of which it is made afresh. ``layers``: without ``init``, which of the teacher's layers it is made of: how
-    many, "half" of them, or a list (:func:`from_layers`).
+    many, "half" of them, or a list (:func:`from_layers`). ``embeddings``: of a student of a shape, whether they start
+    random or as the teacher's (:func:`take_embeddings`).
     ``head``: what its classifier reads of the pooler's linear, one of :data:`bitpress.families.HEADS`.
     ``hidden_act``: its feed-forward activation function. ``dropout``: one probability everywhere while it trains.
     ``width``: the share of attention heads and feed-forward neurons that it keeps, the most important ones.
@@ -82,6 +84,7 @@ class StudentChanges:
 
     init: str | None = None
     layers: int | Literal["half"] | tuple[int, ...] | None = None
+    embeddings: EmbeddingsFrom = "random"
     head: Literal["linear", "relu", "dense_relu", "dense_gelu"] | None = None
     hidden_act: str | None = None
     dropout: float | None = None

@@ -50,7 +50,7 @@ def make_student(
         half = max(1, model.config.num_hidden_layers // 2)
         model = from_layers(model, half if changes.layers == "half" else changes.layers)
     elif changes.init is not None and init_directory(changes) is None:
-        model = fresh_student(model.config, StudentShape.parse(changes.init), seed)
+        model = fresh_student(model, StudentShape.parse(changes.init), seed, changes.embeddings)
     elif changes.init is not None:
         config = model.config
         model = load_classifier(

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from bitpress.slim.embeddings import take_embeddings
 from bitpress.slim.importance import Importance, importance
 from bitpress.slim.narrow import narrow
-from bitpress.slim.shapes import StudentShape, fresh_student, from_layers
+from bitpress.slim.shapes import EmbeddingsFrom, StudentShape, fresh_student, from_layers
 
-__all__ = ["Importance", "StudentShape", "fresh_student", "from_layers", "importance", "narrow"]
+__all__ = [
+    "EmbeddingsFrom",
+    "Importance",
+    "StudentShape",
+    "fresh_student",
+    "from_layers",
+    "importance",
+    "narrow",
+    "take_embeddings",
+]

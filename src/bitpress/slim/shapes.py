@@ -5,9 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from bitpress.encoder import EncoderConfig, SequenceClassifier
 from bitpress.errors import RecipeError
+from bitpress.slim.embeddings import take_embeddings
+
+EmbeddingsFrom = Literal["random", "teacher"]
 
 # Published shapes whose intermediate size is not 4·H: TinyBERT-4 (arXiv 1909.10351, §4.2).
 INTERMEDIATE = {(4, 312): 1200}
@@ -56,9 +60,15 @@ class StudentShape:
         )
 
 
-def fresh_student(teacher: EncoderConfig, shape: StudentShape, seed: int = 0) -> SequenceClassifier:
-    """A student of that shape with random weights, a function of ``seed``; eval mode. Raises RecipeError."""
-    return SequenceClassifier(shape.config(teacher), seed).eval()
+def fresh_student(
+    teacher: SequenceClassifier, shape: StudentShape, seed: int = 0, embeddings: EmbeddingsFrom = "random"
+) -> SequenceClassifier:
+    """A student of that shape with random weights, a function of ``seed``, but for its embeddings where those are to be
+    the teacher's (:func:`take_embeddings`); eval mode. Raises RecipeError."""
+    student = SequenceClassifier(shape.config(teacher.config), seed).eval()
+    if embeddings == "teacher":
+        take_embeddings(student, teacher)
+    return student
 
 
 def from_layers(teacher: SequenceClassifier, layers: int | Sequence[int]) -> SequenceClassifier:
