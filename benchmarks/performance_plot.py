@@ -23,9 +23,9 @@ def draw(result: Mapping[str, Any], file: Path) -> None:
     threads = max(number for _, number in grids)
     shapes = [shape for shape, number in grids if number == threads]
     engines = list(result["engines"])
-    greys = pyplot.get_cmap("Greys")
+    greys, hues = pyplot.get_cmap("Greys"), pyplot.get_cmap("tab20")
     colours = {
-        name: f"C{i}" if name.startswith(OURS) else greys(0.25 + 0.12 * i)
+        name: hues(i) if name.startswith(OURS) else greys(0.25 + 0.12 * i)
         for group in (True, False)
         for i, name in enumerate(name for name in engines if name.startswith(OURS) == group)
     }
@@ -37,7 +37,7 @@ def draw(result: Mapping[str, Any], file: Path) -> None:
         names = [name for name in engines if name in grid[what]][::-1]
         bars = left.barh(names, [grid[what][name] for name in names], color=[colours[name] for name in names])
         left.bar_label(bars, fmt="%.3g", padding=2, fontsize=7)
-        left.set_title(f"{title}: ms at {what} tokens", fontsize=9)
+        left.set_title(f"{title}: ms at {what} tokens", fontsize=8)
         left.margins(x=0.12)
         left.tick_params(labelsize=7)
         singles = {int(what.split()[-1]): grid[what] for what in grid if what.startswith("1 ×")}
@@ -48,9 +48,11 @@ def draw(result: Mapping[str, Any], file: Path) -> None:
         right.axhline(1, color="black", linewidth=0.8)
         right.set_xscale("log", base=2)
         right.set_xticks(list(singles), [str(length) for length in singles])
+        right.set_yscale("log", base=2)  # binary is far above the others
+        right.yaxis.set_major_formatter("{x:g}")
         right.minorticks_off()
         right.set_xlabel("tokens", fontsize=7)
-        right.set_title(f"{title}: times faster than {BASELINE}", fontsize=9)
+        right.set_title(f"{title}: times faster than {BASELINE}", fontsize=8)
         right.tick_params(labelsize=7)
         right.legend(fontsize=6, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.tight_layout()

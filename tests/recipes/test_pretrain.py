@@ -21,10 +21,12 @@ from bitpress.artifact import read_artifact, verify
 from bitpress.encoder import MaskedLanguageHead, load_classifier, load_extra_tensors
 from bitpress.errors import DataError, RecipeError, TrainingError
 from bitpress.recipes.corpus import corpus_files, packed_corpus, split_off
+from bitpress.recipes.pretrain import PretrainResult
 from bitpress.recipes.runner import compress, pretrain
 from bitpress.recipes.schema import StudentChanges
-from bitpress.recipes.student import init_projections
+from bitpress.recipes.student import init_projections, make_student
 from bitpress.runtime.tokenization import Tokenizer
+from bitpress.slim import StudentShape, fresh_student
 from bitpress.train.running_stage import RunningStage
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -119,6 +121,30 @@ def test_a_general_student_has_learned_and_keeps_its_projection(tiny: Any, gener
         tiny.encoder, corpus=[folder / "*.txt*"], student="1x16", out=folder / "general", overrides=FAST, quiet=True
     )
     assert again == result, "finished is not repeated"
+
+
+def test_a_student_of_a_shape_may_start_with_its_teachers_embeddings(tiny: Any, general: Any) -> None:
+    folder, _ = general
+
+    def run(name: str, student: str = "1x16", **more: Any) -> PretrainResult:
+        overrides = FAST | {"learning_rate": 1e-12, "max_steps": 1} | more
+        out = folder / name
+        return pretrain(
+            tiny.encoder, corpus=[folder / "*.txt*"], student=student, out=out, overrides=overrides, quiet=True
+        )
+
+    taken = fresh_student(load_classifier(tiny.encoder), StudentShape(1, 16), 0, "teacher").embeddings.word.weight
+    run("taken", embeddings="teacher")
+    stored = load_file(folder / "taken" / "model.safetensors")["embeddings.word_embeddings.weight"]
+    torch.testing.assert_close(stored, taken.detach())
+    made = make_student(StudentChanges(init="1x16", embeddings="teacher"), tiny.teacher, None, 0)
+    theirs = fresh_student(load_classifier(tiny.teacher), StudentShape(1, 16), 0, "teacher")
+    assert torch.equal(made.embeddings.word.weight, theirs.embeddings.word.weight)
+    for changes in (StudentChanges(embeddings="teacher"), StudentChanges(init=str(tiny.teacher), embeddings="teacher")):
+        with pytest.raises(RecipeError, match=r"for a student\.init of a shape"):
+            make_student(changes, tiny.teacher, None, 0)
+    with pytest.raises(RecipeError, match="of the encoder's own layers has them"):
+        run("layers", student="1", embeddings="teacher")
 
 
 def test_a_stopped_run_ends_in_the_same_bytes(tiny: Any, general: Any, monkeypatch: pytest.MonkeyPatch) -> None:

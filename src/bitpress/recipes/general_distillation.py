@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bitpress.encoder import SequenceClassifier, head_parameters, save_encoder
+from bitpress.errors import RecipeError
 from bitpress.recipes.schema import Distillation
 from bitpress.recipes.teaching import Teaching
 from bitpress.slim import EmbeddingsFrom, StudentShape, fresh_student, from_layers
@@ -41,6 +42,8 @@ class GeneralDistillation:
         warn: Callable[[str], None] = lambda text: None,
     ) -> None:
         if student.isdecimal():
+            if embeddings == "teacher":
+                raise RecipeError("embeddings: teacher is for a shape; a student of the encoder's own layers has them")
             self.model = from_layers(teacher, int(student))
         else:
             self.model = fresh_student(teacher, StudentShape.parse(student), seed, embeddings)

@@ -13,7 +13,7 @@ from torch import Tensor
 from bitpress.distill import HiddenProjections
 from bitpress.encoder import SequenceClassifier, load_classifier, load_extra_tensors, model_loss
 from bitpress.encoder.config import reads
-from bitpress.errors import TrainingError
+from bitpress.errors import RecipeError, TrainingError
 from bitpress.quantize import AppliedPolicy, Policy, apply_policy, split_ternary
 from bitpress.recipes.schema import Stage, StudentChanges
 from bitpress.runtime.tokenization import Tokenizer
@@ -46,6 +46,11 @@ def make_student(
         UnsupportedModelError: one of the directories is no checkpoint that bitpress runs.
     """
     model = load_classifier(teacher, id2label=labels, head=pooling)
+    if changes.embeddings == "teacher" and (changes.init is None or init_directory(changes) is not None):
+        raise RecipeError(
+            "student.embeddings is 'teacher', which is for a student.init of a shape such as 4x312; "
+            f"student.init is {changes.init}"
+        )
     if changes.layers is not None:
         half = max(1, model.config.num_hidden_layers // 2)
         model = from_layers(model, half if changes.layers == "half" else changes.layers)
