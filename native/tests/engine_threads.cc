@@ -59,6 +59,16 @@ TEST(TheCallerSleepsWhileOthersFinish) {
   }
 }
 
+// Workers that find themselves on the caller's processor move away by narrowing their affinity for a moment.
+TEST(WorkersMayRunWhereverTheCallerMay) {
+  const size_t allowed = HardwareThreads();
+  ThreadTeam team(3);
+  for (int round = 0; round < 50; ++round) {
+    if (round % 10 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    team.ParallelFor(9, [&](size_t, size_t) { CHECK(HardwareThreads() == allowed); });
+  }
+}
+
 TEST(ASecondTeamRunsAlone) {
   ThreadTeam first(2);
   {
