@@ -41,7 +41,8 @@ def make_student(
         pooling: of an encoder of sentences, one of ``POOLINGS``, else None.
 
     Raises:
-        RecipeError: ``changes.init`` is neither a directory nor a shape, or ``changes.layers`` are not the teacher's.
+        RecipeError: ``changes.init`` is neither a directory nor a shape, ``changes.layers`` are not the teacher's, or
+            a student that is not made of a shape is to have its teacher's embeddings.
         TrainingError: the directory's model reads other tokens than the teacher.
         UnsupportedModelError: one of the directories is no checkpoint that bitpress runs.
     """
