@@ -68,6 +68,25 @@ def test_an_affine_map_gives_back_what_the_directions_hold() -> None:
     assert unexplained(fresh_student(source, StudentShape(1, 8), seed=1), source) > 0.5
 
 
+def test_at_full_width_nothing_is_lost() -> None:
+    """Sums before the student's LayerNorm have the inner products of the teacher's after its own, but for bias and
+    divisor."""
+    source = teacher()
+    student = fresh_student(source, StudentShape(1, 24), seed=1, embeddings="teacher")
+    ids, positions, types = torch.arange(48) + 7, torch.arange(48) % 16, torch.arange(48) % 2
+
+    def sums(model: SequenceClassifier) -> Tensor:
+        tables = model.embeddings
+        return (tables.word.weight[ids] + tables.position.weight[positions] + tables.token_type.weight[types]).detach()
+
+    theirs = sums(source)
+    norm = source.embeddings.norm
+    divisor = (theirs.var(dim=1, correction=0, keepdim=True) + norm.eps).sqrt()
+    expected = ((norm(theirs) - norm.bias) * divisor).detach()
+    found = sums(student)
+    torch.testing.assert_close(found @ found.T, expected @ expected.T, rtol=1e-4, atol=1e-4)
+
+
 def test_principal_directions_are_better_than_others() -> None:
     source = teacher()
     student = fresh_student(source, StudentShape(1, 12), seed=1, embeddings="teacher")
