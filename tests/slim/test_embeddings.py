@@ -6,26 +6,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from small_encoder import SMALL
 from torch import Tensor
 
 from bitpress.encoder import EncoderConfig, SequenceClassifier
 from bitpress.errors import RecipeError
 from bitpress.slim import EmbeddingsFrom, StudentShape, fresh_student, take_embeddings
 
-CONFIG = EncoderConfig.from_hf(
-    {
-        "model_type": "bert",
-        "vocab_size": 90,
-        "hidden_size": 24,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "intermediate_size": 36,
-        "max_position_embeddings": 16,
-        "type_vocab_size": 2,
-        "initializer_range": 0.3,
-        "id2label": {"0": "no", "1": "yes"},
-    }
-)
+CONFIG = EncoderConfig.from_hf(SMALL | {"vocab_size": 90})
 
 
 KINDS: tuple[EmbeddingsFrom, ...] = ("teacher", "random")

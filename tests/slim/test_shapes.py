@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from small_encoder import SMALL
 
 from bitpress.encoder import EncoderConfig, SequenceClassifier
 from bitpress.errors import RecipeError
@@ -27,18 +28,7 @@ def test_published_sizes(shape: str, parameters: int, intermediate: int) -> None
 
 
 def teacher() -> SequenceClassifier:
-    config = {
-        "model_type": "bert",
-        "vocab_size": 40,
-        "hidden_size": 24,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 4,
-        "intermediate_size": 36,
-        "max_position_embeddings": 16,
-        "type_vocab_size": 2,
-        "initializer_range": 0.3,
-        "id2label": {"0": "no", "1": "yes", "2": "perhaps"},
-    }
+    config = SMALL | {"num_hidden_layers": 4, "id2label": {"0": "no", "1": "yes", "2": "perhaps"}}
     return SequenceClassifier(EncoderConfig.from_hf(config), seed=5).eval()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from small_encoder import SMALL
 from torch import Tensor
 
 from bitpress.encoder import EncoderConfig, SequenceClassifier
@@ -14,18 +15,7 @@ IDS = [torch.arange(2, 20).view(2, 9), torch.arange(20, 34).view(2, 7)]
 
 
 def model(**changes: object) -> SequenceClassifier:
-    config = {
-        "model_type": "bert",
-        "vocab_size": 40,
-        "hidden_size": 24,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "intermediate_size": 36,
-        "max_position_embeddings": 16,
-        "type_vocab_size": 2,
-        "initializer_range": 0.3,
-    }
-    return SequenceClassifier(EncoderConfig.from_hf(config | changes)).eval()
+    return SequenceClassifier(EncoderConfig.from_hf(SMALL | changes)).eval()
 
 
 def loss(student: SequenceClassifier, ids: Tensor) -> Tensor:
