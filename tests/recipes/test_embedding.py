@@ -19,6 +19,7 @@ from tiny_task import Learned
 
 import bitpress
 from bitpress.artifact import read_artifact
+from bitpress.augment import Variation
 from bitpress.bench.worker import load_checkpoint
 from bitpress.data import get_task, read_dataset
 from bitpress.encoder import EncoderConfig, load_classifier, load_config, model_loss, pair_loss
@@ -60,6 +61,21 @@ def test_the_teacher_learns_scores_and_says_how_it_pools(similar: Learned) -> No
     assert not {"id2label", "problem_type", "head"} & config.keys()
     assert json.loads((similar.teacher / "sentence_bert_config.json").read_text())["max_seq_length"] == 64
     assert (load_config(similar.teacher).head, load_config(similar.teacher).normalizes) == ("mean", True)
+
+
+def test_an_encoder_of_sentences_starts_what_any_encoder_does(similar: Learned, tiny: Any, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("the film was lovely\n" * 200)
+    rest: dict[str, Any] = {
+        "corpus": [tmp_path / "a.txt"],
+        "overrides": {"max_steps": 4, "batch_tokens": 256, "max_length": 24},
+        "quiet": True,
+    }
+    pretrain(similar.teacher, task="mlm", out=tmp_path / "mlm", **rest)
+    varied = augment(tiny.train, out=tmp_path / "aug.jsonl", mlm=tmp_path / "mlm", variation=Variation(2), quiet=True)
+    assert varied.written > varied.rows
+    pretrain(similar.teacher, student="1x16", out=tmp_path / "general", **rest)
+    student = load_classifier(tmp_path / "general", num_labels=2)
+    assert (student.config.hidden_size, student.config.head) == (16, "linear")
 
 
 def test_contrastive_pairs(similar: Learned, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ class MaskedLanguageHead(nn.Module):
 
     def __init__(self, config: EncoderConfig, seed: int = 0) -> None:
         super().__init__()
-        if config.family is not BERT:
+        if config.model_type != BERT.model_type:
             raise UnsupportedModelError(
                 f"the encoder's model_type is {config.model_type!r}; bitpress has masked-language-model heads for "
                 f"{BERT.model_type!r} only. Start from an encoder of that family"
