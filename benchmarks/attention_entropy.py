@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from plotting import svg_pyplot
+
 
 def read_run(path: Path) -> list[dict[str, Any]]:
     """The evaluations of a run directory that have probes: step (over all stages), entropy [L, h], empty rows [L]."""
@@ -35,13 +37,7 @@ def read_run(path: Path) -> list[dict[str, Any]]:
 
 
 def draw(runs: dict[str, list[dict[str, Any]]], file: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "bitpress"
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")
+    figure, axes = svg_pyplot().subplots(figsize=(7, 3.5), layout="constrained")
     for name, records in runs.items():
         steps = [record["step"] for record in records]
         (line,) = axes.plot(steps, [record["entropy"].mean() for record in records], marker=".", label=name)

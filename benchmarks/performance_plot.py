@@ -7,18 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from performance_page import BASELINE, OURS, latencies
+from plotting import svg_pyplot
 
 BARS = "1 × 128"
 
 
 def draw(result: Mapping[str, Any], file: Path) -> None:
     """Writes an SVG: a row a shape, at the largest number of threads. The same JSON gives the same bytes."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "bitpress"
-    from matplotlib import pyplot
-
+    pyplot = svg_pyplot()
     grids = latencies(result)
     threads = max(number for _, number in grids)
     shapes = [shape for shape, number in grids if number == threads]
