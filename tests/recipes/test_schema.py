@@ -192,7 +192,10 @@ def test_binarybert_splits_what_a_ternary_stage_trained() -> None:
             assert (stage.quantize.activations.bits, stage.quantize.activations.range) == (bits, reach)
 
 
-def test_joined_recipes_have_the_stages_and_the_student_of_both() -> None:
+def test_joined_recipes_have_the_stages_and_the_student_of_both(tmp_path: Path) -> None:
+    for name in ("tinybert+q-bert", "tinybert+bit"):
+        (tmp_path / "mine.yaml").write_text(recipe_text(name))
+        assert load_recipe(tmp_path / "mine.yaml") == load_recipe(name)
     joined = load_recipe("tinybert+bit", {"student.init": "3x192"})
     assert [stage.name for stage in joined.stages] == ["intermediate", "prediction", "w1a2", "w1a1"]
     assert (joined.name, joined.policy) == ("tinybert+bit", load_recipe("bit").policy)

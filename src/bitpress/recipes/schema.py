@@ -7,7 +7,7 @@ stage that trains nothing. Unknown keys and values out of range are errors.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -207,11 +207,14 @@ def list_recipes() -> list[Recipe]:
 
 
 def recipe_text(name: str | Path) -> str:
-    """The YAML of a recipe by name, or of a file.
+    """The YAML of a recipe by name, of several joined by "+" (every key, without comments), or of a file.
 
     Raises:
-        RecipeError: there is no such recipe; the text lists those there are.
+        RecipeError: there is no such recipe, and the error lists those there are; or these cannot be joined.
     """
+    parts = _parts(name)
+    if len(parts) > 1:
+        return yaml.safe_dump(_joined(parts).model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
     names = sorted(path.stem for path in FOLDER.glob("*.yaml"))
     path = FOLDER / f"{name}.yaml" if str(name) in names else Path(name)
     try:
@@ -240,8 +243,7 @@ def load_recipe(name: str | Path, overrides: Mapping[str, Any] | None = None, se
         RecipeError: not YAML, an unknown key, an ambiguous or unknown override, a value that is not allowed.
     """
     where = f"recipe {str(name)!r}"
-    parts = [name] if Path(name).is_file() else str(name).split("+")
-    values = _joined([_parsed(part) for part in parts], where)
+    values = _joined(_parts(name)).model_dump()
     overrides = dict(overrides or {})
     if overrides.pop("compat", values["compat"]) == "reference":
         if not values["reference"]:
@@ -262,8 +264,12 @@ def load_recipe(name: str | Path, overrides: Mapping[str, Any] | None = None, se
     return _validated(values, where)
 
 
-def _parsed(name: str | Path) -> dict[str, Any]:
-    """Every key of one recipe."""
+def _parts(name: str | Path) -> list[str | Path]:
+    """The recipes that a name joins."""
+    return [name] if Path(name).is_file() else [*str(name).split("+")]
+
+
+def _parsed(name: str | Path) -> Recipe:
     where = f"recipe {str(name)!r}"
     try:
         document = yaml.safe_load(recipe_text(name))
@@ -271,14 +277,15 @@ def _parsed(name: str | Path) -> dict[str, Any]:
         raise RecipeError(f"{where} is not valid YAML: {error}") from error
     if not isinstance(document, dict):
         raise RecipeError(f"{where} holds {type(document).__name__}; a mapping of keys to values is expected")
-    return _validated(document, where).model_dump()
+    return _validated(document, where)
 
 
-def _joined(recipes: list[dict[str, Any]], where: str) -> dict[str, Any]:
+def _joined(names: Sequence[str | Path]) -> Recipe:
     """Recipes one after the other, as one."""
+    if len(names) == 1:
+        return _parsed(names[0])
+    recipes = [_parsed(name).model_dump() for name in names]
     joined = dict(recipes[-1])
-    if len(recipes) == 1:
-        return joined
     for key, separator in (("name", "+"), ("summary", "; then "), ("paper", "; ")):
         joined[key] = separator.join(recipe[key] for recipe in recipes)
     unchanged = vars(StudentChanges())
@@ -287,7 +294,7 @@ def _joined(recipes: list[dict[str, Any]], where: str) -> dict[str, Any]:
         joined["student"] |= {key: value for key, value in recipe["student"].items() if value != unchanged[key]}
         joined["reference"] |= recipe["reference"]
     joined["stages"] = tuple(stage for recipe in recipes for stage in recipe["stages"])
-    return _validated(joined, where).model_dump()
+    return _validated(joined, f"recipe {joined['name']!r}")
 
 
 def _validated(document: Mapping[str, Any], where: str) -> Recipe:
