@@ -46,6 +46,7 @@ from bitpress.quantize import (
     activation_ranges,
     elastic_quantizers,
     encode_weights,
+    has_centres,
     weight_policies,
 )
 
@@ -181,6 +182,8 @@ def freeze(
     check_freezable(model, policy)
     if packing not in PACKINGS:
         raise RecipeError(f"packing is {packing!r}; allowed: {', '.join(PACKINGS)}")
+    if has_centres(model):
+        raise ValueError("queries and keys are taken off their means; call fold_centres first")
     encoded = encode_weights(model)
     tensors: dict[str, StoredTensor] = {}
     specs: dict[str, TensorSpec] = {}

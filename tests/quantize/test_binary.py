@@ -21,11 +21,14 @@ from bitpress.quantize import (
     AllAttention,
     BinaryQuantizer,
     BooleanAttention,
+    CentredSignQuantizer,
     EmbeddingPolicy,
     Policy,
     SignQuantizer,
     WeightPolicy,
     apply_policy,
+    fold_centres,
+    has_centres,
 )
 
 WEIGHT = torch.tensor([[0.5, -0.1, 0.2, -0.2], [0.3, 0.14, 0.4, -0.44]])
@@ -196,6 +199,37 @@ def test_signs_and_their_gradient() -> None:
     assert x.grad.tolist() == [0, 1, 1, 1, 1, 1, 0]
 
 
+def test_centred_signs_follow_the_mean_of_the_real_tokens_of_training() -> None:
+    """Oracle: the running mean written out, of two batches of which the second has padding."""
+    quantizer = CentredSignQuantizer(4).train()
+    first, second = torch.randn(2, 3, 2, 5, 2, generator=torch.Generator().manual_seed(1)).add(3).unbind()
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [1, 0, 0, 0, 0]]).bool()
+
+    def tokens(x: Tensor) -> Tensor:  # [B, h, T, d] → [B, T, channels]
+        return torch.stack([torch.cat([x[b, 0], x[b, 1]], dim=-1) for b in range(3)])
+
+    quantizer(first, "head_rows")
+    torch.testing.assert_close(quantizer.mean, tokens(first).mean(dim=(0, 1)))
+    real = torch.cat([tokens(second)[0], tokens(second)[1, :2], tokens(second)[2, :1]])
+    wanted = 0.9 * quantizer.mean + 0.1 * real.mean(dim=0)
+    quantizer(second, "head_rows", mask)
+    torch.testing.assert_close(quantizer.mean, wanted)
+    quantizer(second, "head_rows", torch.zeros_like(mask))  # nothing but padding
+    quantizer.eval()(second + 7, "head_rows", mask)
+    torch.testing.assert_close(quantizer.mean, wanted)
+
+
+def test_gradient_of_centred_signs_is_that_of_signs_about_the_mean() -> None:
+    quantizer = CentredSignQuantizer(1).eval()
+    quantizer.mean.fill_(3.0)
+    x = torch.tensor([1.9, 2.0, 2.9, 3.0, 4.0, 4.1]).view(1, 1, 6, 1).requires_grad_()
+    y = quantizer(x, "head_rows")
+    y.sum().backward()
+    assert y.flatten().tolist() == [-1, -1, -1, 1, 1, 1]
+    assert x.grad is not None
+    assert x.grad.flatten().tolist() == [0, 1, 1, 1, 1, 0]
+
+
 def test_boolean_attention_and_its_gradient() -> None:
     scores = torch.tensor([torch.finfo(torch.float32).min, -1.0, -0.1, 0.0, 1.0, 1.2], requires_grad=True)
     weights = BooleanAttention()(scores)
@@ -282,6 +316,38 @@ def test_padding_is_never_attended() -> None:
     attention(torch.randn(2, 9, 24), bias, mask.bool(), False)
     assert (seen[0][1, :, :, 4:] == 0).all()
     assert (seen[0][0] > 0).any()
+
+
+def test_means_of_queries_and_keys_are_a_part_of_biases_in_the_end() -> None:
+    model = tiny()
+    centred = Policy(
+        WeightPolicy("binary", group="row"),
+        EmbeddingPolicy("binary"),
+        ActivationPolicy("binary", attention_centre="running"),
+    )
+    apply_policy(model, centred)
+    ids = torch.randint(1, 40, (4, 12), generator=torch.Generator().manual_seed(1))
+    for layer in model.layers:  # far from even, as a trained student's are
+        torch.nn.init.uniform_(layer.attention.query.bias, 3, 4)
+        torch.nn.init.uniform_(layer.attention.key.bias, 3, 4)
+    assert not has_centres(model)
+    model.train()(ids)
+    model.eval()
+    attention = model.layers[1].attention
+    attended: list[Tensor] = []
+    attention.observe = lambda weights, _: attended.append(weights)
+    before, biases = model(ids).logits, attention.query.bias.detach().clone()
+    assert has_centres(model)
+    means = attention.query_states.quantizer.mean.clone()
+    fold_centres(model)
+    assert not has_centres(model)
+    torch.testing.assert_close(model(ids).logits, before)
+    assert torch.equal(attention.query.bias, biases - means)
+    share = attended[0].mean()
+    assert torch.equal(*attended)
+    assert 0.3 < share < 0.7, "about their means"
+    apply_policy(model, BINARY)
+    torch.testing.assert_close(model(ids).logits, before)
 
 
 def test_report_of_a_binary_policy() -> None:

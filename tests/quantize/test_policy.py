@@ -147,6 +147,10 @@ def test_quantizers_get_every_setting() -> None:
         (lambda: WeightPolicy(clip=0), "weights.clip is 0; allowed: a number above 0, or null for no clipping"),
         (lambda: WeightPolicy(clip=float("nan")), "weights.clip is nan; allowed: a number above 0"),
         (lambda: ActivationPolicy(scheme="int8"), "activations.scheme is 'int8'; allowed: fp32, uniform"),
+        (
+            lambda: ActivationPolicy("binary", attention_centre="batch"),
+            "activations.attention_centre is 'batch'; allowed: none, running",
+        ),
         (lambda: ActivationPolicy(bits=2), "activations.bits is 2; allowed: 8, 4"),
         (lambda: ActivationPolicy(range="learned", symmetric=True), "activations.symmetric is True; allowed: False"),
         (lambda: ActivationPolicy(range="learned", clip=2.5), "activations.clip is 2.5; allowed: None"),

@@ -191,12 +191,13 @@ def test_codes_in_the_file_are_those_of_training(
     [
         ("bibert", {}),
         ("bibert", {"compat": "reference"}),
+        ("bibert", {"attention_centre": "running", "side_data": "fp16"}),
         ("bibert-baseline", {}),
         ("bit", {}),
         ("bit-single", {"activations.threshold": "scalar"}),
         ("bit-single", {"activations.threshold": "none", "activations.scale": "static"}),
     ],
-    ids=["bibert", "bibert-reference", "baseline", "bit", "bit-scalar", "bit-static"],
+    ids=["bibert", "bibert-reference", "bibert-centred", "baseline", "bit", "bit-scalar", "bit-static"],
 )
 def test_a_fully_binarized_student_runs_as_it_was_trained(
     tiny: Any, tmp_path: Path, recipe: str, overrides: dict[str, Any]

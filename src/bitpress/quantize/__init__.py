@@ -10,9 +10,17 @@ from bitpress.quantize.apply import (
     apply_policy,
     elastic_quantizers,
     encode_weights,
+    fold_centres,
+    has_centres,
     weight_policies,
 )
-from bitpress.quantize.binary import AllAttention, BinaryQuantizer, BooleanAttention, SignQuantizer
+from bitpress.quantize.binary import (
+    AllAttention,
+    BinaryQuantizer,
+    BooleanAttention,
+    CentredSignQuantizer,
+    SignQuantizer,
+)
 from bitpress.quantize.elastic import ElasticQuantizer
 from bitpress.quantize.gobo import GoboCodes, GoboQuantizer
 from bitpress.quantize.learned_range import LearnedRangeQuantizer
@@ -42,6 +50,7 @@ __all__ = [
     "AppliedPolicy",
     "BinaryQuantizer",
     "BooleanAttention",
+    "CentredSignQuantizer",
     "ElasticQuantizer",
     "EmbeddingPolicy",
     "GoboCodes",
@@ -60,6 +69,8 @@ __all__ = [
     "apply_policy",
     "elastic_quantizers",
     "encode_weights",
+    "fold_centres",
+    "has_centres",
     "is_within",
     "split_ternary",
     "weight_policies",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from bitpress.encoder.activations import ACTIVATIONS
 from bitpress.encoder.layers import ActivationPoint, EmbeddingTable, Linear, is_quantizers
 from bitpress.encoder.model import Attention, FeedForward
 from bitpress.errors import RecipeError
-from bitpress.quantize.binary import AllAttention, BinaryQuantizer, BooleanAttention
+from bitpress.quantize.binary import AllAttention, BinaryQuantizer, BooleanAttention, CentredSignQuantizer
 from bitpress.quantize.elastic import ElasticQuantizer
 from bitpress.quantize.gobo import GoboQuantizer
 from bitpress.quantize.learned_range import LearnedRangeQuantizer
@@ -77,7 +77,7 @@ def apply_policy(model: nn.Module, policy: Policy) -> AppliedPolicy:
     activations = policy.activations
     weights_of = weight_policies(model, policy)
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    never_negative = _never_negative(model)
+    never_negative, channels = _never_negative(model), _channels(model)
     attention = {"bool": BooleanAttention, "all": AllAttention}[activations.attention]
     weights: dict[str, WeightPolicy] = {}
     linears, points = [], []
@@ -97,7 +97,7 @@ def apply_policy(model: nn.Module, policy: Policy) -> AppliedPolicy:
             module.input_quantizer = _replaced(module.input_quantizer, own, device, module.training)
         elif isinstance(module, ActivationPoint):
             points.append((name, module))
-            new = activations.quantizer(module.kind, module not in never_negative)
+            new = activations.quantizer(module.kind, module not in never_negative, channels.get(module))
             module.quantizer = _replaced(module.quantizer, new, device, module.training)
         elif isinstance(module, Attention):
             module.weigh = attention() if activations.scheme == "binary" else None
@@ -160,6 +160,16 @@ def _never_negative(model: nn.Module) -> set[nn.Module]:
         if isinstance(module, FeedForward) and module.function is ACTIVATIONS["relu"]:
             found |= {module.activation, module.output}
     return found
+
+
+def _channels(model: nn.Module) -> dict[nn.Module, int]:
+    """Numbers a token of the activation points of queries and keys."""
+    return {
+        point: module.query.out_features
+        for module in model.modules()
+        if isinstance(module, Attention)
+        for point in (module.query_states, module.key_states)
+    }
 
 
 def _replaced(old: object, new: nn.Module | None, device: torch.device, training: bool) -> Any:
@@ -230,6 +240,29 @@ def activation_ranges(model: nn.Module) -> dict[str, tuple[float, float]]:
         ):
             ranges[name] = quantizer.static_range(module.kind)
     return ranges
+
+
+@torch.no_grad()
+def fold_centres(model: nn.Module) -> None:
+    """Move the means that queries and keys are taken off into the biases of their linears, in place: the same signs,
+    but for the rounding of a sum. What an artifact stores is a model without means."""
+    for linear, quantizer in _centres(model):
+        linear.bias.sub_(quantizer.mean)
+        quantizer.mean.zero_()
+
+
+def has_centres(model: nn.Module) -> bool:
+    """Whether there are means for :func:`fold_centres` to move."""
+    return any(bool(quantizer.mean.any()) for _, quantizer in _centres(model))
+
+
+def _centres(model: nn.Module) -> Iterator[tuple[Linear, CentredSignQuantizer]]:
+    """The linears of queries and keys that are taken off their means, each with the quantizer that knows it."""
+    for module in model.modules():
+        if isinstance(module, Attention):
+            for linear, point in ((module.query, module.query_states), (module.key, module.key_states)):
+                if isinstance(point.quantizer, CentredSignQuantizer):
+                    yield linear, point.quantizer
 
 
 def elastic_quantizers(model: nn.Module) -> dict[str, ElasticQuantizer]:

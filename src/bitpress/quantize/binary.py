@@ -181,6 +181,50 @@ class SignQuantizer(nn.Module):
         return signs
 
 
+class CentredSignQuantizer(SignQuantizer):
+    r"""Queries or keys as bits about their mean: q(x) = sgn(x − m); ∂q/∂x = 1 where |x − m| ≤ 1, else 0.
+
+    m is the running mean of every channel over the real tokens of training batches, a constant to the gradient:
+    m ← MOMENTUM·m + (1 − MOMENTUM)·(the batch's), from the first batch on, in training mode only; 0 before. It is the
+    buffer ``mean`` (fp32 [channels]), so it travels in checkpoints.
+
+    Bi-Attention's threshold of 0 keeps a whole bit of information only where every channel of Q and K is +1 as often as
+    −1 (BiBERT §3.2 takes that for granted). A young student's hidden states are much alike, so its queries and keys
+    are, and all scores of a head have one sign; about their mean they have not. Costs nothing in the end: a mean is a
+    part of the bias (:func:`bitpress.quantize.fold_centres`).
+
+    Args:
+        channels: heads times features of a head.
+    """
+
+    MOMENTUM = 0.9
+
+    mean: Tensor
+    started: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("started", torch.zeros(1, dtype=torch.bool))
+
+    def forward(self, x: Tensor, kind: str, mask: Tensor | None = None) -> Tensor:
+        """x fp32 [B, h, T, d], mask bool [B, T] (None: all tokens are real) → ±1."""
+        if self.training:
+            self._observe(x.detach(), mask)
+        return super().forward(x - self.mean.view(1, x.shape[1], 1, -1), kind, mask)
+
+    @torch.no_grad()
+    def _observe(self, x: Tensor, mask: Tensor | None) -> None:
+        """Move the mean towards that of the real tokens of x."""
+        rows = x.transpose(1, 2).flatten(2)  # [B, T, channels]
+        rows = rows.flatten(0, 1) if mask is None else rows[mask]
+        if len(rows) == 0:  # nothing but padding
+            return
+        mean = rows.mean(dim=0)
+        self.mean.copy_(self.mean.lerp(mean, 1 - self.MOMENTUM) if self.started else mean)
+        self.started.fill_(True)
+
+
 class BooleanAttention(nn.Module):
     r"""Bi-Attention: weights bool(A) in the place of softmax(A), for scores A = Q·Kᵀ/√d, masked.
 

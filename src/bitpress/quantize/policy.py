@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, TypeAlias
 
 from bitpress.errors import RecipeError
-from bitpress.quantize.binary import BinaryQuantizer, SignQuantizer
+from bitpress.quantize.binary import BinaryQuantizer, CentredSignQuantizer, SignQuantizer
 from bitpress.quantize.elastic import ELASTIC_BITS, SCALES, THRESHOLDS, ElasticQuantizer
 from bitpress.quantize.gobo import BITS as CODEBOOK_BITS
 from bitpress.quantize.gobo import OBJECTIVES, GoboQuantizer, check_outlier_rule
@@ -28,6 +28,7 @@ WEIGHT_SCHEMES = ("fp32", "ternary", "uniform", "codebook", "binary")
 ACTIVATION_SCHEMES = ("fp32", "uniform", "binary", "elastic")
 CENTRES = ("row", "matrix", "none")
 ATTENTIONS = ("bool", "all")
+ATTENTION_CENTRES = ("none", "running")
 GROUP_FITS = ("exact", "below")
 WORD_EMBEDDING = "embeddings.word"
 POSITION_EMBEDDING = "embeddings.position"
@@ -207,6 +208,8 @@ class ActivationPolicy:
     momentum: with range "static", of its running average, unused with others.
     attention: with binary activations, "bool" (Bi-Attention) or "all" (the baseline, which attends to every key);
     with others attention is softmax.
+    attention_centre: with binary activations, what queries and keys are taken off before their sign: "none" (BiBERT) or
+    "running", the mean of every channel (:class:`CentredSignQuantizer`); unused with others.
     scale, threshold: of :class:`ElasticQuantizer`, unused with others.
 
     Raises:
@@ -219,6 +222,7 @@ class ActivationPolicy:
     range: str = "token"
     clip: float | None = None
     attention: str = "bool"
+    attention_centre: str = "none"
     momentum: float = 0.99
     scale: str = "learned"
     threshold: str = "channel"
@@ -227,6 +231,7 @@ class ActivationPolicy:
         _check_choice("activations.scheme", self.scheme, ACTIVATION_SCHEMES)
         _check_choice("activations.bits", self.bits, ELASTIC_BITS if self.scheme == "elastic" else ACTIVATION_BITS)
         _check_choice("activations.attention", self.attention, ATTENTIONS)
+        _check_choice("activations.attention_centre", self.attention_centre, ATTENTION_CENTRES)
         _check_choice("activations.scale", self.scale, SCALES)
         _check_choice("activations.threshold", self.threshold, THRESHOLDS)
         _check_choice("activations.symmetric", self.symmetric, (False, True))
@@ -253,13 +258,15 @@ class ActivationPolicy:
         return self.range in ("static", "learned")
 
     def quantizer(
-        self, kind: str, signed: bool = True
+        self, kind: str, signed: bool = True, channels: int | None = None
     ) -> ActivationQuantizer | LearnedRangeQuantizer | SignQuantizer | ElasticQuantizer | None:
-        """A new quantizer for an activation point of that kind, ``signed`` where numbers may be negative; None is
-        fp32, or what needs none there."""
+        """A new quantizer for an activation point of that kind, ``signed`` where numbers may be negative, of
+        ``channels`` numbers a token where it is of queries or keys; None is fp32, or what needs none there."""
         if self.scheme == "fp32":
             return None
         if self.scheme == "binary":  # attention weights are bits already
+            if kind == "head_rows" and channels is not None and self.attention_centre == "running":
+                return CentredSignQuantizer(channels)
             return None if kind == "probabilities" else SignQuantizer()
         if self.scheme == "elastic":  # linears have quantizers of their own
             return None if kind == "rows" else self._elastic(signed, None, "none")

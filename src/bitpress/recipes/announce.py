@@ -40,7 +40,8 @@ def activations_in_words(policy: ActivationPolicy) -> str:
         return f"{policy.bits} bits, {kind}, range by {policy.range}"
     if policy.scheme == "binary":
         attention = {"bool": "Bi-Attention", "all": "attention to every key"}[policy.attention]
-        return f"signs, without a scale; {attention}"
+        centred = ", queries and keys off their running means" if policy.attention_centre == "running" else ""
+        return f"signs, without a scale; {attention}{centred}"
     if policy.scheme == "elastic":
         threshold = {"none": "no threshold", "scalar": "a threshold"}.get(policy.threshold, "a threshold a channel")
         return f"{policy.bits} {'bit' if policy.bits == 1 else 'bits'}, {policy.scale} scale, {threshold}"

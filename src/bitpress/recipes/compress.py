@@ -19,6 +19,7 @@ from bitpress.data.squad_metrics import THRESHOLD
 from bitpress.encoder import SequenceClassifier, load_classifier
 from bitpress.errors import TrainingError
 from bitpress.freeze import check_freezable, freeze, round_side_data
+from bitpress.quantize import fold_centres
 from bitpress.recipes.agreement import engine_vs_student
 from bitpress.recipes.announce import print_policy
 from bitpress.recipes.card import model_card
@@ -221,6 +222,7 @@ def _run_stage(
         console=console,
         quiet=quiet,
     )
+    fold_centres(student)  # here, since the next stage has quantizers of its own
     record = dataclasses.asdict(trained)
     del record["resumed_from"]  # of this process, not of the result
     return record
@@ -286,7 +288,8 @@ def _spans(inputs: CompressInputs, metrics: dict[str, float]) -> SpanSpec | None
 def _student_score(student: SequenceClassifier, inputs: CompressInputs, last: dict[str, Any]) -> dict[str, Any]:
     """The student's dev score in torch: what its last stage measured of the weights it kept, or, untrained, now."""
     is_whole = len(evaluated(inputs.dev_set, inputs.dev)[0]) == len(inputs.dev_set)
-    if "metrics" in last and is_whole and inputs.recipe.side_data == "fp32":  # rounding came after its last stage
+    rounds = inputs.recipe.side_data == "fp16" or inputs.recipe.policy.activations.attention_centre != "none"
+    if "metrics" in last and is_whole and not rounds:  # both came after its last evaluation
         return summarize(inputs.known.task, last["metrics"], inputs.dev_set, student.config.num_labels)
     return scored(inputs.known.task, logits_of(student.eval(), inputs.dev), inputs.dev, inputs.dev_set)
 
