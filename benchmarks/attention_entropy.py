@@ -3,8 +3,9 @@
     pip install -c constraints.txt '.[peers]'        # matplotlib
     python benchmarks/attention_entropy.py BiBERT=bin.run baseline=baseline.run --plot docs/attention_entropy.svg
 
-A weight that is 0 or 1 carries at most one bit; sgn(softmax) carries none. Prints mean, lowest and highest head at the
-first and the last evaluation of each run, and the share of queries that attend to nothing.
+A weight that is 0 or 1 carries at most one bit; sgn(softmax) carries none. Prints, for every evaluation of each run,
+the mean of all heads, that of the lowest layer, the lowest and the highest head, and the share of queries that attend
+to nothing.
 """
 
 from __future__ import annotations
@@ -61,12 +62,13 @@ def main() -> int:
         if not separator:
             parser.error(f"{given!r} is not NAME=RUN")
         runs[name] = read_run(Path(path))
-    print(f"{'run':16} {'step':>6} {'mean':>6} {'lowest':>7} {'highest':>8} {'empty rows':>11}")
+    print(f"{'run':16} {'step':>6} {'mean':>6} {'lowest layer':>13} {'head':>6} {'highest':>8} {'empty rows':>11}")
     for name, records in runs.items():
-        for record in (records[0], records[-1]):
+        for record in records:
             entropy = record["entropy"]
             print(
-                f"{name:16} {record['step']:6} {entropy.mean():6.3f} {entropy.min():7.3f} {entropy.max():8.3f} "
+                f"{name:16} {record['step']:6} {entropy.mean():6.3f} {entropy.mean(axis=1).min():13.3f} "
+                f"{entropy.min():6.3f} {entropy.max():8.3f} "
                 f"{100 * record['empty'].mean():9.2f} %"
             )
     if options.plot is not None:

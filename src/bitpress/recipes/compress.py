@@ -288,8 +288,9 @@ def _spans(inputs: CompressInputs, metrics: dict[str, float]) -> SpanSpec | None
 def _student_score(student: SequenceClassifier, inputs: CompressInputs, last: dict[str, Any]) -> dict[str, Any]:
     """The student's dev score in torch: what its last stage measured of the weights it kept, or, untrained, now."""
     is_whole = len(evaluated(inputs.dev_set, inputs.dev)[0]) == len(inputs.dev_set)
-    rounds = inputs.recipe.side_data == "fp16" or inputs.recipe.policy.activations.attention_centre != "none"
-    if "metrics" in last and is_whole and not rounds:  # both came after its last evaluation
+    # Both round biases after the last evaluation.
+    rounded = inputs.recipe.side_data == "fp16" or inputs.recipe.policy.activations.attention_centre == "running"
+    if "metrics" in last and is_whole and not rounded:
         return summarize(inputs.known.task, last["metrics"], inputs.dev_set, student.config.num_labels)
     return scored(inputs.known.task, logits_of(student.eval(), inputs.dev), inputs.dev, inputs.dev_set)
 
