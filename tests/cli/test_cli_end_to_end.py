@@ -57,8 +57,8 @@ def test_from_encoder_to_prediction_and_again(tmp_path: Path, data: tuple[object
 def test_estimate_of_every_recipe(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bitpress.bench.latency.PAUSE_SECONDS", 0.0)
     rows = run("estimate", checkpoint, "--length", 8, "--repeats", 1)["rows"]
-    first = ["bibert-baseline", "bibert", "binarybert-a4", "binarybert", "bit-single", "bit", "directq"]
-    rest = ["distilbert", "gobo", "int3", "int4", "int8", "q-bert", "q8bert", "ternarybert", "tinybert"]
+    first = ["bibert-baseline", "bibert", "binarybert-a4", "binarybert", "bit-chain", "bit-single", "bit"]
+    rest = ["directq", "distilbert", "gobo", "int3", "int4", "int8", "q-bert", "q8bert", "ternarybert", "tinybert"]
     assert [row["recipe"] for row in rows] == ["teacher (PyTorch fp32)", *first, *rest]
     assert rows[0]["ratio"] == 1
     assert [row["recipe"] for row in rows if row["paper"] is None] == [rows[0]["recipe"]]

@@ -217,13 +217,17 @@ def test_only_ternary_weights_are_split(tmp_path: Path) -> None:
 
 
 def test_bit_is_a_chain() -> None:
-    first, second = load_recipe("bit").stages
-    assert (first.quantize.activations.bits, second.quantize.activations.bits) == (2, 1)
-    assert first.distill is not None
-    assert second.distill is not None
-    assert (first.distill.teacher, second.distill.teacher) == ("teacher", "previous")
-    single = load_recipe("bit-single")
-    assert single.policy == second.quantize
+    chains = {
+        name: [(stage.quantize.activations.bits, stage.distill and stage.distill.teacher) for stage in recipe.stages]
+        for name in ("bit", "bit-chain", "bit-single")
+        for recipe in (load_recipe(name),)
+    }
+    assert chains == {
+        "bit": [(2, "teacher"), (1, "previous")],
+        "bit-chain": [(4, "teacher"), (2, "teacher"), (1, "previous")],
+        "bit-single": [(1, "teacher")],
+    }
+    assert load_recipe("bit-single").policy == load_recipe("bit-chain").policy == load_recipe("bit").policy
     with pytest.raises(RecipeError, match=r"distill\.teacher of the first stage is 'previous'"):
         load_recipe("bit-single", {"teacher": "previous"})
 
