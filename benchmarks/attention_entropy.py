@@ -47,7 +47,7 @@ def draw(runs: dict[str, list[dict[str, Any]]], file: Path) -> None:
     axes.set(
         xlabel="steps", ylabel="bits", ylim=(-0.03, 1.05), title="Entropy of attention weights: mean and range of heads"
     )
-    axes.legend(loc="center right")
+    figure.legend(loc="outside lower center", ncols=len(runs))
     figure.savefig(file, metadata={"Date": None})
 
 
