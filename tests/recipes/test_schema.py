@@ -217,17 +217,16 @@ def test_only_ternary_weights_are_split(tmp_path: Path) -> None:
 
 
 def test_bit_is_a_chain() -> None:
-    chains = {
+    recipes = {name: load_recipe(name) for name in ("bit", "bit-chain", "bit-single")}
+    assert {
         name: [(stage.quantize.activations.bits, stage.distill and stage.distill.teacher) for stage in recipe.stages]
-        for name in ("bit", "bit-chain", "bit-single")
-        for recipe in (load_recipe(name),)
-    }
-    assert chains == {
+        for name, recipe in recipes.items()
+    } == {
         "bit": [(2, "teacher"), (1, "previous")],
         "bit-chain": [(4, "teacher"), (2, "teacher"), (1, "previous")],
         "bit-single": [(1, "teacher")],
     }
-    assert load_recipe("bit-single").policy == load_recipe("bit-chain").policy == load_recipe("bit").policy
+    assert recipes["bit"].policy == recipes["bit-chain"].policy == recipes["bit-single"].policy
     with pytest.raises(RecipeError, match=r"distill\.teacher of the first stage is 'previous'"):
         load_recipe("bit-single", {"teacher": "previous"})
 
